@@ -1,0 +1,37 @@
+// A bounded reader for GGUF files that refuses, with one line, what llama.cpp would crash on or load wrongly.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace mp {
+
+struct gguf_tensor {
+    std::string name;
+    int32_t     type;    // ggml_type
+    int64_t     ne[4];   // as ggml: ne[0] is the row length
+    uint64_t    offset;  // of the data, from the start of its file
+    uint64_t    size;    // bytes
+    int32_t     file;    // index into gguf_summary::files
+};
+
+// What the rest of the core needs to know of a model file, split or not.
+struct gguf_summary {
+    std::vector<std::string> files;   // every part, in order
+    std::vector<gguf_tensor> tensors; // of every part
+    std::string arch;                 // general.architecture
+    std::string name;                 // general.name, or empty
+    int64_t     n_layer = 0;
+    int64_t     n_head_kv = 0;        // the largest of any layer; 0 where the architecture has none
+    int64_t     n_embd_head_k = 0;    // key and value width of one head; 0 where the architecture has none
+    int64_t     n_embd_head_v = 0;
+    int64_t     n_ctx_train = 0;
+
+    const gguf_tensor * find(const std::string & tensor_name) const; // nullptr if there is none
+};
+
+// Throws mp::failure (MP_ERR_FILE, MP_ERR_FORMAT or MP_ERR_UNSUPPORTED).
+gguf_summary gguf_check(const std::string & path);
+
+} // namespace mp

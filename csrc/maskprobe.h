@@ -1,0 +1,268 @@
+// maskprobe: embedding-space probing for GGUF models, on top of llama.cpp.
+//
+// A model is opened once; a session holds one KV cache over it. One step of decoding is
+//
+//     mp_session_set_prefix(session, tokens, n)   the cache holds exactly these tokens; only what is new is evaluated
+//     mp_session_decode    (session, &tree, &out) one pass over  [ root | nodes | masks ]
+//     mp_session_commit    (session, path, n)     the root and the accepted nodes stay in the cache, all else goes
+//
+// Rules that hold for every call:
+//   - every function that can fail returns an mp_status; mp_last_error() then has one line that says why (per thread);
+//   - after a failure, an error or a cancel, the cache holds exactly the committed tokens;
+//   - a session belongs to one thread at a time (a second one gets MP_ERR_BUSY); only mp_session_cancel is free of that;
+//   - a model lives until its last session and sampler are freed, whatever the order of the mp_*_free calls;
+//   - all sizes are counts of elements, all times microseconds, all log-probabilities natural logarithms.
+#ifndef MASKPROBE_H
+#define MASKPROBE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#    define MP_API __attribute__((visibility("default")))
+#else
+#    define MP_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mp_model   mp_model;
+typedef struct mp_session mp_session;
+typedef struct mp_sampler mp_sampler;
+
+typedef enum mp_status {
+    MP_OK               = 0,
+    MP_ERR_ARGUMENT     = 1,  // a value that the caller gave is out of range
+    MP_ERR_FILE         = 2,  // the file cannot be read: missing, a directory, no permission
+    MP_ERR_FORMAT       = 3,  // the file is not a sound GGUF model
+    MP_ERR_UNSUPPORTED  = 4,  // the file is sound, but this kind of model is not run
+    MP_ERR_MEMORY       = 5,  // it does not fit, with the numbers
+    MP_ERR_CONTEXT_FULL = 6,  // no room left in the context
+    MP_ERR_CANCELLED    = 7,  // mp_session_cancel, or a progress callback that returned false
+    MP_ERR_DECODE       = 8,  // llama.cpp refused or failed the pass
+    MP_ERR_NUMERIC      = 9,  // the model produced NaN or infinite logits
+    MP_ERR_BUSY         = 10, // another thread is inside this session
+    MP_ERR_STATE        = 11, // call out of order: commit without a pass, use after fork
+    MP_ERR_INTERNAL     = 12, // an exception that should not have happened
+} mp_status;
+
+// --- library ---------------------------------------------------------------------------------------------------------
+
+// "0.1.0"
+MP_API const char * mp_version(void);
+
+// The last failure on this thread, one line without a line break; "" if there was none. Valid until the next failure.
+MP_API const char * mp_last_error(void);
+
+// The name of a status, for instance "context full".
+MP_API const char * mp_status_name(mp_status status);
+
+// llama.cpp's own log lines: off (the default), or passed on to stderr.
+MP_API void mp_set_verbose(bool verbose);
+
+typedef struct mp_device {
+    const char * name;        // "CPU", "Metal", ...
+    const char * description;
+    const char * kind;        // "cpu", "gpu", "igpu", "accel"
+    size_t       memory_free; // bytes
+    size_t       memory_total;
+} mp_device;
+
+// The i-th compute device of ggml. MP_ERR_ARGUMENT past the last.
+MP_API mp_status mp_device_get(int32_t i, mp_device * out);
+
+// --- model -----------------------------------------------------------------------------------------------------------
+
+// Called while weights are loaded, with 0..1. Return false to cancel.
+typedef bool (*mp_progress_callback)(float progress, void * user_data);
+
+typedef struct mp_model_params {
+    int32_t n_gpu_layers;     // layers kept on the GPU, < 0 = all. Default -1 (no effect without a GPU backend)
+    bool    use_mmap;         // map the file rather than read it. Default true
+    bool    use_mlock;        // keep the weights in RAM. Default false
+    bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
+    bool    self_check;       // compare embedding input with token input at load; without it probing is off. Default true
+    mp_progress_callback progress;
+    void *  progress_user_data;
+} mp_model_params;
+
+typedef struct mp_model_info {
+    char    arch[64];         // general.architecture
+    char    name[128];        // general.name, or ""
+    char    description[128]; // llama.cpp's own, for instance "llama 1B Q4_0"
+    int64_t size;             // bytes of all tensors
+    int64_t n_params;
+    int32_t n_vocab;
+    int32_t n_embd;
+    int32_t n_layer;
+    int32_t n_ctx_train;
+    int32_t token_bos;        // -1 where the model has none
+    int32_t token_eos;
+    bool    add_bos;          // the tokenizer puts BOS first
+    bool    can_tree;         // the cache can be rolled back: trees of tokens can be verified
+    bool    can_probe;        // embedding rows work as input: mask vectors can be used
+    float   embd_scale;       // what token embeddings are multiplied by before they enter as embedding rows
+    char    note[256];        // one line: why can_tree or can_probe is false, or what was limited; or ""
+} mp_model_info;
+
+MP_API mp_model_params mp_model_default_params(void);
+
+// Opens a GGUF model (for a split one: its first file). The file is checked before llama.cpp sees it.
+// params may be NULL. Errors: FILE, FORMAT, UNSUPPORTED, MEMORY, CANCELLED.
+MP_API mp_status mp_model_open(const char * path, const mp_model_params * params, mp_model ** out);
+MP_API void      mp_model_free(mp_model * model);
+
+MP_API mp_status mp_model_get_info(const mp_model * model, mp_model_info * out);
+
+// A metadata value as text, NULL if the model has no such key. Valid as long as the model.
+MP_API const char * mp_model_metadata(const mp_model * model, const char * key);
+
+// The input embeddings of tokens, as the file has them, dequantised: out is (n, n_embd).
+// Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table).
+MP_API mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out);
+
+// Text to tokens. text need not end in NUL. Writes at most capacity tokens; *n is the number needed, so a first call
+// with capacity 0 tells it. Errors: ARGUMENT (NULL, invalid UTF-8, embedded NUL).
+MP_API mp_status mp_tokenize(const mp_model * model, const char * text, size_t n_text, bool add_special,
+                             bool parse_special, int32_t * tokens, int32_t capacity, int32_t * n);
+
+// The bytes of one token, which may be part of a UTF-8 character. *n is the number needed, as above; no NUL is added.
+MP_API mp_status mp_token_bytes(const mp_model * model, int32_t token, bool special, char * bytes, int32_t capacity,
+                                int32_t * n);
+
+// Whether a token ends the generation (EOS, EOT, ...). false for a token out of range.
+MP_API bool mp_token_is_end(const mp_model * model, int32_t token);
+
+// The conversation through the model's chat template as llama.cpp knows it. roles and contents hold n strings.
+// *n_text is the number of bytes needed, as above. Errors: UNSUPPORTED (no template, or one llama.cpp does not know).
+MP_API mp_status mp_chat_format(const mp_model * model, const char * const * roles, const char * const * contents,
+                                int32_t n, bool add_assistant, char * text, int32_t capacity, int32_t * n_text);
+
+// --- session ---------------------------------------------------------------------------------------------------------
+
+typedef struct mp_session_params {
+    int32_t      n_ctx;           // context in tokens, 0 = the model's, reduced to what memory holds. Default 0
+    int32_t      n_batch;         // tokens given to llama.cpp at once while a prompt is evaluated. Default 2048
+    int32_t      n_ubatch;        // tokens in one graph; 0 = 512, less where the attention scores would be huge
+    int32_t      n_rows_max;      // rows of the largest tree pass, 1..256. Default 64
+    int32_t      n_top_max;       // candidates kept per row at most. Default 64
+    int32_t      n_threads;       // threads of tree passes, 0 = the physical cores. Default 0
+    int32_t      n_threads_batch; // threads of prompt evaluation, 0 = n_threads. Default 0
+    const char * type_k;          // K cache: "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0". Default "f16"
+    const char * type_v;          // V cache, likewise; a quantised one needs flash attention
+    int32_t      flash_attn;      // 1 on, 0 off, -1 = off on the CPU (slower for few rows there), llama.cpp's choice on a GPU
+    bool         offload_kqv;     // keep the cache on the GPU if layers are there. Default true
+} mp_session_params;
+
+MP_API mp_session_params mp_session_default_params(void);
+
+// params may be NULL. Errors: ARGUMENT, MEMORY.
+MP_API mp_status mp_session_open(mp_model * model, const mp_session_params * params, mp_session ** out);
+MP_API void      mp_session_free(mp_session * session);
+
+MP_API int32_t   mp_session_n_ctx    (const mp_session * session); // tokens that fit
+MP_API int32_t   mp_session_n_past   (const mp_session * session); // committed tokens in the cache
+MP_API int32_t   mp_session_n_threads(const mp_session * session); // threads of a tree pass
+
+// Makes the cache hold exactly tokens[0..n). The common prefix with what it holds is kept, the rest is evaluated.
+// *n_reused (may be NULL) is the length of what was kept. A cancelled call keeps the part that is complete.
+// Errors: ARGUMENT, CONTEXT_FULL, CANCELLED, DECODE.
+MP_API mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, int32_t n, int32_t * n_reused);
+
+// One pass over a token tree with masks.
+//
+//   node 0 is the root: the newest token, not in the cache yet. It follows the committed tokens.
+//   node i > 0 is a candidate for the place after node parent[i]; parents come before their children.
+//   mask j of an owner stands j places behind it and sees what the owner sees, the owner, and its masks before j.
+//   no node ever sees a mask, so a node's logits are those of plain decoding.
+//
+//   row:        root  a  b  c | m(root) m(a)      a, b children of the root, c a child of a
+//   position:   p     p+1 p+1 p+2 | p+1  p+2
+//   root          x
+//   a             x   x
+//   b             x      x
+//   c             x   x     x
+//   m(root)       x             x
+//   m(a)          x   x               x
+typedef struct mp_tree {
+    int32_t         n_nodes;
+    const int32_t * tokens;       // (n_nodes), -1: the next row of `embd` stands here instead of a token
+    const int32_t * parents;      // (n_nodes), parents[0] = -1, parents[i] < i
+    const float *   embd;         // (number of tokens that are -1, n_embd), or NULL
+    const uint8_t * node_outputs; // (n_nodes), non-zero: logits are wanted; NULL: of every node
+    int32_t         n_masks;
+    const int32_t * mask_owners;  // (n_masks), in the order of their places behind the owner
+    const float *   masks;        // (n_masks, n_embd), in the space of token embeddings
+    const uint8_t * mask_outputs; // (n_masks), likewise
+    int32_t         n_top;        // candidates wanted per output row, 1..n_top_max
+} mp_tree;
+
+// The outputs of a pass. All pointers belong to the session and are valid until its next call.
+// Rows are numbered: node i is row i, mask j is row n_nodes + j. Rows without an output have best = -1 and undefined rest.
+typedef struct mp_pass {
+    int32_t         n_rows;       // n_nodes + n_masks
+    int32_t         n_top;
+    const int32_t * best;         // (n_rows) the most likely token, the lowest id among equals
+    const int32_t * top_tokens;   // (n_rows, n_top) most likely first, equals by id
+    const float *   top_logprobs; // (n_rows, n_top)
+    int64_t         decode_us;    // inside llama_decode
+    int64_t         engine_us;    // all else inside mp_session_decode: layout, cache, top-K
+} mp_pass;
+
+// Errors: ARGUMENT (with the index of the offending node), CONTEXT_FULL, CANCELLED, DECODE, NUMERIC,
+// UNSUPPORTED (a tree, or embedding rows, on a model that cannot).
+MP_API mp_status mp_session_decode(mp_session * session, const mp_tree * tree, mp_pass * out);
+
+// The full logits of a row of the last pass, (n_vocab), valid until the next decode. ARGUMENT if it had no output.
+MP_API mp_status mp_session_logits(mp_session * session, int32_t row, const float ** logits);
+
+// The log-probability of one token in a row of the last pass.
+MP_API mp_status mp_session_logprob(mp_session * session, int32_t row, int32_t token, float * logprob);
+
+// Keeps nodes path[0..n) of the last pass in the cache and drops every other row. path[0] = 0, each next node is a
+// child of the one before. n = 0 drops them all, as does any other call that follows a decode.
+MP_API mp_status mp_session_commit(mp_session * session, const int32_t * path, int32_t n);
+
+// Stops the pass that is running, from any thread (on the CPU within the pass), or the next one.
+// It returns MP_ERR_CANCELLED; then the session is ready for use again.
+MP_API void mp_session_cancel(mp_session * session);
+
+// --- sampler ---------------------------------------------------------------------------------------------------------
+
+typedef struct mp_sampler_params {
+    float        temp;              // <= 0: greedy. Default 0.8
+    int32_t      top_k;             // <= 0: off. Default 40
+    float        top_p;             // >= 1: off. Default 0.95
+    float        min_p;             // <= 0: off. Default 0.05
+    int32_t      penalty_last_n;    // tokens looked back at, -1 = the whole context. Default 64
+    float        penalty_repeat;    // 1: off. Default 1
+    float        penalty_frequency; // 0: off
+    float        penalty_presence;  // 0: off
+    uint32_t     seed;              // 0xFFFFFFFF: a random one. Default
+    int32_t      n_logit_bias;
+    const int32_t * bias_tokens;    // (n_logit_bias)
+    const float *   bias_values;    // (n_logit_bias), -INFINITY forbids a token
+    const char * grammar;           // GBNF with a rule named root, or NULL
+} mp_sampler_params;
+
+MP_API mp_sampler_params mp_sampler_default_params(void);
+
+// libllama's own sampler chain. Errors: ARGUMENT (NaN, negative temperature, token out of range, bad grammar).
+MP_API mp_status mp_sampler_open(mp_model * model, const mp_sampler_params * params, mp_sampler ** out);
+MP_API void      mp_sampler_free(mp_sampler * sampler);
+
+// Shows prompt tokens to the penalties.
+MP_API mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, int32_t n);
+
+// Draws the token that follows a row of the session's last pass and accepts it into the sampler's state: one draw per
+// emitted token, so that a seed gives the same text with any proposer. Errors: ARGUMENT, STATE.
+MP_API mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, int32_t row, int32_t * token);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // MASKPROBE_H
