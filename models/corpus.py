@@ -1,19 +1,17 @@
-"""The training text: CPython's standard library, and the byte-level BPE vocabulary learned from it."""
+"""The training data: a byte-level BPE vocabulary learned from the standard library, and batches of its tokens."""
 
 from __future__ import annotations
 
-import hashlib
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from stdlib_text import is_validation, standard_library_files
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 VOCAB_SIZE = 4096
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 0
-VALIDATION_PERMILLE = 15
 
 
 @dataclass
@@ -22,29 +20,6 @@ class Corpus:
     train_files: list[np.ndarray]
     validation_files: list[np.ndarray]
     validation_bytes: int
-
-
-def standard_library_files() -> dict[str, str]:
-    """Relative path -> source text of every module, in a stable order."""
-    root = Path(sysconfig.get_path("stdlib"))
-    sources = {}
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        installed = {"site-packages", "dist-packages"} & set(relative.parts)
-        # _sysconfigdata describes the build machine and is not part of CPython's sources.
-        if installed or relative.name.startswith("_sysconfigdata"):
-            continue
-        try:
-            sources[relative.as_posix()] = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            continue  # deliberately broken encodings in the test suite
-    return sources
-
-
-def is_validation(relative_path: str) -> bool:
-    """Whole files are held out, chosen by a hash of their path so that the split never moves."""
-    digest = hashlib.sha256(relative_path.encode()).digest()
-    return int.from_bytes(digest[:4], "big") % 1000 < VALIDATION_PERMILLE
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:

@@ -18,7 +18,7 @@ class Shape:
     layers: int = 4
     heads: int = 8
     kv_heads: int = 4
-    ffn: int = 1280
+    ffn: int = 768
     context: int = 1024
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
