@@ -34,4 +34,7 @@ struct gguf_summary {
 // Throws mp::failure (MP_ERR_FILE, MP_ERR_FORMAT or MP_ERR_UNSUPPORTED).
 gguf_summary gguf_check(const std::string & path);
 
+// Whether llama.cpp ends the process when this architecture is given embedding rows.
+bool aborts_on_embeddings(const std::string & arch);
+
 } // namespace mp

@@ -233,7 +233,7 @@ MP_API void mp_session_cancel(mp_session * session);
 // --- sampler ---------------------------------------------------------------------------------------------------------
 
 typedef struct mp_sampler_params {
-    float        temp;              // <= 0: greedy. Default 0.8
+    float        temp;              // 0: greedy. Default 0.8
     int32_t      top_k;             // <= 0: off. Default 40
     float        top_p;             // >= 1: off. Default 0.95
     float        min_p;             // <= 0: off. Default 0.05

@@ -1,0 +1,45 @@
+// A loaded model: llama.cpp's weights, the embedding table, and what this kind of model can do.
+#pragma once
+
+#include "embedding_rows.h"
+#include "gguf_check.h"
+#include "maskprobe.h"
+
+#include "llama.h"
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+struct mp_model {
+    mp::gguf_summary    summary;
+    llama_model *       weights = nullptr;
+    const llama_vocab * vocab   = nullptr;
+    mp::embedding_table embeddings;
+    mp_model_info       info = {};
+    int32_t             n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)
+
+    std::mutex metadata_mutex;
+    std::unordered_map<std::string, std::unique_ptr<std::string>> metadata; // values handed out by mp_model_metadata
+
+    mp_model() = default;
+    ~mp_model();
+    mp_model(const mp_model &)             = delete;
+    mp_model & operator=(const mp_model &) = delete;
+
+    // The embedding of a token as it must enter the model as an embedding row: out is (n_embd).
+    void input_row(int32_t token, float * out) const;
+};
+
+namespace mp {
+
+// Handles share the model: it lives until the last of them is freed, whatever the order.
+using model_ref = std::shared_ptr<mp_model>;
+model_ref model_retain(mp_model * model);
+
+// Sets can_probe, embd_scale and note by comparing token input with embedding input.
+void self_check(mp_model & model);
+
+} // namespace mp

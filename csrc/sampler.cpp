@@ -1,0 +1,199 @@
+// libllama's own samplers, in llama.cpp's order. A grammar is checked after the draw and only applied first where the
+// draw breaks it, as llama.cpp does: on a large vocabulary that is the difference between a step and a second.
+#include "session.h"
+#include "status.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+using namespace mp;
+
+using sampler_ptr = std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)>;
+
+struct mp_sampler {
+    model_ref   model;
+    sampler_ptr chain{nullptr, llama_sampler_free};
+    sampler_ptr grammar{nullptr, llama_sampler_free};
+    bool        takes_best = false; // greedy and nothing else: the pass has the answer already
+    std::vector<llama_token_data> candidates; // (n_vocab)
+
+    llama_token_data_array load(const float * logits) {
+        for (int32_t i = 0; i < (int32_t) candidates.size(); i++) {
+            candidates[i] = {i, logits[i], 0};
+        }
+        return {candidates.data(), candidates.size(), -1, false};
+    }
+
+    int32_t draw(const float * logits, bool grammar_first) {
+        llama_token_data_array array = load(logits);
+        if (grammar_first) {
+            llama_sampler_apply(grammar.get(), &array);
+        }
+        llama_sampler_apply(chain.get(), &array);
+        if (array.selected < 0 || array.selected >= (int64_t) array.size) {
+            fail(MP_ERR_INTERNAL, "the sampler chain selected none of %zu candidates", array.size);
+        }
+        return array.data[array.selected].id;
+    }
+
+    bool grammar_allows(int32_t token) {
+        llama_token_data single = {token, 1, 0};
+        llama_token_data_array array = {&single, 1, -1, false};
+        llama_sampler_apply(grammar.get(), &array);
+        return single.logit != -INFINITY;
+    }
+};
+
+static void check(const mp_sampler_params & p, int32_t n_vocab) {
+    const struct { const char * name; float value; } numbers[] = {
+        {"temp", p.temp}, {"top_p", p.top_p}, {"min_p", p.min_p}, {"penalty_repeat", p.penalty_repeat},
+        {"penalty_frequency", p.penalty_frequency}, {"penalty_presence", p.penalty_presence},
+    };
+    for (const auto & number : numbers) {
+        if (!std::isfinite(number.value)) {
+            fail(MP_ERR_ARGUMENT, "%s = %g must be a number", number.name, number.value);
+        }
+    }
+    if (p.temp < 0) {
+        fail(MP_ERR_ARGUMENT, "temp = %g must not be negative: 0 is greedy", p.temp);
+    }
+    if (p.penalty_repeat <= 0) {
+        fail(MP_ERR_ARGUMENT, "penalty_repeat = %g must be above 0: 1 is off", p.penalty_repeat);
+    }
+    if (p.penalty_last_n < -1) {
+        fail(MP_ERR_ARGUMENT, "penalty_last_n = %d must be -1 (the whole context) or more", p.penalty_last_n);
+    }
+    if (p.n_logit_bias < 0 || (p.n_logit_bias > 0 && (!p.bias_tokens || !p.bias_values))) {
+        fail(MP_ERR_ARGUMENT, "%d logit biases need their tokens and values", p.n_logit_bias);
+    }
+    for (int32_t i = 0; i < p.n_logit_bias; i++) {
+        if (p.bias_tokens[i] < 0 || p.bias_tokens[i] >= n_vocab) {
+            fail(MP_ERR_ARGUMENT, "token %d of logit bias %d is out of range, the vocabulary has %d", p.bias_tokens[i], i, n_vocab);
+        }
+        if (std::isnan(p.bias_values[i]) || p.bias_values[i] == INFINITY) {
+            fail(MP_ERR_ARGUMENT, "the bias %g of token %d must be a number or minus infinity", p.bias_values[i], p.bias_tokens[i]);
+        }
+    }
+}
+
+static void build_chain(mp_sampler & sampler, const mp_sampler_params & p) {
+    const mp_model & model = *sampler.model;
+    llama_sampler_chain_params chain_params = llama_sampler_chain_default_params();
+    chain_params.no_perf = true;
+    sampler.chain.reset(llama_sampler_chain_init(chain_params));
+    const auto add = [&](llama_sampler * link) {
+        if (!link) {
+            fail(MP_ERR_INTERNAL, "llama.cpp could not make a sampler");
+        }
+        llama_sampler_chain_add(sampler.chain.get(), link);
+    };
+    if (p.n_logit_bias > 0) {
+        std::vector<llama_logit_bias> biases;
+        for (int32_t i = 0; i < p.n_logit_bias; i++) {
+            biases.push_back({p.bias_tokens[i], p.bias_values[i]});
+        }
+        add(llama_sampler_init_logit_bias(model.info.n_vocab, p.n_logit_bias, biases.data()));
+    }
+    const bool penalises = p.penalty_last_n != 0 && (p.penalty_repeat != 1 || p.penalty_frequency != 0 || p.penalty_presence != 0);
+    if (penalises) {
+        const int32_t last_n = p.penalty_last_n < 0 ? model.info.n_ctx_train : p.penalty_last_n;
+        add(llama_sampler_init_penalties(model.info.n_vocab, last_n, p.penalty_repeat, p.penalty_frequency, p.penalty_presence));
+    }
+    if (p.temp == 0) {
+        add(llama_sampler_init_greedy());
+    } else {
+        if (p.top_k > 0) {
+            add(llama_sampler_init_top_k(p.top_k));
+        }
+        if (p.top_p < 1) {
+            add(llama_sampler_init_top_p(p.top_p, 1));
+        }
+        if (p.min_p > 0) {
+            add(llama_sampler_init_min_p(p.min_p, 1));
+        }
+        add(llama_sampler_init_temp(p.temp));
+        add(llama_sampler_init_dist(p.seed));
+    }
+    sampler.takes_best = p.temp == 0 && p.n_logit_bias == 0 && !penalises && !p.grammar;
+}
+
+mp_sampler_params mp_sampler_default_params(void) {
+    mp_sampler_params params = {};
+    params.temp           = 0.8f;
+    params.top_k          = 40;
+    params.top_p          = 0.95f;
+    params.min_p          = 0.05f;
+    params.penalty_last_n = 64;
+    params.penalty_repeat = 1;
+    params.seed           = LLAMA_DEFAULT_SEED;
+    return params;
+}
+
+mp_status mp_sampler_open(mp_model * model, const mp_sampler_params * params, mp_sampler ** out) {
+    return guarded([&] {
+        if (!model || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_sampler_open: model and out must not be NULL");
+        }
+        *out = nullptr;
+        const mp_sampler_params p = params ? *params : mp_sampler_default_params();
+        auto sampler = std::make_unique<mp_sampler>();
+        sampler->model = model_retain(model);
+        check(p, model->info.n_vocab);
+        build_chain(*sampler, p);
+        if (p.grammar) {
+            sampler->grammar.reset(llama_sampler_init_grammar(model->vocab, p.grammar, "root"));
+            if (!sampler->grammar) {
+                fail(MP_ERR_ARGUMENT, "the grammar cannot be parsed: it must be GBNF with a rule named root");
+            }
+        }
+        sampler->candidates.resize(model->info.n_vocab);
+        *out = sampler.release();
+    });
+}
+
+void mp_sampler_free(mp_sampler * sampler) {
+    delete sampler;
+}
+
+mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, int32_t n) {
+    return guarded([&] {
+        if (!sampler || n < 0 || (n > 0 && !tokens)) {
+            fail(MP_ERR_ARGUMENT, "mp_sampler_prime: sampler and tokens must not be NULL, n = %d", n);
+        }
+        for (int32_t i = 0; i < n; i++) {
+            if (tokens[i] < 0 || tokens[i] >= sampler->model->info.n_vocab) {
+                fail(MP_ERR_ARGUMENT, "token %d at %d is out of range, the vocabulary has %d", tokens[i], i,
+                     sampler->model->info.n_vocab);
+            }
+            llama_sampler_accept(sampler->chain.get(), tokens[i]);
+        }
+    });
+}
+
+mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, int32_t row, int32_t * token) {
+    return guarded([&] {
+        if (!sampler || !token) {
+            fail(MP_ERR_ARGUMENT, "mp_sampler_sample: sampler and token must not be NULL");
+        }
+        const session_entry entry(session, __func__);
+        if (sampler->model != session->model) {
+            fail(MP_ERR_ARGUMENT, "the sampler belongs to another model than the session");
+        }
+        const float * logits = session->logits(row);
+        if (sampler->takes_best) {
+            *token = session->best[row];
+            return;
+        }
+        int32_t id = sampler->draw(logits, false);
+        if (sampler->grammar && !sampler->grammar_allows(id)) {
+            id = sampler->draw(logits, true);
+        }
+        llama_sampler_accept(sampler->chain.get(), id);
+        if (sampler->grammar) {
+            llama_sampler_accept(sampler->grammar.get(), id);
+        }
+        *token = id;
+    });
+}

@@ -1,0 +1,147 @@
+// Does an embedding row mean the same to this model as the token it belongs to? Architectures differ: some scale token
+// input only, some look further tables up by token id. So the same few tokens are decoded both ways and compared.
+#include "model.h"
+
+#include "runtime.h"
+#include "status.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+namespace mp {
+
+static constexpr int32_t N_PROBE = 4;
+// Both ways run the same kernels on the same shapes; what is left is rounding.
+static constexpr double TOLERANCE = 0.01; // of the logits' standard deviation
+
+namespace {
+
+struct probe_context {
+    std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
+    const mp_model & model;
+    std::vector<int32_t> tokens;
+
+    explicit probe_context(const mp_model & model) : model(model) {
+        llama_context_params params = llama_context_default_params();
+        params.n_ctx           = 256;
+        params.n_batch         = 32;
+        params.n_ubatch        = 32;
+        params.n_seq_max       = 1;
+        params.n_threads       = default_thread_count();
+        params.n_threads_batch = params.n_threads;
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        params.no_perf         = true;
+        ctx.reset(llama_init_from_model(model.weights, params));
+        if (!ctx) {
+            fail(MP_ERR_DECODE, "no context for the self-check: %s", last_log_error().c_str());
+        }
+        for (int32_t i = 0; i < N_PROBE; i++) {
+            tokens.push_back((int32_t) ((int64_t) model.info.n_vocab * (2 * i + 1) / (2 * N_PROBE)));
+        }
+    }
+
+    // The logits of all probe tokens, (N_PROBE, n_vocab): as tokens where scale is 0, else as scaled embedding rows.
+    std::vector<float> logits(float scale) {
+        llama_memory_clear(llama_get_memory(ctx.get()), false);
+        std::vector<float>          embd;
+        std::vector<llama_pos>      pos;
+        std::vector<int32_t>        n_seq(N_PROBE, 1);
+        llama_seq_id                seq_zero = 0;
+        std::vector<llama_seq_id *> seq(N_PROBE, &seq_zero);
+        std::vector<int8_t>         output(N_PROBE, 1);
+        for (int32_t j = 0; j < model.n_pos_per_embd; j++) {
+            for (int32_t i = 0; i < N_PROBE; i++) {
+                pos.push_back(j < 3 ? i : 0);
+            }
+        }
+        if (scale != 0) {
+            embd.resize((size_t) N_PROBE * model.info.n_embd);
+            for (int32_t i = 0; i < N_PROBE; i++) {
+                model.embeddings.row(tokens[i], &embd[(size_t) i * model.info.n_embd]);
+            }
+            for (float & x : embd) {
+                x *= scale;
+            }
+        }
+        llama_batch batch = {};
+        batch.n_tokens = N_PROBE;
+        batch.token    = scale == 0 ? tokens.data() : nullptr;
+        batch.embd     = scale == 0 ? nullptr : embd.data();
+        batch.pos      = pos.data();
+        batch.n_seq_id = n_seq.data();
+        batch.seq_id   = seq.data();
+        batch.logits   = output.data();
+        const int32_t code = llama_decode(ctx.get(), batch);
+        if (code != 0) {
+            fail(MP_ERR_DECODE, "llama_decode returned %d for %s input: %s", code, scale == 0 ? "token" : "embedding",
+                 last_log_error().c_str());
+        }
+        std::vector<float> result;
+        for (int32_t i = 0; i < N_PROBE; i++) {
+            const float * row = llama_get_logits_ith(ctx.get(), i);
+            result.insert(result.end(), row, row + model.info.n_vocab);
+        }
+        return result;
+    }
+};
+
+} // namespace
+
+// The largest difference, in standard deviations of `a`; infinite where either is not finite.
+static double difference(const std::vector<float> & a, const std::vector<float> & b) {
+    double sum = 0, squares = 0, largest = 0;
+    for (size_t i = 0; i < a.size(); i++) {
+        if (!std::isfinite(a[i]) || !std::isfinite(b[i])) {
+            return INFINITY;
+        }
+        sum += a[i];
+        squares += (double) a[i] * a[i];
+        largest = std::max(largest, std::fabs((double) a[i] - b[i]));
+    }
+    const double mean = sum / a.size();
+    const double variance = squares / a.size() - mean * mean;
+    return largest == 0 ? 0 : largest / std::sqrt(std::max(variance, 1e-30));
+}
+
+// Constants by which known architectures multiply token embeddings but not embedding rows.
+static std::vector<float> candidate_scales(mp_model & model) {
+    std::vector<float> scales = {1.0f, std::sqrt((float) model.info.n_embd)};
+    for (const char * key : {"embedding_scale", "scale_emb"}) {
+        const char * text = mp_model_metadata(&model, (model.summary.arch + "." + key).c_str());
+        const float value = text ? strtof(text, nullptr) : 0;
+        if (value > 0) {
+            scales.push_back(value);
+        }
+    }
+    return scales;
+}
+
+void self_check(mp_model & model) {
+    mp_model_info & info = model.info;
+    info.can_probe  = false;
+    info.embd_scale = 1;
+    try {
+        probe_context probe(model);
+        const std::vector<float> expected = probe.logits(0);
+        double smallest = INFINITY;
+        for (const float scale : candidate_scales(model)) {
+            const double d = difference(expected, probe.logits(scale));
+            if (d < TOLERANCE) {
+                info.can_probe  = true;
+                info.embd_scale = scale;
+                return;
+            }
+            smallest = std::min(smallest, d);
+        }
+        snprintf(info.note, sizeof(info.note),
+                 "probing is off: embedding input differs from token input on this %s model by %.2g standard deviations "
+                 "of the logits, and no constant scale explains it", info.arch, smallest);
+    } catch (const failure & e) {
+        snprintf(info.note, sizeof(info.note), "probing is off: the self-check failed: %s", e.what());
+    }
+}
+
+} // namespace mp

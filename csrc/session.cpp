@@ -1,0 +1,316 @@
+#include "session.h"
+
+#include "context_params.h"
+#include "runtime.h"
+#include "status.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include <unistd.h>
+
+using namespace mp;
+
+static bool on_abort(void * data) {
+    return ((const std::atomic<bool> *) data)->load(std::memory_order_relaxed);
+}
+
+mp_session::mp_session(model_ref model_, const mp_session_params & params)
+    : model(std::move(model_)), n_threads(params.n_threads > 0 ? params.n_threads : default_thread_count()), owner(getpid()),
+      n_top_max(std::min(params.n_top_max, model->info.n_vocab)), pass(*model, params.n_rows_max), workers(n_threads),
+      scratch(n_threads, top_k_scratch(model->info.n_vocab)), filled(params.n_rows_max, 0) {
+    open_context(params);
+    best.resize(params.n_rows_max);
+    log_sum.resize(params.n_rows_max);
+    row_logits.resize(params.n_rows_max);
+    top_tokens.resize((size_t) params.n_rows_max * n_top_max);
+    top_logprobs.resize((size_t) params.n_rows_max * n_top_max);
+    tokens.reserve(n_ctx);
+}
+
+void mp_session::open_context(const mp_session_params & params) {
+    llama_context_params cp = choose_context_params(*model, params);
+    cp.n_threads           = n_threads;
+    cp.n_threads_batch     = params.n_threads_batch > 0 ? params.n_threads_batch : n_threads;
+    cp.abort_callback      = on_abort;
+    cp.abort_callback_data = &cancel_requested;
+    clear_log_error();
+    ctx.reset(llama_init_from_model(model->weights, cp));
+    if (!ctx) {
+        fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", cp.n_ctx, last_log_error().c_str());
+    }
+    memory  = llama_get_memory(ctx.get());
+    n_ctx   = (int32_t) llama_n_ctx(ctx.get());
+    n_batch = (int32_t) llama_n_batch(ctx.get());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// what the cache holds
+
+// Takes the cache back to its first n_keep tokens.
+void mp_session::truncate(int32_t n_keep) {
+    pass_in_cache = false;
+    if (model->info.can_tree) {
+        llama_memory_seq_rm(memory, -1, n_keep, -1);
+        for (int32_t & n : filled) {
+            n = std::min(n, n_keep);
+        }
+    } else if (lost || n_keep < (int32_t) tokens.size()) {
+        // A recurrent state cannot go back.
+        llama_memory_clear(memory, false);
+        lost = true;
+    }
+    tokens.resize(n_keep);
+}
+
+void mp_session::drop_pass() {
+    has_outputs = false;
+    if (pass_in_cache) {
+        lost = lost || !model->info.can_tree;
+        truncate((int32_t) tokens.size());
+    }
+}
+
+void mp_session::rebuild_if_lost() {
+    if (!lost) {
+        return;
+    }
+    std::vector<int32_t> all;
+    all.swap(tokens);
+    llama_memory_clear(memory, false);
+    lost = false;
+    try {
+        evaluate(all.data(), (int32_t) all.size());
+    } catch (...) {
+        tokens.swap(all);
+        lost = true;
+        throw;
+    }
+}
+
+// Appends tokens to the trunk in pieces of n_batch; what is complete stays if a piece fails.
+void mp_session::evaluate(const int32_t * new_tokens, int32_t n) {
+    static llama_seq_id trunk = 0;
+    const int32_t size = std::min(n_batch, n);
+    std::vector<llama_pos>      pos(size);
+    std::vector<int32_t>        n_seq(size, 1);
+    std::vector<llama_seq_id *> seq(size, &trunk);
+    std::vector<int8_t>         output(size, 0);
+    for (int32_t done = 0; done < n;) {
+        const int32_t n_piece = std::min(size, n - done);
+        for (int32_t i = 0; i < n_piece; i++) {
+            pos[i] = (llama_pos) tokens.size() + i;
+        }
+        llama_batch batch = {};
+        batch.n_tokens = n_piece;
+        batch.token    = const_cast<llama_token *>(new_tokens + done);
+        batch.pos      = pos.data();
+        batch.n_seq_id = n_seq.data();
+        batch.seq_id   = seq.data();
+        batch.logits   = output.data();
+        run(batch);
+        tokens.insert(tokens.end(), new_tokens + done, new_tokens + done + n_piece);
+        filled[0] = (int32_t) tokens.size();
+        pass_in_cache = false;
+        done += n_piece;
+    }
+}
+
+int32_t mp_session::set_prefix(const int32_t * new_tokens, int32_t n) {
+    const int32_t n_vocab = model->info.n_vocab;
+    for (int32_t i = 0; i < n; i++) {
+        if (new_tokens[i] < 0 || new_tokens[i] >= n_vocab) {
+            fail(MP_ERR_ARGUMENT, "token %d at %d is out of range, the vocabulary has %d", new_tokens[i], i, n_vocab);
+        }
+    }
+    if (n > n_ctx) {
+        fail(MP_ERR_CONTEXT_FULL, "%d tokens do not fit into a context of %d", n, n_ctx);
+    }
+    drop_pass();
+    int32_t n_same = 0;
+    while (n_same < n && n_same < (int32_t) tokens.size() && tokens[n_same] == new_tokens[n_same]) {
+        n_same++;
+    }
+    if (n_same < (int32_t) tokens.size()) {
+        truncate(n_same);
+    }
+    if (lost) {
+        tokens.clear();
+        lost = false;
+        llama_memory_clear(memory, false);
+        n_same = 0;
+    }
+    evaluate(new_tokens + n_same, n - n_same);
+    return n_same;
+}
+
+void mp_session::top_up_sequences(int32_t n_sequences) {
+    const int32_t n_past = (int32_t) tokens.size();
+    for (int32_t s = 1; s < n_sequences; s++) {
+        if (filled[s] < n_past) {
+            llama_memory_seq_cp(memory, 0, s, filled[s], n_past);
+            filled[s] = n_past;
+        }
+    }
+}
+
+void mp_session::commit(const int32_t * path, int32_t n) {
+    if (n < 0 || (n > 0 && !path)) {
+        fail(MP_ERR_ARGUMENT, "a path of %d nodes", n);
+    }
+    if (n == 0) {
+        drop_pass();
+        return;
+    }
+    if (!pass_in_cache) {
+        fail(MP_ERR_STATE, "nothing to commit: no pass since the last commit");
+    }
+    for (int32_t i = 0; i < n; i++) {
+        if (path[i] < 0 || path[i] >= pass.n_nodes() || (i == 0 ? path[i] != 0 : pass.parent(path[i]) != path[i - 1])) {
+            fail(MP_ERR_ARGUMENT, "node %d at %d of the path is not %s", path[i], i,
+                 i == 0 ? "the root" : "a child of the node before it");
+        }
+    }
+    const int32_t n_past = (int32_t) tokens.size();
+    const int32_t n_keep = n_past + n;
+    if (model->info.can_tree) {
+        // The root carries every sequence of the pass, deeper nodes only those of their descendants: the path's own
+        // sequence becomes the trunk, the others fall back to the root.
+        const int32_t n_sequences = pass.n_sequences();
+        const llama_seq_id own = pass.sequence(path[n - 1]);
+        for (llama_seq_id s = 0; n > 1 && s < n_sequences; s++) {
+            if (s != own) {
+                llama_memory_seq_rm(memory, s, n_past + 1, -1);
+            }
+        }
+        llama_memory_seq_rm(memory, -1, n_keep, -1);
+        if (n > 1 && own != 0) {
+            llama_memory_seq_cp(memory, own, 0, n_past + 1, n_keep);
+        }
+        for (llama_seq_id s = 0; s < n_sequences; s++) {
+            filled[s] = n_past + 1;
+        }
+        filled[own] = filled[0] = n_keep;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        tokens.push_back(pass.token(path[i]));
+    }
+    pass_in_cache = false;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// one pass
+
+// llama_decode with its codes as failures. Afterwards, also after a failure, pass_in_cache says that rows may lie
+// behind the committed tokens.
+void mp_session::run(const llama_batch & batch) {
+    if (cancel_requested.exchange(false)) {
+        fail(MP_ERR_CANCELLED, "cancelled");
+    }
+    clear_log_error();
+    pass_in_cache = true;
+    int32_t code = 0;
+    try {
+        code = llama_decode(ctx.get(), batch);
+        if (code == 0) {
+            llama_synchronize(ctx.get());
+        }
+    } catch (const std::exception & e) {
+        drop_pass();
+        fail(MP_ERR_DECODE, "llama.cpp failed in a pass of %d rows: %s", batch.n_tokens, e.what());
+    }
+    if (code == 0) {
+        return;
+    }
+    drop_pass();
+    if (code == 2) {
+        cancel_requested.store(false);
+        fail(MP_ERR_CANCELLED, "cancelled");
+    }
+    if (code == 1) {
+        fail(MP_ERR_CONTEXT_FULL, "no room for %d rows: %zu of the context's %d places are taken", batch.n_tokens, tokens.size(),
+             n_ctx);
+    }
+    const std::string reason = last_log_error();
+    fail(MP_ERR_DECODE, "llama_decode returned %d for %d rows: %s", code, batch.n_tokens,
+         reason.empty() ? "it gave no reason" : reason.c_str());
+}
+
+void mp_session::find_top_k(int32_t n_top) {
+    pass_n_top = n_top;
+    for (int32_t row = 0; row < pass.n_rows(); row++) {
+        // Asked for here: the first call puts the rows in order, which is not for several threads.
+        row_logits[row] = pass.has_output(row) ? llama_get_logits_ith(ctx.get(), row) : nullptr;
+        best[row] = -1;
+    }
+    next_row.store(0);
+    bad_row.store(-1);
+    workers.run(n_threads, [](void * data, int32_t worker) {
+        ((mp_session *) data)->find_top_k_rows(worker);
+    }, this);
+    const int32_t bad = bad_row.load();
+    if (bad >= 0) {
+        drop_pass();
+        fail(MP_ERR_NUMERIC, "the logits of row %d have NaN or infinite values: the model file is damaged, or its weights "
+             "overflow in this cache type", bad);
+    }
+}
+
+void mp_session::find_top_k_rows(int32_t worker) {
+    for (int32_t row = next_row.fetch_add(1); row < pass.n_rows(); row = next_row.fetch_add(1)) {
+        if (!row_logits[row]) {
+            continue;
+        }
+        const size_t start = (size_t) row * pass_n_top;
+        if (top_k(row_logits[row], model->info.n_vocab, pass_n_top, scratch[worker], &top_tokens[start],
+                  &top_logprobs[start], &log_sum[row])) {
+            best[row] = top_tokens[start];
+        } else {
+            bad_row.store(row);
+        }
+    }
+}
+
+void mp_session::decode(const mp_tree & tree, mp_pass & out) {
+    const int64_t t_start = ggml_time_us();
+    drop_pass();
+    rebuild_if_lost();
+    if (tree.n_top < 1 || tree.n_top > n_top_max) {
+        fail(MP_ERR_ARGUMENT, "n_top = %d must be between 1 and the session's n_top_max = %d", tree.n_top, n_top_max);
+    }
+    pass.lay_out(tree, (int32_t) tokens.size(), n_ctx);
+    if (model->info.can_tree) {
+        top_up_sequences(pass.n_sequences());
+    }
+    const int64_t t_decode = ggml_time_us();
+    run(pass.batch());
+    const int64_t decode_us = ggml_time_us() - t_decode;
+    find_top_k(tree.n_top);
+    has_outputs = true;
+
+    out.n_rows       = pass.n_rows();
+    out.n_top        = tree.n_top;
+    out.best         = best.data();
+    out.top_tokens   = top_tokens.data();
+    out.top_logprobs = top_logprobs.data();
+    out.decode_us    = decode_us;
+    out.engine_us    = ggml_time_us() - t_start - decode_us;
+}
+
+const float * mp_session::logits(int32_t row) const {
+    if (!has_outputs) {
+        fail(MP_ERR_STATE, "there are no logits: no pass since the last change of the prefix");
+    }
+    if (row < 0 || row >= pass.n_rows() || !row_logits[row]) {
+        fail(MP_ERR_ARGUMENT, "row %d of the last pass's %d rows has no output", row, pass.n_rows());
+    }
+    return row_logits[row];
+}
+
+float mp_session::logprob(int32_t row, int32_t token) const {
+    const float * row_values = logits(row);
+    if (token < 0 || token >= model->info.n_vocab) {
+        fail(MP_ERR_ARGUMENT, "token %d is out of range, the vocabulary has %d", token, model->info.n_vocab);
+    }
+    return row_values[token] - log_sum[row];
+}
