@@ -1,0 +1,64 @@
+"""maskprobe: lossless embedding-space probing for GGUF models, on top of llama.cpp.
+
+model = Model("model.gguf")
+engine = Engine(Session(model), MaskProbe(model, tree="14"))
+for result in engine.generate(model.tokenize("Once upon a time")):
+    print(result.text, end="", flush=True)
+"""
+
+from .acceptance import accept
+from .catalog import bundled_models, resolve_model
+from .engine import Engine, Stats, Step, TokenResult
+from .errors import (
+    ArgumentError,
+    Cancelled,
+    ContextFull,
+    DecodeError,
+    Error,
+    ModelError,
+    OutOfMemory,
+    StateError,
+)
+from .masks import MaskEmbedding, mask_embedding
+from .model import Device, Model, ModelInfo, devices, set_verbose, version
+from .proposers import MaskProbe, NoProposer, Proposer
+from .sampler import Sampler, SamplingParams
+from .session import Pass, Session
+from .text import TextStream
+from .tree import TokenTree
+
+__version__ = version()
+
+__all__ = [
+    "ArgumentError",
+    "Cancelled",
+    "ContextFull",
+    "DecodeError",
+    "Device",
+    "Engine",
+    "Error",
+    "MaskEmbedding",
+    "MaskProbe",
+    "Model",
+    "ModelError",
+    "ModelInfo",
+    "NoProposer",
+    "OutOfMemory",
+    "Pass",
+    "Proposer",
+    "Sampler",
+    "SamplingParams",
+    "Session",
+    "StateError",
+    "Stats",
+    "Step",
+    "TextStream",
+    "TokenResult",
+    "TokenTree",
+    "accept",
+    "bundled_models",
+    "devices",
+    "mask_embedding",
+    "resolve_model",
+    "set_verbose",
+]

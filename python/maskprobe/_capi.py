@@ -1,0 +1,186 @@
+"""The C core through cffi: the library is opened here, handles are owned here, status codes become exceptions here."""
+
+import os
+import re
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cffi import FFI
+
+from .errors import (
+    ArgumentError,
+    Cancelled,
+    ContextFull,
+    DecodeError,
+    Error,
+    ModelError,
+    OutOfMemory,
+    StateError,
+)
+
+LLAMA_CPP_PYTHON = "0.3.36"  # the core is built against the llama.cpp of exactly this release
+
+ERROR_CLASSES = {
+    1: ArgumentError,
+    2: ModelError,
+    3: ModelError,
+    4: ModelError,
+    5: OutOfMemory,
+    6: ContextFull,
+    7: Cancelled,
+    8: DecodeError,
+    9: DecodeError,
+    10: StateError,
+    11: StateError,
+    12: StateError,
+}
+
+
+def _declarations(header: str) -> str:
+    """The part of maskprobe.h that cffi understands: without the preprocessor's lines, extern "C" and MP_API."""
+    header = re.sub(r"#ifdef __cplusplus\n.*?#endif\n", "", header, flags=re.DOTALL)
+    header = re.sub(r"(?m)^#.*\n", "", header)
+    return header.replace("MP_API ", "")
+
+
+def _load_llama_cpp() -> None:
+    """Brings libllama and ggml into the process. The core resolves to these very copies, so they must come first."""
+    needed = f"pip install llama-cpp-python=={LLAMA_CPP_PYTHON}"
+    try:
+        import llama_cpp
+    except Exception as error:  # a missing package, or a shared library in it that does not load
+        raise ImportError(
+            f"maskprobe needs llama-cpp-python {LLAMA_CPP_PYTHON}, which cannot be imported ({error}): {needed}"
+        ) from error
+    if llama_cpp.__version__ != LLAMA_CPP_PYTHON:
+        raise ImportError(
+            f"maskprobe needs llama-cpp-python {LLAMA_CPP_PYTHON}, installed is {llama_cpp.__version__}: {needed}"
+        )
+
+
+def _installed(name: str) -> Path:
+    """A file that the build puts into the package. In an editable installation the package has two folders."""
+    for folder in sys.modules[__package__].__path__:
+        path = Path(folder, name)
+        if path.exists():
+            return path
+    raise ImportError(f"the compiled core is missing ({name}): install maskprobe with pip")
+
+
+def _open_library() -> Any:
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    path = _installed(f"lib/libmaskprobe.{suffix}")
+    try:
+        return ffi.dlopen(str(path))
+    except OSError as error:
+        raise ImportError(f"the compiled core cannot be loaded: {error}") from error
+
+
+_load_llama_cpp()
+ffi = FFI()
+ffi.cdef(_declarations(_installed("include/maskprobe.h").read_text(encoding="utf-8")))
+lib = _open_library()
+NULL = ffi.NULL
+
+
+def text(pointer: Any) -> str:
+    """A C string as Python text."""
+    return ffi.string(pointer).decode("utf-8", errors="replace")
+
+
+def check(status: int) -> None:
+    """Raises the exception of a status that is not MP_OK, with the core's own line."""
+    if status:
+        name = text(lib.mp_status_name(status))
+        raise ERROR_CLASSES.get(status, Error)(text(lib.mp_last_error()) or name, name)
+
+
+def c_string(value: str, what: str) -> bytes:
+    """Text as the bytes of a C string. `what` names it in the error about an embedded NUL or a lone surrogate."""
+    try:
+        data = value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"{what} is not valid Unicode: {error.reason} at character {error.start}") from None
+    if b"\0" in data:
+        raise ArgumentError(f"{what} contains a NUL character at byte {data.index(0)}")
+    return data
+
+
+def fill(struct: Any, **fields: Any) -> None:
+    """Sets the fields of a C struct. A value of the wrong type or beyond the C type is an ArgumentError."""
+    for name, value in fields.items():
+        try:
+            setattr(struct, name, value)
+        except (TypeError, OverflowError) as error:
+            raise ArgumentError(f"{name} = {value!r} is not possible: {error}") from None
+
+
+def token_array(tokens: Sequence[int] | np.ndarray) -> tuple[np.ndarray, Any]:
+    """Token ids as int32 (n,), and the C pointer to them, which lives as long as the array."""
+    ids = np.asarray(tokens)
+    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+        raise ArgumentError(f"token ids must be integers in one dimension, not {ids.dtype} of shape {ids.shape}")
+    if len(ids) and (ids.min() < -(2**31) or ids.max() >= 2**31):
+        raise ArgumentError(f"token ids from {ids.min()} to {ids.max()} do not fit 32 bits")
+    ids = np.ascontiguousarray(ids, np.int32)
+    return ids, ffi.from_buffer("int32_t[]", ids)
+
+
+def progress_callback(progress: Callable[[float], bool | None], failures: list[BaseException]) -> Any:
+    """A C callback for `progress`. What `progress` raises cancels the load and goes into `failures`."""
+
+    def call(fraction: float, _user_data: Any) -> bool:
+        try:
+            return progress(fraction) is not False
+        except BaseException as error:
+            failures.append(error)
+            return False
+
+    return ffi.callback("mp_progress_callback", call)
+
+
+class Handle:
+    """Owns one C object. It is freed once: by close(), by the garbage collector, or at exit.
+
+    `with handle as pointer:` brackets every call into the core, from any thread; close() refuses while another thread
+    is inside one. A forked child never frees what its parent made.
+    """
+
+    def __init__(self, pointer: Any, free: Callable[[Any], None], what: str) -> None:
+        self._pointer = pointer
+        self._what = what
+        self._calls: list[int] = []  # one entry per call that is inside; append and pop are atomic
+        self._finalizer = weakref.finalize(self, _free_unless_in_use, pointer, free, os.getpid(), self._calls)
+        self._closing = threading.Lock()
+        self.closed = False
+
+    def __enter__(self) -> Any:
+        self._calls.append(1)
+        if self.closed:
+            self._calls.pop()
+            raise StateError(f"the {self._what} is closed")
+        return self._pointer
+
+    def __exit__(self, *_exception: object) -> None:
+        self._calls.pop()
+
+    def close(self) -> None:
+        """Frees the object; further calls are errors. Closing twice is fine.
+
+        Raises StateError ("busy") while another thread is inside a call."""
+        with self._closing:
+            self.closed = True  # from here on __enter__ refuses, so the list below can only shrink
+            if self._calls:
+                self.closed = False
+                raise StateError(f"another thread is inside this {self._what}: it cannot be closed now", "busy")
+            self._finalizer()
+
+
+def _free_unless_in_use(pointer: Any, free: Callable[[Any], None], pid: int, calls: list[int]) -> None:
+    if os.getpid() == pid and not calls:
+        free(pointer)

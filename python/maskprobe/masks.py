@@ -1,0 +1,233 @@
+"""Mask embeddings: the vectors that stand where the next tokens would (ESP, arXiv 2603.17942, section 3).
+
+spec         mask j (1-based) behind any owner
+mean         the mean of the prompt's input embeddings (the paper's default)
+last-k       the embeddings of the last k prompt tokens, in their order, k = the number of masks
+last-k:K     the same with the last K; masks beyond them repeat the newest
+sample       a draw from N(mean, variance) of the embedding table, each mask its own
+token:ID     the embedding of one token
+file:PATH    a vector of n_embd values: .npy, or raw little-endian float32
+soft         mask 1: the expected embedding of what followed the owner's token last time; further masks: mean
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ArgumentError
+from .model import Model
+from .session import Pass
+from .tree import TokenTree
+
+TABLE_ROWS = 4096  # rows of the embedding table that the statistics of `sample` are taken from, at most
+CHUNK_ROWS = 1024  # rows of the table held at once
+SUCCESSORS = 8  # most likely next tokens that `soft` remembers per token
+
+
+class MaskEmbedding:
+    """The mean of the prompt's input embeddings, and the base of the other kinds.
+
+    `update` (lambda, 0..1) moves the vectors towards each emitted token: m += lambda * (e_token - m), the online update
+    of the paper (0.1 there); 0 is off. `offset` (n_embd,) is added to every vector.
+
+    Raises ArgumentError for values out of range.
+    """
+
+    n_top = 1  # candidates per row that observe() wants to see
+
+    def __init__(self, model: Model, *, update: float = 0.0, offset: np.ndarray | None = None) -> None:
+        if not 0.0 <= update <= 1.0:
+            raise ArgumentError(f"the mask update must lie between 0 and 1, not {update}")
+        self.model = model
+        self.n_embd = model.info.n_embd
+        self.rate = update
+        self.offset = None if offset is None else _checked_vector(offset, self.n_embd, "the mask offset")
+        self._base = np.empty((0, self.n_embd), np.float32)  # (n_masks, n_embd), before the offset
+
+    def begin(self, prompt: Sequence[int], n_masks: int) -> None:
+        """A new generation after `prompt` (not empty): sets the vectors of the `n_masks` masks behind an owner."""
+        self._base = np.array(self.initial(prompt, n_masks), np.float32)
+
+    def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
+        """The vectors before any token is generated, (n_masks, n_embd)."""
+        return np.tile(_mean_embedding(self.model, prompt), (n_masks, 1))
+
+    def vectors(self, owners: Sequence[int]) -> np.ndarray:
+        """The masks behind nodes that carry the tokens `owners`, float32 (n_owners, n_masks, n_embd)."""
+        base = self._base if self.offset is None else self._base + self.offset
+        return np.broadcast_to(base, (len(owners), *base.shape))
+
+    def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
+        """Learns from a pass: here, the online update by the emitted tokens, in their order."""
+        if self.rate > 0.0:
+            for embedding in self.model.embedding_rows(emitted):  # (n_embd,)
+                self._base += self.rate * (embedding - self._base)
+
+
+class LastTokensMask(MaskEmbedding):
+    """Mask j is the embedding of the j-th of the last `n_last` prompt tokens; n_last = None: as many as masks."""
+
+    def __init__(
+        self, model: Model, n_last: int | None = None, *, update: float = 0.0, offset: np.ndarray | None = None
+    ) -> None:
+        super().__init__(model, update=update, offset=offset)
+        if n_last is not None and n_last < 1:
+            raise ArgumentError(f"last-k:{n_last}: K must be at least 1")
+        self.n_last = n_last
+
+    def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
+        rows = self.model.embedding_rows(prompt[-(self.n_last or n_masks) :])  # (<= n_last, n_embd)
+        return rows[np.minimum(np.arange(n_masks), len(rows) - 1)]
+
+
+class SampleMask(MaskEmbedding):
+    """A seeded draw from N(mean, variance) of the embedding table, dimension by dimension, the same each generation.
+
+    Mean and variance are estimated from at most TABLE_ROWS rows, chosen with the same seed."""
+
+    def __init__(self, model: Model, seed: int = 0, *, update: float = 0.0, offset: np.ndarray | None = None) -> None:
+        super().__init__(model, update=update, offset=offset)
+        self.seed = seed
+        n_vocab = model.info.n_vocab
+        tokens = np.random.default_rng(seed).choice(n_vocab, min(n_vocab, TABLE_ROWS), replace=False)
+        rows = model.embedding_rows(tokens)
+        self._mean, self._deviation = rows.mean(axis=0), rows.std(axis=0)  # (n_embd,) each
+
+    def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
+        noise = np.random.default_rng(self.seed).standard_normal((n_masks, self.n_embd), np.float32)
+        return self._mean + self._deviation * noise
+
+
+class ConstantMask(MaskEmbedding):
+    """One given vector (n_embd,) for every mask."""
+
+    def __init__(
+        self, model: Model, vector: np.ndarray, *, update: float = 0.0, offset: np.ndarray | None = None
+    ) -> None:
+        super().__init__(model, update=update, offset=offset)
+        self.vector = _checked_vector(vector, self.n_embd, "the mask vector")
+
+    def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
+        return np.tile(self.vector, (n_masks, 1))
+
+
+class SoftMask(MaskEmbedding):
+    """Mask 1 is the expected embedding of the token that follows the owner: the sum of p * e over the SUCCESSORS most
+    likely tokens of the last pass in which the owner's token was a row, accepted or not, p renormalised. An owner never
+    seen, and every further mask, gets the mean. What was seen is kept from one generation to the next.
+
+    Marginalisation over the next token (arXiv 2502.09419), done in the space of embeddings."""
+
+    n_top = SUCCESSORS
+
+    def __init__(self, model: Model, *, update: float = 0.0, offset: np.ndarray | None = None) -> None:
+        super().__init__(model, update=update, offset=offset)
+        n_kept = min(SUCCESSORS, model.info.n_vocab)
+        self._successors = np.zeros((model.info.n_vocab, n_kept), np.int32)
+        self._probabilities = np.zeros((model.info.n_vocab, n_kept), np.float32)  # all 0: never seen
+
+    def vectors(self, owners: Sequence[int]) -> np.ndarray:
+        vectors = np.array(super().vectors(owners))  # (n_owners, n_masks, n_embd)
+        tokens = np.asarray(owners, np.intp)
+        weights = self._probabilities[tokens]  # (n_owners, n_kept)
+        seen = np.flatnonzero(weights[:, 0])
+        if len(seen):
+            successors = self._successors[tokens[seen]]  # (n_seen, n_kept)
+            distinct, places = np.unique(successors, return_inverse=True)
+            embeddings = self.model.embedding_rows(distinct)[places.reshape(successors.shape)]
+            # Not a matrix product: the threads of BLAS would fight with those of llama.cpp over a sum this small.
+            vectors[seen, 0] = np.einsum("sk,ske->se", weights[seen], embeddings)  # (n_seen, n_embd)
+            if self.offset is not None:
+                vectors[seen, 0] += self.offset
+        return vectors
+
+    def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
+        """Learns the successors of every node's token, the accepted ones last: of equal tokens they are kept."""
+        super().observe(tree, result, path, emitted)
+        rows = np.concatenate([np.arange(tree.n_nodes), path])
+        tokens = np.asarray(tree.tokens)[rows]
+        n_kept = min(self._successors.shape[1], result.n_top)
+        probabilities = np.exp(result.top_logprobs[rows, :n_kept])
+        self._successors[tokens, :n_kept] = result.top_tokens[rows, :n_kept]
+        self._probabilities[tokens, :n_kept] = probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
+def mask_embedding(
+    spec: str, model: Model, *, update: float = 0.0, offset: np.ndarray | None = None, seed: int = 0
+) -> MaskEmbedding:
+    """The mask embedding that `spec` names; the list is at the top of this file. `seed` is that of `sample`.
+
+    Raises ArgumentError for a spec that is none of these, and for a token or a file that does not fit the model."""
+    kind, _, value = spec.partition(":")
+    settings = {"update": update, "offset": offset}
+    if spec == "mean":
+        return MaskEmbedding(model, **settings)
+    if spec == "soft":
+        return SoftMask(model, **settings)
+    if spec == "sample":
+        return SampleMask(model, seed, **settings)
+    if spec == "last-k":
+        return LastTokensMask(model, **settings)
+    if kind == "last-k":
+        return LastTokensMask(model, _integer(value, spec), **settings)
+    if kind == "token":
+        token = _integer(value, spec)
+        if not 0 <= token < model.info.n_vocab:
+            raise ArgumentError(f"mask {spec}: token {token} is out of range, the vocabulary has {model.info.n_vocab}")
+        return ConstantMask(model, model.embedding_rows([token])[0], **settings)
+    if kind == "file":
+        return ConstantMask(model, read_vector(Path(value), model.info.n_embd), **settings)
+    raise ArgumentError(f"mask {spec!r} is not known: use mean, last-k, last-k:K, sample, token:ID, file:PATH or soft")
+
+
+def read_vector(path: Path, n_embd: int) -> np.ndarray:
+    """A vector of n_embd values from a .npy file or a file of raw little-endian float32.
+
+    Raises ArgumentError for a file that cannot be read or holds another number of values."""
+    try:
+        if path.suffix == ".npy":
+            vector = np.load(path, allow_pickle=False)
+        else:
+            data = path.read_bytes()
+            if len(data) != 4 * n_embd:
+                raise ArgumentError(
+                    f"{path} has {len(data)} bytes; a raw float32 vector of {n_embd} values has {4 * n_embd}"
+                )
+            vector = np.frombuffer(data, "<f4")
+    except (OSError, EOFError) as error:
+        raise ArgumentError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except ValueError as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"{path} is not a sound .npy file: {error}") from None
+    return _checked_vector(vector, n_embd, str(path))
+
+
+def _mean_embedding(model: Model, tokens: Sequence[int]) -> np.ndarray:
+    """The mean of the tokens' embeddings, (n_embd,). Each distinct token is looked up once."""
+    distinct, counts = np.unique(np.asarray(tokens), return_counts=True)
+    total = np.zeros(model.info.n_embd, np.float64)
+    for begin in range(0, len(distinct), CHUNK_ROWS):
+        chunk = slice(begin, begin + CHUNK_ROWS)
+        total += np.einsum("n,ne->e", counts[chunk], model.embedding_rows(distinct[chunk]))
+    return total / len(tokens)
+
+
+def _checked_vector(values: np.ndarray, n_embd: int, what: str) -> np.ndarray:
+    vector = np.asarray(values)
+    if vector.dtype.kind not in "fiu":
+        raise ArgumentError(f"{what} holds {vector.dtype}, not numbers")
+    if vector.size != n_embd:
+        raise ArgumentError(f"{what} has {vector.size} values, the model's embeddings have {n_embd}")
+    vector = vector.reshape(n_embd).astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise ArgumentError(f"{what} holds NaN or infinite values")
+    return vector
+
+
+def _integer(value: str, spec: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ArgumentError(f"mask {spec}: {value!r} is not a whole number") from None

@@ -1,0 +1,223 @@
+"""Model: an opened GGUF file, with its tokenizer and what the core found out about it."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, progress_callback, text, token_array
+from .errors import ArgumentError
+from .sampler import Sampler, SamplingParams
+
+PIECE_BYTES = 64  # room for one token's bytes in the first attempt; longer ones exist and take a second
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Facts about a model, as maskprobe.h describes them."""
+
+    arch: str  # general.architecture
+    name: str  # general.name, or ""
+    description: str  # llama.cpp's own, for instance "llama 1B Q4_0"
+    size: int  # bytes of all tensors
+    n_params: int
+    n_vocab: int
+    n_embd: int
+    n_layer: int
+    n_ctx_train: int
+    token_bos: int  # -1 where the model has none
+    token_eos: int
+    add_bos: bool  # the tokenizer puts BOS first
+    can_tree: bool  # the cache can be rolled back: trees of tokens can be verified
+    can_probe: bool  # embedding rows work as input: mask vectors can be used
+    embd_scale: float  # what token embeddings are multiplied by before they enter as embedding rows
+    note: str  # one line: why can_tree or can_probe is false, or what was limited; or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A compute device of ggml. Memory in bytes."""
+
+    name: str
+    description: str
+    kind: str  # "cpu", "gpu", "igpu", "accel"
+    memory_free: int
+    memory_total: int
+
+
+def devices() -> list[Device]:
+    """The compute devices that ggml sees on this machine."""
+    found: list[Device] = []
+    device = ffi.new("mp_device *")
+    while lib.mp_device_get(len(found), device) == lib.MP_OK:
+        names = map(text, (device.name, device.description, device.kind))
+        found.append(Device(*names, device.memory_free, device.memory_total))
+    return found
+
+
+def version() -> str:
+    """The version of the compiled core."""
+    return text(lib.mp_version())
+
+
+def set_verbose(verbose: bool) -> None:
+    """llama.cpp's own log lines: off (the default), or passed on to stderr."""
+    lib.mp_set_verbose(verbose)
+
+
+class Model:
+    """A GGUF model. It stays in memory until it and its sessions and samplers are closed, in whatever order.
+
+    `progress` is called with 0..1 while weights are loaded; if it returns False the load is cancelled, and what it
+    raises comes out of here. The other settings are those of mp_model_params in maskprobe.h.
+
+    Raises ModelError (missing, unsound or unsupported file), OutOfMemory, Cancelled, ArgumentError.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        n_gpu_layers: int = -1,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        check_tensors: bool = False,
+        self_check: bool = True,
+        progress: Callable[[float], bool | None] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        name = os.fsencode(path)
+        if b"\0" in name:
+            raise ArgumentError(f"the model path {os.fspath(path)!r} contains a NUL character")
+        params = ffi.new("mp_model_params *", lib.mp_model_default_params())
+        fill(
+            params,
+            n_gpu_layers=n_gpu_layers,
+            use_mmap=use_mmap,
+            use_mlock=use_mlock,
+            check_tensors=check_tensors,
+            self_check=self_check,
+        )
+        failures: list[BaseException] = []
+        if progress is not None:
+            params.progress = callback = progress_callback(progress, failures)  # noqa: F841 (kept alive by the name)
+        out = ffi.new("mp_model **")
+        status = lib.mp_model_open(name, params, out)
+        if failures:
+            if status == lib.MP_OK:
+                lib.mp_model_free(out[0])
+            raise failures[0]
+        check(status)
+        self._handle = Handle(out[0], lib.mp_model_free, "model")
+        self.info = self._read_info()
+
+    def close(self) -> None:
+        """Gives the model up. Open sessions and samplers go on; closing twice is fine."""
+        self._handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_info(self) -> ModelInfo:
+        raw = ffi.new("mp_model_info *")
+        with self._handle as model:
+            check(lib.mp_model_get_info(model, raw))
+        values = {field.name: getattr(raw, field.name) for field in fields(ModelInfo)}
+        return ModelInfo(**{name: text(v) if isinstance(v, ffi.CData) else v for name, v in values.items()})
+
+    def metadata(self, key: str) -> str | None:
+        """A metadata value of the file as text, None if there is no such key."""
+        with self._handle as model:
+            value = lib.mp_model_metadata(model, c_string(key, "the metadata key"))
+            return None if value == NULL else text(value)
+
+    def tokenize(self, text: str | bytes, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Text to token ids. `add_special` puts BOS (and EOS) where the model wants them; `parse_special` reads the
+        texts of special tokens as these tokens.
+
+        Raises ArgumentError for invalid UTF-8 and for an embedded NUL."""
+        data = c_string(text, "the text") if isinstance(text, str) else text
+        n = ffi.new("int32_t *")
+        capacity = len(data) + 8  # no tokenizer makes more tokens than bytes, apart from the special ones
+        while True:
+            tokens = ffi.new("int32_t[]", capacity)
+            with self._handle as model:
+                check(lib.mp_tokenize(model, data, len(data), add_special, parse_special, tokens, capacity, n))
+            if n[0] <= capacity:
+                return ffi.unpack(tokens, n[0])
+            capacity = n[0]
+
+    def token_bytes(self, token: int, special: bool = False) -> bytes:
+        """The bytes of one token, which may be part of a UTF-8 character. Special tokens have none unless `special`.
+
+        Raises ArgumentError for a token out of range."""
+        n = ffi.new("int32_t *")
+        capacity = PIECE_BYTES
+        while True:
+            piece = ffi.new("char[]", capacity)
+            with self._handle as model:
+                check(lib.mp_token_bytes(model, token, special, piece, capacity, n))
+            if n[0] <= capacity:
+                return ffi.buffer(piece, n[0])[:]
+            capacity = n[0]
+
+    def detokenize(self, tokens: Sequence[int], special: bool = False) -> bytes:
+        """The bytes of all tokens, one after another."""
+        return b"".join(self.token_bytes(token, special) for token in tokens)
+
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends the generation (EOS, EOT, ...)."""
+        with self._handle as model:
+            return lib.mp_token_is_end(model, token)
+
+    @functools.cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """All tokens that end the generation. The first use looks through the whole vocabulary."""
+        with self._handle as model:
+            return tuple(token for token in range(self.info.n_vocab) if lib.mp_token_is_end(model, token))
+
+    def embedding_rows(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The input embeddings of tokens as the file has them, float32 (n, n_embd).
+
+        Raises ArgumentError for a token out of range, ModelError where the file has no such table."""
+        ids, pointer = token_array(tokens)
+        rows = np.empty((len(ids), self.info.n_embd), np.float32)
+        with self._handle as model:
+            check(lib.mp_model_embedding_rows(model, pointer, len(ids), ffi.from_buffer("float[]", rows)))
+        return rows
+
+    def chat_format(self, messages: Sequence[Mapping[str, str]], add_assistant: bool = True) -> str:
+        """The conversation as the model's chat template writes it. Each message has "role" and "content".
+
+        Raises ModelError where the model has no template, or one that llama.cpp does not know."""
+        for i, message in enumerate(messages):
+            if "role" not in message or "content" not in message:
+                raise ArgumentError(f'message {i} needs "role" and "content", it has {sorted(message)}')
+        roles = [ffi.new("char[]", c_string(m["role"], f"the role of message {i}")) for i, m in enumerate(messages)]
+        contents = [
+            ffi.new("char[]", c_string(m["content"], f"the content of message {i}")) for i, m in enumerate(messages)
+        ]
+        n = ffi.new("int32_t *")
+        capacity = 256 + 2 * sum(map(len, contents))
+        conversation = (ffi.new("char * const []", roles), ffi.new("char * const []", contents), len(roles))
+        while True:
+            out = ffi.new("char[]", capacity)
+            with self._handle as model:
+                check(lib.mp_chat_format(model, *conversation, add_assistant, out, capacity, n))
+            if n[0] <= capacity:
+                return ffi.buffer(out, n[0])[:].decode("utf-8")
+            capacity = n[0]
+
+    def sampler(self, params: SamplingParams) -> Sampler:
+        """A new sampler for this model."""
+        return Sampler(self, params)

@@ -1,0 +1,240 @@
+"""Session: one KV cache over a model, and the passes that run over it."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, token_array
+from .errors import ArgumentError, StateError
+from .model import Model
+from .tree import TokenTree
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The outputs of one pass. Node i is row i, mask j is row n_nodes + j.
+
+    The arrays are views into buffers of the session: its next decode overwrites them.
+    """
+
+    n_rows: int
+    n_top: int
+    best: np.ndarray  # int32 (n_rows,), the most likely token, the lowest id among equals
+    top_tokens: np.ndarray  # int32 (n_rows, n_top), most likely first
+    top_logprobs: np.ndarray  # float32 (n_rows, n_top), natural logarithms
+    decode_us: int  # inside llama_decode
+    engine_us: int  # all else inside the core's call
+
+
+class Session:
+    """A KV cache and the committed tokens in it. One thread at a time; only cancel() is free of that.
+
+    The settings are those of mp_session_params in maskprobe.h: n_ctx in tokens (0: the model's, reduced to what memory
+    holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the physical cores).
+    After a failure, an error or a cancel, the cache holds exactly the committed tokens.
+
+    Raises ArgumentError, OutOfMemory.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int = 0,
+        n_batch: int = 2048,
+        n_ubatch: int = 0,
+        n_rows_max: int = 64,
+        n_top_max: int = 64,
+        n_threads: int = 0,
+        n_threads_batch: int = 0,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        flash_attn: int = -1,
+        offload_kqv: bool = True,
+    ) -> None:
+        self.model = model
+        self.n_rows_max = n_rows_max
+        self.n_top_max = n_top_max
+        params = ffi.new("mp_session_params *", lib.mp_session_default_params())
+        types = [ffi.new("char[]", c_string(name, "a cache type")) for name in (type_k, type_v)]
+        fill(
+            params,
+            n_ctx=n_ctx,
+            n_batch=n_batch,
+            n_ubatch=n_ubatch,
+            n_rows_max=n_rows_max,
+            n_top_max=n_top_max,
+            n_threads=n_threads,
+            n_threads_batch=n_threads_batch,
+            type_k=types[0],
+            type_v=types[1],
+            flash_attn=flash_attn,
+            offload_kqv=offload_kqv,
+        )
+        out = ffi.new("mp_session **")
+        with model._handle as model_pointer:
+            check(lib.mp_session_open(model_pointer, params, out))
+        self._handle = Handle(out[0], lib.mp_session_free, "session")
+        with self._handle as session:
+            self.n_ctx: int = lib.mp_session_n_ctx(session)
+            self.n_threads: int = lib.mp_session_n_threads(session)
+        self._decoding = threading.Lock()
+        self._inputs = _Inputs(n_rows_max, model.info.n_embd)
+        self._outputs = _Outputs(n_rows_max, n_top_max)
+
+    def close(self) -> None:
+        """Frees the cache; closing twice is fine. Raises StateError ("busy") while another thread is inside."""
+        self._handle.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._handle.closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def n_past(self) -> int:
+        """Committed tokens in the cache."""
+        with self._handle as session:
+            return lib.mp_session_n_past(session)
+
+    def set_prefix(self, tokens: Sequence[int]) -> int:
+        """Makes the cache hold exactly `tokens` and returns how many of them it held already. Only the rest is
+        evaluated; a cancelled call keeps the part that is complete.
+
+        Raises ArgumentError, ContextFull, Cancelled, DecodeError."""
+        ids, pointer = token_array(tokens)
+        n_reused = ffi.new("int32_t *")
+        with self._handle as session:
+            check(lib.mp_session_set_prefix(session, pointer, len(ids), n_reused))
+        return n_reused[0]
+
+    def decode(self, tree: TokenTree, n_top: int = 8) -> Pass:
+        """One pass over a tree and its masks; every row has an output, with its `n_top` most likely tokens.
+
+        Raises ArgumentError, ContextFull, Cancelled, DecodeError; ModelError for a tree or masks on a model that
+        cannot."""
+        if not self._decoding.acquire(blocking=False):  # the buffers belong to one pass at a time
+            raise StateError("another thread is inside this session", "busy")
+        try:
+            with self._handle as session:
+                self._inputs.write(tree, n_top)
+                check(lib.mp_session_decode(session, self._inputs.tree, self._outputs.result))
+                return self._outputs.read()
+        finally:
+            self._decoding.release()
+
+    def logits(self, row: int) -> np.ndarray:
+        """The full logits of a row of the last pass, float32 (n_vocab,), as a copy.
+
+        Raises ArgumentError where the row has no output."""
+        out = ffi.new("const float **")
+        logits = np.empty(self.model.info.n_vocab, np.float32)
+        with self._handle as session:
+            check(lib.mp_session_logits(session, row, out))
+            ffi.memmove(logits, out[0], logits.nbytes)
+        return logits
+
+    def logprob(self, row: int, token: int) -> float:
+        """The log-probability of one token in a row of the last pass."""
+        out = ffi.new("float *")
+        with self._handle as session:
+            check(lib.mp_session_logprob(session, row, token, out))
+        return out[0]
+
+    def commit(self, path: Sequence[int]) -> None:
+        """Keeps the nodes of `path` of the last pass in the cache and drops every other row. path[0] = 0, each next
+        node is a child of the one before; an empty path drops them all.
+
+        Raises ArgumentError, StateError without a pass."""
+        with self._handle as session:
+            check(lib.mp_session_commit(session, ffi.new("int32_t[]", path), len(path)))
+
+    def rollback(self) -> None:
+        """Drops every row of the last pass: the cache holds the committed tokens only."""
+        self.commit(())
+
+    def cancel(self) -> None:
+        """Stops the call that is running, or the next one: it raises Cancelled. From any thread or signal handler;
+        nothing happens if the session is closed."""
+        try:
+            with self._handle as session:
+                lib.mp_session_cancel(session)
+        except StateError:
+            pass
+
+
+class _Inputs:
+    """The arrays behind one mp_tree, made once and written anew for each pass."""
+
+    def __init__(self, n_rows_max: int, n_embd: int) -> None:
+        self._tokens = np.empty(n_rows_max, np.int32)
+        self._parents = np.empty(n_rows_max, np.int32)
+        self._owners = np.empty(n_rows_max, np.int32)
+        self._masks = np.empty((n_rows_max, n_embd), np.float32)
+        self.tree: Any = ffi.new("mp_tree *")
+        self.tree.tokens = ffi.from_buffer("int32_t[]", self._tokens)
+        self.tree.parents = ffi.from_buffer("int32_t[]", self._parents)
+        self.tree.embd = NULL
+        self.tree.node_outputs = NULL  # logits of every row
+        self.tree.mask_owners = ffi.from_buffer("int32_t[]", self._owners)
+        self.tree.masks = ffi.from_buffer("float[]", self._masks)
+        self.tree.mask_outputs = NULL
+
+    def write(self, tree: TokenTree, n_top: int) -> None:
+        n_nodes, n_masks = tree.n_nodes, tree.n_masks
+        if tree.n_rows > len(self._tokens):
+            raise ArgumentError(f"the tree has {tree.n_rows} rows, the session was opened for {len(self._tokens)}")
+        try:
+            self._tokens[:n_nodes] = tree.tokens
+        except OverflowError:
+            raise ArgumentError("a token of the tree does not fit 32 bits") from None
+        self._parents[:n_nodes] = tree.parents
+        self._owners[:n_masks] = tree.mask_owners
+        begin = 0
+        for block in tree.mask_blocks:  # (k, n_embd)
+            if block.shape[1] != self._masks.shape[1]:
+                raise ArgumentError(f"mask vectors have {block.shape[1]} values, the model has {self._masks.shape[1]}")
+            end = begin + len(block)
+            self._masks[begin:end] = block
+            begin = end
+        self.tree.n_nodes = n_nodes
+        self.tree.n_masks = n_masks
+        fill(self.tree, n_top=n_top)
+
+
+class _Outputs:
+    """Python's own copy of an mp_pass: small, and the arrays in it outlive the session's buffers."""
+
+    def __init__(self, n_rows_max: int, n_top_max: int) -> None:
+        self._best = np.empty(n_rows_max, np.int32)
+        self._top_tokens = np.empty(n_rows_max * n_top_max, np.int32)
+        self._top_logprobs = np.empty(n_rows_max * n_top_max, np.float32)
+        self.result: Any = ffi.new("mp_pass *")
+
+    def read(self) -> Pass:
+        result = self.result
+        n_rows, n_top = result.n_rows, result.n_top
+        n = n_rows * n_top
+        ffi.memmove(self._best, result.best, 4 * n_rows)
+        ffi.memmove(self._top_tokens, result.top_tokens, 4 * n)
+        ffi.memmove(self._top_logprobs, result.top_logprobs, 4 * n)
+        return Pass(
+            n_rows,
+            n_top,
+            self._best[:n_rows],
+            self._top_tokens[:n].reshape(n_rows, n_top),
+            self._top_logprobs[:n].reshape(n_rows, n_top),
+            result.decode_us,
+            result.engine_us,
+        )

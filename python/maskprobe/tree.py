@@ -1,0 +1,103 @@
+"""TokenTree: what one pass evaluates. Pure data; the core turns it into rows, positions and visibility."""
+
+import numpy as np
+
+from .errors import ArgumentError
+
+
+class TokenTree:
+    """A tree of candidate tokens with mask vectors behind some of its nodes.
+
+    Node 0 is the root, the newest token. Rows of a pass are numbered nodes first, then masks: node i is row i, mask j
+    is row n_nodes + j.
+
+    Attributes, one entry per node: `tokens`, `parents` (-1 for the root), `depths` (0 for the root), `logprobs` (of the
+    whole path down to the node, as the proposer has it; natural logarithms). `mask_owners` has one entry per mask, in
+    the order of their places behind the owner.
+    """
+
+    __slots__ = ("_children", "_masks_of", "depths", "logprobs", "mask_blocks", "mask_owners", "parents", "tokens")
+
+    def __init__(self, root: int) -> None:
+        self.tokens: list[int] = [root]
+        self.parents: list[int] = [-1]
+        self.depths: list[int] = [0]
+        self.logprobs: list[float] = [0.0]
+        self.mask_owners: list[int] = []
+        self.mask_blocks: list[np.ndarray] = []  # each (k, n_embd), one after another the vectors of all masks
+        self._children: dict[tuple[int, int], int] = {}
+        self._masks_of: dict[int, list[int]] = {}
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def n_masks(self) -> int:
+        return len(self.mask_owners)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.tokens) + len(self.mask_owners)
+
+    @property
+    def mask_vectors(self) -> np.ndarray:
+        """The vectors of all masks, float32 (n_masks, n_embd); (0, 0) without masks."""
+        if not self.mask_blocks:
+            return np.empty((0, 0), np.float32)
+        return np.concatenate(self.mask_blocks)
+
+    def add(self, parent: int, token: int, logprob: float) -> int:
+        """Adds a candidate behind node `parent` and returns its index. `logprob` is that of the token, given the path.
+
+        A token that the parent already has as a child is not added again: the index of that child is returned.
+        Raises ArgumentError for a parent that does not exist."""
+        n = len(self.tokens)
+        if not 0 <= parent < n:
+            raise ArgumentError(f"parent {parent} does not exist: the tree has {n} nodes")
+        node = self._children.setdefault((parent, token), n)
+        if node == n:
+            self.tokens.append(token)
+            self.parents.append(parent)
+            self.depths.append(self.depths[parent] + 1)
+            self.logprobs.append(self.logprobs[parent] + logprob)
+        return node
+
+    def add_masks(self, owner: int, vectors: np.ndarray) -> None:
+        """Puts masks behind node `owner`, after those it has: `vectors` is (k, n_embd), k >= 1. They are not copied.
+
+        Raises ArgumentError for an owner that does not exist and for vectors of another shape."""
+        vectors = np.asarray(vectors, np.float32)
+        if not 0 <= owner < len(self.tokens):
+            raise ArgumentError(f"mask owner {owner} does not exist: the tree has {len(self.tokens)} nodes")
+        if vectors.ndim != 2 or len(vectors) == 0:
+            raise ArgumentError(f"mask vectors must have shape (k, n_embd) with k >= 1, not {vectors.shape}")
+        if self.mask_blocks and vectors.shape[1] != self.mask_blocks[0].shape[1]:
+            raise ArgumentError(
+                f"mask vectors of {vectors.shape[1]} values do not go with those of {self.mask_blocks[0].shape[1]}"
+            )
+        first = len(self.mask_owners)
+        self._masks_of.setdefault(owner, []).extend(range(first, first + len(vectors)))
+        self.mask_owners.extend([owner] * len(vectors))
+        self.mask_blocks.append(vectors)
+
+    def child(self, node: int, token: int) -> int | None:
+        """The child of `node` that carries `token`."""
+        return self._children.get((node, token))
+
+    def mask_rows(self, owner: int) -> list[int]:
+        """The rows of the masks behind `owner`, nearest first. Ask when all nodes are added."""
+        n_nodes = len(self.tokens)
+        return [n_nodes + mask for mask in self._masks_of.get(owner, ())]
+
+    def path_to(self, node: int) -> list[int]:
+        """The nodes from the root to `node`, both included.
+
+        Raises ArgumentError for a node that does not exist."""
+        if not 0 <= node < len(self.tokens):
+            raise ArgumentError(f"node {node} does not exist: the tree has {len(self.tokens)} nodes")
+        path = []
+        while node >= 0:
+            path.append(node)
+            node = self.parents[node]
+        return path[::-1]
