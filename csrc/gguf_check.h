@@ -1,4 +1,4 @@
-// A bounded reader for GGUF files that refuses, with one line, what llama.cpp would crash on or load wrongly.
+// Refuses, with one line, a GGUF file that llama.cpp would crash on or load wrongly; says what is in a good one.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +23,12 @@ struct gguf_summary {
     std::string arch;                 // general.architecture
     std::string name;                 // general.name, or empty
     int64_t     n_layer = 0;
+    int64_t     n_embd = 0;
     int64_t     n_head_kv = 0;        // the largest of any layer; 0 where the architecture has none
     int64_t     n_embd_head_k = 0;    // key and value width of one head; 0 where the architecture has none
     int64_t     n_embd_head_v = 0;
     int64_t     n_ctx_train = 0;
+    int64_t     n_ctx_max = 0;        // rows of a learned table of positions, which no position may pass; 0: none
 
     const gguf_tensor * find(const std::string & tensor_name) const; // nullptr if there is none
 };

@@ -1,0 +1,66 @@
+#include "gguf_archs.h"
+
+#include "gguf_check.h"
+
+namespace mp {
+
+// From the asserts of llama.cpp's graph builders.
+static const struct arch_group {
+    arch_kind        kind;
+    unsigned         flags;
+    std::string_view names;
+} GROUPS[] = {
+    {arch_kind::decoder, ONE_HEAD_WIDTH | ROPE_FILLS_HEAD,
+     "apertus arcee arctic baichuan chameleon codeshell cogvlm cohere2moe dbrx deepseek dots1 ernie4_5 ernie4_5-moe "
+     "exaone exaone-moe exaone4 falcon granite granite_swa graniteswitch grok grovemoe hunyuan-dense hunyuan-moe "
+     "hunyuan_vl hy_v3 internlm2 jais2 llama llama4 maincoder mellum mistral3 olmo olmo2 olmoe orion pangu-embedded "
+     "plamo qwen2 qwen2moe qwen3 qwen3moe seed_oss smallthinker smollm3 starcoder2 talkie xverse"},
+    {arch_kind::decoder, ONE_HEAD_WIDTH | ROPE_FILLS_HEAD | ROPE_SECTIONS, "paddleocr qwen2vl qwen3vl qwen3vlmoe"},
+    {arch_kind::decoder, ONE_HEAD_WIDTH | ROPE_FILLS_HEAD | HEADLESS_LAYERS, "deci"},
+    {arch_kind::decoder, ONE_HEAD_WIDTH,
+     "afmoe bailingmoe2 bitnet bloom chatglm cohere2 command-r glm4 glm4moe gpt2 gptneox jais laguna maple minimax-m2 "
+     "minimax-m3 mpt muse-glimmer nanbeige nemotron openelm phi2 phi3 qwen refact spark2_5 stablelm starcoder"},
+    {arch_kind::decoder, 0,
+     "bailingmoe deepseek2 deepseek2-ocr deepseek32 dots3note gemma gemma2 gemma3 gemma3n gemma4 glm-dsa gpt-oss "
+     "granitemoe hrm_text hy_v4 mimo2 minicpm minicpm3 mistral4 phimoe plamo3 plm step35"},
+    {arch_kind::hybrid, ONE_HEAD_WIDTH, "granitehybrid minimax-01 nemotron_h nemotron_h_moe qwen3next"},
+    {arch_kind::hybrid, ONE_HEAD_WIDTH | ROPE_SECTIONS, "qwen35 qwen35moe qwen4exp"},
+    {arch_kind::hybrid, 0, "bailingmoe3 deepseek4 falcon-h1 glm5-next jamba kimi-k3 kimi-linear lfm2 lfm2moe plamo2"},
+    {arch_kind::recurrent, 0, "arwkv7 mamba mamba2 rwkv6 rwkv6qwen2 rwkv7"},
+    {arch_kind::encoder, 0,
+     "bert eurobert jina-bert-v2 jina-bert-v3 modern-bert neo-bert nomic-bert nomic-bert-moe t5encoder"},
+    {arch_kind::encoder_decoder, 0, "t5"},
+    {arch_kind::embedding, 0, "gemma-embedding llama-embed"},
+    {arch_kind::diffusion, 0, "dream llada llada-moe rnd1"},
+    {arch_kind::draft, 0, "dflash eagle3 gemma4-assistant"},
+    {arch_kind::speech, 0, "pockettts qwen3tts wavtokenizer-dec"},
+    {arch_kind::image, 0, "clip"},
+    {arch_kind::no_loader, 0, "gptj"},
+};
+
+bool is_one_of(std::string_view name, std::string_view names) {
+    while (!names.empty()) {
+        const size_t end = names.find(' ');
+        if (names.substr(0, end) == name) {
+            return true;
+        }
+        names = end == std::string_view::npos ? "" : names.substr(end + 1);
+    }
+    return false;
+}
+
+arch_info arch_lookup(const std::string & name) {
+    for (const arch_group & group : GROUPS) {
+        if (is_one_of(name, group.names)) {
+            return {group.kind, group.flags};
+        }
+    }
+    return {};
+}
+
+bool aborts_on_embeddings(const std::string & arch) {
+    // the GLM graphs take embedding rows for images, and stop where the file does not describe image positions
+    return is_one_of(arch, "graniteswitch glm4 glm4moe");
+}
+
+} // namespace mp

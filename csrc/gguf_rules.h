@@ -1,0 +1,27 @@
+// What llama.cpp would crash on, although the file is sound as a container: metadata, vocabulary, tensors.
+#pragma once
+
+#include "gguf_archs.h"
+#include "gguf_check.h"
+#include "gguf_reader.h"
+
+#include <vector>
+
+namespace mp {
+
+struct layer_heads {
+    std::vector<uint32_t> q;  // (n_layer)
+    std::vector<uint32_t> kv; // (n_layer)
+};
+
+// The keys of the architecture. Fills the sizes of the summary.
+layer_heads check_metadata(const gguf_file & file, const arch_info & arch, gguf_summary & summary);
+
+// The tokenizer. Returns the number of tokens.
+uint64_t check_vocabulary(const gguf_file & file);
+
+// The tensors of one part against the metadata. Fills n_ctx_max.
+void check_tensors(const gguf_file & file, const arch_info & arch, const layer_heads & heads, uint64_t n_vocab,
+                   gguf_summary & summary);
+
+} // namespace mp
