@@ -156,7 +156,8 @@ class Engine:
         After the last step, stats.finish_reason is set. Raises StateError where no generation is under way."""
         now = self._current_generation()
         started = time.perf_counter_ns()
-        tree = self._checked(self.proposer.propose(now.tokens, self._room()))
+        room = self._room() if now.n_left > 1 else 1  # the last token needs no candidates
+        tree = self._checked(self.proposer.propose(now.tokens, room))
         result = self.session.decode(tree, self._n_top)
         path, emitted = accept(tree, now.draw, now.takes_last, now.n_left)
         logprobs, margins = self._scores(result, path, emitted)
@@ -175,6 +176,8 @@ class Engine:
         try:
             self._start(now)
             while now.finish_reason is None:
+                if now is not self._generation:
+                    raise StateError("another generation was started on this engine: this one cannot go on")
                 n_before = self.stats.n_gen
                 step = self.step()
                 for i, token in enumerate(step.tokens):
