@@ -308,3 +308,29 @@ def test_values_that_are_refused(model, session):
 def test_a_commit_without_a_pass(session):
     with pytest.raises(StateError, match="nothing to commit"):
         session.commit([0])
+
+
+@pytest.mark.parametrize(
+    ("stub", "said"),
+    [
+        (
+            "__version__ = '0.3.1'",
+            "needs llama-cpp-python 0.3.36, installed is 0.3.1: pip install llama-cpp-python==0.3.36",
+        ),
+        (
+            "raise OSError('libgomp is missing')",
+            "cannot be imported (libgomp is missing): pip install llama-cpp-python==",
+        ),
+    ],
+)
+def test_another_llama_cpp_python_is_refused(tmp_path, stub, said):
+    (tmp_path / "llama_cpp.py").write_text(stub)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", "import maskprobe"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and said in done.stderr.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Mask embeddings: the vectors that stand where the next tokens would (ESP, arXiv 2603.17942, section 3).
+"""Mask embeddings: the vectors that stand where the next tokens would (ESP, arXiv 2603.17942).
 
 spec         mask j (1-based) behind any owner
 mean         the mean of the prompt's input embeddings (the paper's default)
