@@ -165,8 +165,8 @@ class Session:
         self.commit(())
 
     def cancel(self) -> None:
-        """Stops the call that is running, or the next one: it raises Cancelled. From any thread; a Python signal handler
-        runs too late for it, when the call is over. Nothing happens if the session is closed."""
+        """Stops the call that is running, or the next one: it raises Cancelled. From any thread; a signal handler of
+        Python runs too late, when the call is over. Nothing happens if the session is closed."""
         try:
             with self._handle as session:
                 lib.mp_session_cancel(session)
