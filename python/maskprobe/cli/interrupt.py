@@ -1,0 +1,77 @@
+"""Ctrl-C while the main thread may be deep in a C call.
+
+Python runs its signal handlers between bytecodes, so a handler waits until the pass is over. The signal's number is
+also written to a wakeup descriptor at once; a thread reads it there and acts: the first Ctrl-C cancels the session, the
+second ends the process. Outside a `cancels` block Ctrl-C is a KeyboardInterrupt, as everywhere in Python.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Self
+
+EXIT_STATUS = 130  # 128 + SIGINT, what a shell reports for a command that Ctrl-C ended
+
+
+class Interrupt:
+    """Takes over SIGINT between __enter__ and __exit__, unless it is ignored. For the main thread."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._cancel: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
+        self._old_handler = signal.getsignal(signal.SIGINT)
+        if self._old_handler is signal.SIG_IGN:  # a shell does so for what it runs in the background
+            return self
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._old_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, self._in_main_thread)
+        self._thread = threading.Thread(target=self._watch, name="interrupt", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._old_handler is signal.SIG_IGN:
+            return
+        signal.signal(signal.SIGINT, self._old_handler)
+        signal.set_wakeup_fd(self._old_descriptor)
+        self._writer.close()
+        self._thread.join()
+        self._reader.close()
+
+    @contextmanager
+    def cancels(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """Within the block Ctrl-C calls `cancel`, from another thread, in place of raising KeyboardInterrupt."""
+        self._cancel = cancel
+        try:
+            if self.requested:  # it came just before
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._cancel = None
+
+    def _watch(self) -> None:
+        while numbers := self._reader.recv(16):
+            for number in numbers:
+                if number == signal.SIGINT:
+                    self._pressed()
+
+    def _pressed(self) -> None:
+        if self.requested:
+            os._exit(EXIT_STATUS)
+        self.requested = True
+        cancel = self._cancel
+        if cancel is not None:
+            cancel()
+
+    def _in_main_thread(self, _number: int, _frame: FrameType | None) -> None:
+        if self._cancel is None:
+            raise KeyboardInterrupt

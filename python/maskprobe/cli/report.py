@@ -1,0 +1,120 @@
+"""What a run did: the block at its end and the JSON file, from the same numbers."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import Stats
+from .compare import Comparison
+from .terminal import say
+
+HISTOGRAM_WIDTH = 30  # characters of the longest bar
+
+FINISHED = {
+    "stop": "the model ended its text, or a stop string came",
+    "length": "the number of tokens asked for (-n)",
+    "context": "the context is full (-c)",
+    "interrupted": "interrupted",
+}
+
+
+@dataclass
+class Report:
+    model: str
+    propose: str
+    tree: str | None
+    seed: int
+    n_prompt: int
+    load_ms: float
+    prompt_ms: float
+    finish_reason: str
+    stats: Stats
+    comparison: Comparison | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        stats = self.stats
+        return {
+            "model": self.model,
+            "propose": self.propose,
+            "tree": self.tree,
+            "seed": self.seed,
+            "n_prompt": self.n_prompt,
+            "n_gen": stats.n_gen,
+            "passes": stats.passes,
+            "rows": stats.rows,
+            "tokens_per_pass": stats.tokens_per_pass,
+            "rows_per_pass": stats.rows_per_pass,
+            "accept_hist": list(stats.accept_hist),
+            "load_ms": self.load_ms,
+            "prompt_ms": self.prompt_ms,
+            "gen_ms": stats.gen_ms,
+            "finish_reason": self.finish_reason,
+            "tokens": list(stats.tokens),
+            **({"compare": self.comparison.as_json()} if self.comparison else {}),
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Name and value of each line of the block."""
+        stats = self.stats
+        lines = [
+            ("model", f"{self.model}, loaded in {self.load_ms / 1000:.2f} s"),
+            ("prompt", f"{self.n_prompt} tokens, {rate(self.n_prompt, self.prompt_ms)}"),
+            ("generation", f"{stats.n_gen} tokens, {rate(stats.n_gen, stats.gen_ms)}, seed {self.seed}"),
+            (
+                "passes",
+                f"{stats.passes}, {stats.tokens_per_pass:.2f} tokens per pass, {stats.rows_per_pass:.1f} rows per pass",
+            ),
+        ]
+        if self.propose != "none" and stats.passes:
+            lines.append(("accepted", histogram(stats.accept_hist)))
+        lines.append(("finished", FINISHED.get(self.finish_reason, self.finish_reason)))
+        if self.comparison is not None:
+            lines += self.comparison.lines()
+        return lines
+
+    def show(self) -> None:
+        lines = self.lines()
+        if sys.stderr.isatty():
+            from rich.console import Console  # only where its looks are wanted: importing it takes a while
+            from rich.table import Table
+
+            table = Table.grid(padding=(0, 2))
+            for name, value in lines:
+                table.add_row(f"[bold cyan]{name}[/]", bars(self.stats.accept_hist) if name == "accepted" else value)
+            Console(stderr=True, highlight=False).print(table)
+            return
+        for name, value in lines:
+            say(f"{name + ':':<12}{value}")
+
+
+def rate(n: int, milliseconds: float) -> str:
+    return f"{1000 * n / milliseconds:.1f} tokens/s" if milliseconds > 0 else "no time"
+
+
+def histogram(counts: list[int]) -> str:
+    """How many passes accepted no, 1, 2, ... candidates."""
+    return ", ".join(f"{depth or 'none'} in {count}" for depth, count in enumerate(counts)) + " passes"
+
+
+def bars(counts: list[int]) -> str:
+    scale = HISTOGRAM_WIDTH / max(counts)
+    return "\n".join(f"{depth}  {'█' * round(n * scale):<{HISTOGRAM_WIDTH}}  {n}" for depth, n in enumerate(counts))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A reader never sees half a file: it is written beside and renamed. What is no plain file is written directly."""
+    text = json.dumps(content, allow_nan=False) + "\n"
+    path = Path(os.path.realpath(path))  # a link stays a link
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

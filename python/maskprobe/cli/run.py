@@ -1,0 +1,263 @@
+"""maskprobe-run: one prompt, one completion on standard output, exit."""
+
+import argparse
+import platform
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from .. import (
+    Cancelled,
+    Engine,
+    Error,
+    MaskProbe,
+    Model,
+    NoProposer,
+    Proposer,
+    SamplingParams,
+    Session,
+    Stats,
+    devices,
+    set_verbose,
+)
+from . import build, interrupt, options, values
+from .build import HelpFormatter, Parser
+from .compare import Comparison, compare
+from .interrupt import Interrupt
+from .report import Report, write_json
+from .terminal import Completion, OutputClosed, Progress, say, secure_streams
+
+PROG = "maskprobe-run"
+EXIT_DONE, EXIT_FAILURE, EXIT_DIFFERENT = 0, 1, 3
+
+EPILOGUE = """\
+exit status:
+  0    done; also when one Ctrl-C stopped the generation, and when the context is full
+  1    failure, with one line on standard error
+  2    an option is wrong, named on standard error
+  3    --compare found a difference
+  130  a second Ctrl-C, or one before the prompt was evaluated
+"""
+
+PROMPT_PIECE = 512  # tokens between two looks at the progress: llama.cpp's own default for -ub
+
+
+def setup_arg_parser() -> Parser:
+    parser = Parser(
+        prog=PROG,
+        usage=f"{PROG} [-m FILE | -hf REPO] -p TEXT | -f FILE [options]",
+        description="Completes a prompt. Standard output carries the completion only; all else goes to standard error.",
+        epilog=EPILOGUE,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the versions and exit")
+    parser.add_argument("--list-devices", action="store_true", help="print the compute devices and exit")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show llama.cpp's own log lines")
+    add_prompt_options(parser.add_argument_group("prompt and end"))
+    options.add_model_options(parser.add_argument_group("model"))
+    options.add_context_options(parser.add_argument_group("context and threads"))
+    options.add_sampling_options(parser.add_argument_group("sampling"))
+    probing = parser.add_argument_group("probing")
+    options.add_probing_options(probing)
+    probing.add_argument("--compare", action="store_true", help="run again without probing, compare tokens and speed")
+    add_output_options(parser.add_argument_group("output"))
+    return parser
+
+
+def add_prompt_options(group: Any) -> None:
+    source = group.add_mutually_exclusive_group()
+    source.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt; - reads standard input")
+    source.add_argument("-f", "--file", metavar="FILE", type=values.text_file, help="read the prompt from a UTF-8 file")
+    group.add_argument("-e", "--escape", action="store_true", default=True,
+                       help=r"read \n \t \r \' \" \\ \xHH in -p, -sys and -r (default); a file is taken as it is")
+    group.add_argument("--no-escape", action="store_false", dest="escape", help="take backslashes as they are")
+    group.add_argument("-st", "--single-turn", action="store_true",
+                       help="put the prompt as the user's message into the model's chat template")
+    group.add_argument("-sys", "--system-prompt", metavar="TEXT", help="a system message before it; implies -st")
+    options.option(group, "-n", "--predict", "--n-predict", metavar="N", type=values.integer(-1), default=-1,
+                   help="tokens to generate at most, -1 = until the text ends or the context is full")
+    group.add_argument("-r", "--reverse-prompt", metavar="TEXT", action="append", default=[],
+                       help="stop where this text comes, without printing it; may be repeated")
+    group.add_argument("--ignore-eos", action="store_true", help="never generate a token that ends the text")
+
+
+def add_output_options(group: Any) -> None:
+    group.add_argument("--display-prompt", action="store_true", help="print the prompt before the completion")
+    group.add_argument("--no-display-prompt", action="store_false", dest="display_prompt", help="do not (default)")
+    options.option(group, "--color", choices=options.SWITCH, metavar="on|off|auto", default="auto",
+                   help="show in green the tokens that a probe had guessed; auto = on a terminal")
+    group.add_argument("--stats-json", metavar="FILE", type=values.output_file,
+                       help="write the statistics and the token ids as one JSON object")
+
+
+def main(argv: list[str] | None = None) -> int:
+    secure_streams()
+    parser = setup_arg_parser()
+    with Interrupt() as ctrl_c:
+        try:
+            return run(parser.parse_args(argv), parser, ctrl_c)
+        except KeyboardInterrupt:
+            say(f"{PROG}: interrupted")
+            return interrupt.EXIT_STATUS
+        except (Error, OutputClosed) as error:
+            say(f"{PROG}: error: {error}")
+        except Exception as error:  # a traceback on a user's terminal helps nobody
+            say(f"{PROG}: error: {type(error).__name__}: {' '.join(str(error).split())}")
+        return EXIT_FAILURE
+
+
+def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
+    out = Completion(args.color)
+    if args.version or args.list_devices:
+        out.write(version_text() if args.version else devices_text())
+        return EXIT_DONE
+
+    check_combinations(args, parser)
+    text = build.prompt_text(args, parser)
+    grammar = build.grammar_text(args, parser)
+    system = None
+    if args.system_prompt is not None:
+        system = build.text_value(args, parser, "-sys/--system-prompt", args.system_prompt)
+    stop = [build.text_value(args, parser, "-r/--reverse-prompt", value) for value in args.reverse_prompt]
+    set_verbose(args.verbose)
+
+    started = time.perf_counter()
+    with build.open_model(args) as model:
+        load_ms = 1000 * (time.perf_counter() - started)
+        if args.single_turn or system is not None:
+            text = in_chat_template(model, system, text)
+        tokens = model.tokenize(text, add_special=True, parse_special=True)
+        sampling = build.sampling_params(args, parser, model, grammar)
+        proposer = build.proposer(args, parser, model)
+        probing = isinstance(proposer, MaskProbe)
+        if args.display_prompt:
+            out.write(text)
+
+        job = Job(model, tokens, sampling, stop)
+        result = generate(job, args, parser, proposer, ctrl_c, out)
+        if out.on_terminal:
+            out.write("\n")
+        comparison = None
+        if args.compare and probing and not result.interrupted:
+            comparison = compare_with_plain(job, args, parser, result, ctrl_c)
+
+        report = Report(
+            model=str(model.path),
+            propose="esp" if probing else "none",
+            tree=args.tree if probing else None,
+            seed=sampling.seed,
+            n_prompt=len(tokens),
+            load_ms=load_ms,
+            prompt_ms=result.prompt_ms,
+            finish_reason="interrupted" if result.interrupted else result.stats.finish_reason,
+            stats=result.stats,
+            comparison=comparison,
+        )
+    report.show()
+    if args.stats_json is not None:
+        write_json(args.stats_json, report.as_json())
+    return EXIT_DIFFERENT if comparison is not None and comparison.difference is not None else EXIT_DONE
+
+
+def check_combinations(args: argparse.Namespace, parser: Parser) -> None:
+    if args.rows is not None and args.tree != "dynamic":
+        parser.error(f"argument --rows: it is for --tree dynamic, the tree {args.tree} has its rows fixed")
+    if args.compare and args.propose == "none":
+        parser.error("argument --compare: with --propose none there is nothing to compare")
+
+
+def version_text() -> str:
+    return (
+        f"maskprobe {version('maskprobe')}, llama-cpp-python {version('llama-cpp-python')}\n"
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}\n"
+    )
+
+
+def devices_text() -> str:
+    return "".join(
+        f"{device.name}: {device.description} ({device.kind},"
+        f" {device.memory_free >> 20} of {device.memory_total >> 20} MiB free)\n"
+        for device in devices()
+    )
+
+
+def in_chat_template(model: Model, system: str | None, user: str) -> str:
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    return model.chat_format([*messages, {"role": "user", "content": user}])
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be generated, whoever proposes."""
+
+    model: Model
+    prompt: list[int]
+    sampling: SamplingParams
+    stop: list[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    stats: Stats
+    prompt_ms: float
+    margins: list[float]  # nats between the two best tokens, one per token
+    interrupted: bool
+
+
+def generate(
+    job: Job, args: argparse.Namespace, parser: Parser, proposer: Proposer, ctrl_c: Interrupt, out: Completion | None
+) -> Result:
+    """Runs the job in a session of its own; text goes to `out` as it comes."""
+    margins: list[float] = []
+    prompt_ms, interrupted = 0.0, False
+    with build.session(args, parser, job.model, proposer) as session, ctrl_c.cancels(session.cancel):
+        engine = Engine(session, proposer)
+        tokens = engine.generate(
+            job.prompt, job.sampling, max_tokens=args.predict, stop=job.stop, ignore_eos=args.ignore_eos
+        )
+        try:
+            prompt_ms = evaluate_prompt(session, job.prompt, args)
+            with closing(tokens):
+                for token in tokens:
+                    margins.append(token.margin)
+                    if out is not None:
+                        out.write(token.text, drafted=token.from_draft)
+        except Cancelled:
+            interrupted = True
+        if engine.stats.finish_reason == "context" and out is not None:
+            say(f"{PROG}: the context of {session.n_ctx} tokens is full (-c/--ctx-size)")
+    return Result(engine.stats, prompt_ms + engine.stats.prompt_ms, margins, interrupted)
+
+
+def evaluate_prompt(session: Session, prompt: list[int], args: argparse.Namespace) -> float:
+    """Brings most of the prompt into the cache, where the engine finds it, in pieces for the sake of a progress bar.
+    Returns milliseconds."""
+    started = time.perf_counter()
+    step = min(args.ubatch_size or PROMPT_PIECE, args.batch_size)
+    with Progress("prompt") as bar:
+        for end in range(step, len(prompt) - 1, step):
+            session.set_prefix(prompt[:end])
+            bar(end, len(prompt))
+    return 1000 * (time.perf_counter() - started)
+
+
+def compare_with_plain(
+    job: Job, args: argparse.Namespace, parser: Parser, probed: Result, ctrl_c: Interrupt
+) -> Comparison:
+    plain = generate(job, args, parser, NoProposer(), ctrl_c, None)
+    return compare(
+        probed.stats.tokens,
+        plain.stats.tokens,
+        plain.margins,
+        text_of=lambda token: job.model.token_bytes(token, special=True).decode("utf-8", "replace"),
+        speed_ratio=probed.stats.gen_tps / plain.stats.gen_tps if plain.stats.gen_tps else 0.0,
+        complete=not plain.interrupted,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
