@@ -200,7 +200,7 @@ typedef struct mp_tree {
     int32_t         n_top;        // candidates wanted per output row, 1..n_top_max
 } mp_tree;
 
-// The outputs of a pass. All pointers belong to the session and are valid until its next call.
+// The outputs of a pass. All pointers belong to the session and are valid until its next decode.
 // Rows are numbered: node i is row i, mask j is row n_nodes + j. Rows without an output have best = -1 and undefined rest.
 typedef struct mp_pass {
     int32_t         n_rows;       // n_nodes + n_masks
@@ -216,7 +216,8 @@ typedef struct mp_pass {
 // UNSUPPORTED (a tree, or embedding rows, on a model that cannot).
 MP_API mp_status mp_session_decode(mp_session * session, const mp_tree * tree, mp_pass * out);
 
-// The full logits of a row of the last pass, (n_vocab), valid until the next decode. ARGUMENT if it had no output.
+// The full logits of a row of the last pass, (n_vocab), valid until the next decode or change of the prefix.
+// Errors: ARGUMENT if the row had no output, STATE if there was no pass.
 MP_API mp_status mp_session_logits(mp_session * session, int32_t row, const float ** logits);
 
 // The log-probability of one token in a row of the last pass.

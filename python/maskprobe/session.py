@@ -182,10 +182,11 @@ class _Inputs:
         self._parents = np.empty(n_rows_max, np.int32)
         self._owners = np.empty(n_rows_max, np.int32)
         self._masks = np.empty((n_rows_max, n_embd), np.float32)
+        self._embeddings = np.empty((n_rows_max, n_embd), np.float32)
         self.tree: Any = ffi.new("mp_tree *")
         self.tree.tokens = ffi.from_buffer("int32_t[]", self._tokens)
         self.tree.parents = ffi.from_buffer("int32_t[]", self._parents)
-        self.tree.embd = NULL
+        self.tree.embd = ffi.from_buffer("float[]", self._embeddings)
         self.tree.node_outputs = NULL  # logits of every row
         self.tree.mask_owners = ffi.from_buffer("int32_t[]", self._owners)
         self.tree.masks = ffi.from_buffer("float[]", self._masks)
@@ -201,6 +202,10 @@ class _Inputs:
             raise ArgumentError("a token of the tree does not fit 32 bits") from None
         self._parents[:n_nodes] = tree.parents
         self._owners[:n_masks] = tree.mask_owners
+        for i, vector in enumerate(tree.embeddings):
+            if vector.shape != self._embeddings[i].shape:
+                raise ArgumentError(f"embedding row {i} has shape {vector.shape}, the model takes {self._embeddings[i].shape}")
+            self._embeddings[i] = vector
         begin = 0
         for block in tree.mask_blocks:  # (k, n_embd)
             if block.shape[1] != self._masks.shape[1]:

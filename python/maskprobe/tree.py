@@ -5,26 +5,31 @@ import numpy as np
 from .errors import ArgumentError
 
 
+EMBEDDING = -1  # the "token" of a node that is an embedding row
+
+
 class TokenTree:
     """A tree of candidate tokens with mask vectors behind some of its nodes.
 
-    Node 0 is the root, the newest token. Rows of a pass are numbered nodes first, then masks: node i is row i, mask j
+    Node 0 is the root, the newest token or a vector in its place. Rows of a pass are numbered nodes first, then masks: node i is row i, mask j
     is row n_nodes + j.
 
     Attributes, one entry per node: `tokens`, `parents` (-1 for the root), `depths` (0 for the root), `logprobs` (of the
     whole path down to the node, as the proposer has it; natural logarithms). `mask_owners` has one entry per mask, in
-    the order of their places behind the owner.
+    the order of their places behind the owner. A node whose token is -1 is an embedding row: `embeddings` has its vector.
     """
 
-    __slots__ = ("_children", "_masks_of", "depths", "logprobs", "mask_blocks", "mask_owners", "parents", "tokens")
+    __slots__ = ("_children", "_masks_of", "depths", "embeddings", "logprobs", "mask_blocks", "mask_owners", "parents", "tokens")
 
-    def __init__(self, root: int) -> None:
-        self.tokens: list[int] = [root]
+    def __init__(self, root: int | np.ndarray) -> None:
+        is_vector = isinstance(root, np.ndarray)
+        self.tokens: list[int] = [EMBEDDING if is_vector else root]
         self.parents: list[int] = [-1]
         self.depths: list[int] = [0]
         self.logprobs: list[float] = [0.0]
         self.mask_owners: list[int] = []
         self.mask_blocks: list[np.ndarray] = []  # each (k, n_embd), one after another the vectors of all masks
+        self.embeddings: list[np.ndarray] = [root] if is_vector else []  # each (n_embd,), of the nodes whose token is -1, in their order
         self._children: dict[tuple[int, int], int] = {}
         self._masks_of: dict[int, list[int]] = {}
 
@@ -62,6 +67,21 @@ class TokenTree:
             self.depths.append(self.depths[parent] + 1)
             self.logprobs.append(self.logprobs[parent] + logprob)
         return node
+
+    def add_embedding(self, parent: int, vector: np.ndarray) -> int:
+        """Adds a node that is a vector instead of a token, float32 (n_embd,), and returns its index. It is seen by its
+        descendants as a token would be; no sampled token can match it.
+
+        Raises ArgumentError for a parent that does not exist."""
+        n = len(self.tokens)
+        if not 0 <= parent < n:
+            raise ArgumentError(f"parent {parent} does not exist: the tree has {n} nodes")
+        self.tokens.append(EMBEDDING)
+        self.parents.append(parent)
+        self.depths.append(self.depths[parent] + 1)
+        self.logprobs.append(self.logprobs[parent])
+        self.embeddings.append(np.asarray(vector, np.float32))
+        return n
 
     def add_masks(self, owner: int, vectors: np.ndarray) -> None:
         """Puts masks behind node `owner`, after those it has: `vectors` is (k, n_embd), k >= 1. They are not copied.

@@ -1,0 +1,163 @@
+"""Tokens per pass, rows per pass and exactness of embedding-space probing, against plain decoding of the same engine.
+
+    python bench/acceptance.py -m MODEL --prompts bench/prompts/stories.txt -n 120
+
+Every configuration decodes every prompt right after plain decoding did, in one run, so the speed-ups (medians over the
+prompts) compare like with like; on a busy machine they are still only ratios. `identical` counts the prompts whose
+tokens equal plain decoding; where one differs, the log-probability gap of plain decoding's two best tokens at the first
+difference is listed. --reference adds llama-cpp-python's own greedy decoding to the comparison.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import maskprobe
+from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, mask_embedding, resolve_model
+
+CONFIGURATIONS = {
+    "4": {"tree": "4"},
+    "14": {"tree": "14"},
+    "29": {"tree": "29"},
+    "7,2": {"tree": "7,2"},
+    "dynamic": {"tree": "dynamic", "rows": 30},
+    "4 soft": {"tree": "4", "mask": "soft"},
+    "14 soft": {"tree": "14", "mask": "soft"},
+    "29 soft": {"tree": "29", "mask": "soft"},
+    "14 sparse": {"tree": "14", "mask_children": 2},
+}
+
+
+@dataclass
+class Difference:
+    prompt: int
+    index: int  # of the first token that differs
+    margin: float  # log-probability gap of plain decoding's two best tokens there
+
+
+@dataclass
+class Row:
+    """One line of the table, pooled over the prompts."""
+
+    name: str
+    n_gen: int = 0
+    passes: int = 0
+    rows: int = 0
+    speed_ups: list[float] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+
+
+def first_difference(a: list[int], b: list[int]) -> int | None:
+    if a == b:
+        return None
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def generate(engine: Engine, prompt: list[int], sampling: SamplingParams, n: int) -> tuple[list[int], list[float]]:
+    """Token ids, and the margin at each place."""
+    results = list(engine.generate(prompt, sampling, max_tokens=n, ignore_eos=True))
+    return [r.token for r in results], [r.margin for r in results]
+
+
+def llama_cpp_tokens(path: Path, prompts: list[list[int]], n: int, n_ctx: int, exact: bool) -> list[list[int]]:
+    """llama-cpp-python's own greedy decoding; with its defaults, or with an F32 cache and flash attention off."""
+    import llama_cpp
+
+    settings = {"flash_attn": False, "type_k": 0, "type_v": 0} if exact else {}
+    llama = llama_cpp.Llama(str(path), n_ctx=n_ctx, verbose=False, **settings)
+    outputs = []
+    for prompt in prompts:
+        tokens: list[int] = []
+        for token in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
+            tokens.append(int(token))
+            if len(tokens) == n:
+                break
+        outputs.append(tokens)
+    return outputs
+
+
+def measure(args: argparse.Namespace) -> list[Row]:
+    path = resolve_model(args.model)
+    model = Model(path)
+    cache = {"type_k": args.cache_type, "type_v": args.cache_type}
+    session = Session(model, n_ctx=args.ctx_size, n_rows_max=128, n_threads=args.threads, **cache)
+    sampling = SamplingParams(temp=args.temp, seed=args.seed)
+    prompts = [model.tokenize(text) for text in args.prompts.read_text("utf-8").splitlines() if text]
+    names = args.configurations or list(CONFIGURATIONS)
+    proposers = {}
+    for name in names:
+        settings = dict(CONFIGURATIONS[name])
+        mask = mask_embedding(settings.pop("mask", "mean"), model)
+        proposers[name] = MaskProbe(model, mask=mask, **settings)
+
+    table = [Row("plain")] + [Row(name) for name in names]
+    plain_outputs, margins = [], []
+    for i, prompt in enumerate(prompts):
+        plain = Engine(session)
+        expected, gaps = generate(plain, prompt, sampling, args.predict)
+        plain_outputs.append(expected)
+        margins.append(gaps)
+        for row in table:
+            engine = plain
+            if row.name != "plain":
+                engine = Engine(session, proposers[row.name])
+                tokens, _ = generate(engine, prompt, sampling, args.predict)
+                if (index := first_difference(expected, tokens)) is not None:
+                    row.differences.append(Difference(i, index, gaps[index]))
+            row.n_gen += engine.stats.n_gen
+            row.passes += engine.stats.passes
+            row.rows += engine.stats.rows
+            row.speed_ups.append(engine.stats.gen_tps / plain.stats.gen_tps)
+        if sys.stderr.isatty():
+            print(f"\r{i + 1} of {len(prompts)} prompts", end="", file=sys.stderr)
+    if args.reference:
+        for name, exact in (("llama-cpp-python, F32 cache", True), ("llama-cpp-python, defaults", False)):
+            row = Row(name)
+            outputs = llama_cpp_tokens(path, prompts, args.predict, session.n_ctx, exact)
+            for i, tokens in enumerate(outputs):
+                if (index := first_difference(plain_outputs[i], tokens)) is not None:
+                    row.differences.append(Difference(i, index, margins[i][index]))
+            table.append(row)
+    return table
+
+
+def print_markdown(table: list[Row], n_prompts: int) -> None:
+    print("| tree | tokens per pass | rows per pass | speed-up over plain, median | identical | margins at the splits |")
+    print("|---|---|---|---|---|---|")
+    for row in table:
+        margins = ", ".join(f"{d.margin:.2g}" for d in row.differences) or "-"
+        counts = "- | - | -"
+        if row.passes:
+            speed = f"{statistics.median(row.speed_ups):.2f}"
+            counts = f"{row.n_gen / row.passes:.3f} | {row.rows / row.passes:.1f} | {speed}"
+        print(f"| {row.name} | {counts} | {n_prompts - len(row.differences)} of {n_prompts} | {margins} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-m", "--model", help="a GGUF file or the name of a bundled model (default: the bundled one)")
+    parser.add_argument("--prompts", type=Path, required=True, help="a text file, one prompt per line")
+    parser.add_argument("-n", "--predict", type=int, default=120)
+    parser.add_argument("-c", "--ctx-size", type=int, default=512)
+    parser.add_argument("-t", "--threads", type=int, default=0)
+    parser.add_argument("--temp", type=float, default=0.0)
+    parser.add_argument("-s", "--seed", type=int, default=1)
+    parser.add_argument("--cache-type", default="f32", help="of K and V (default f32)")
+    parser.add_argument("--configurations", nargs="*", choices=list(CONFIGURATIONS), metavar="TREE", help="default: all")
+    parser.add_argument("--reference", action="store_true", help="compare with llama-cpp-python's greedy decoding too")
+    parser.add_argument("-o", "--output", choices=["md", "json"], default="md")
+    args = parser.parse_args()
+    table = measure(args)
+    if args.output == "json":
+        json.dump({"maskprobe": maskprobe.__version__, "rows": [asdict(row) for row in table]}, sys.stdout, indent=1)
+        print()
+    else:
+        print_markdown(table, len(args.prompts.read_text("utf-8").split("\n")) - 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Models that the tests make themselves, once per run."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+sys.path.insert(0, str(PROJECT / "models"))
+
+# Two spinning threads on a busy two-core machine wait for each other most of the time.
+N_THREADS = 1
+EXACT = {"n_threads": N_THREADS, "type_k": "f32", "type_v": "f32", "flash_attn": 0}
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory):
+    """path(shape): a random-weight GGUF of that shape, F32, made on first use."""
+    from random_gguf import write_random_gguf
+
+    folder = tmp_path_factory.mktemp("models")
+
+    def path(shape: str, **settings) -> Path:
+        name = "-".join([shape, *(f"{k}={v}" for k, v in settings.items())])
+        target = folder / f"{name}.gguf"
+        if not target.exists():
+            write_random_gguf(target, shape, **settings)
+        return target
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """The folder of extra models and prompts that lies beside the checkout of those who have it."""
+    folder = Path(os.environ.get("MASKPROBE_SHARED", PROJECT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no folder of extra models at {folder.name}/ beside the checkout")
+    return folder
