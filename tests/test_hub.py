@@ -13,8 +13,8 @@ from maskprobe import hub
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
-# huggingface_hub tries once and repeats five times as long as nothing comes.
-DEAD_LINE = [0] * 6
+DEAD_LINE = [0] * 6  # huggingface_hub asks once and again five times
+BLOCK = 4096
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "someone/tiny-GGUF"
@@ -36,6 +36,7 @@ class FakeHub(ThreadingHTTPServer):
         self.files = {name: content(name) for name in names}
         self.limits: list[int] = []
         self.ignore_range = False
+        self.gated = False
         self.ranges: list[str | None] = []  # of each GET of a file
 
     @property
@@ -67,14 +68,18 @@ class Handler(BaseHTTPRequestHandler):
         return {"id": REPO, "sha": COMMIT, "siblings": [{"rfilename": "README.md", "size": 3}, *siblings]}
 
     def send_file(self, data: bytes) -> None:
+        if self.server.gated:
+            self.answer(401, b"", {"X-Error-Code": "GatedRepo"})
+            return
         wanted = self.headers.get("Range")
         self.server.ranges.append(wanted)
-        start = 0
         headers = {"ETag": '"' + hashlib.sha256(data).hexdigest() + '"', "X-Repo-Commit": COMMIT}
         if wanted is not None and not self.server.ignore_range:
-            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self.answer(206 if start else 200, data[start:], headers)
+            start, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", wanted).groups())
+            headers["Content-Range"] = f"bytes {start}-{last}/{len(data)}"
+            self.answer(206, data[start : last + 1], headers)
+            return
+        self.answer(200, data, headers)
 
     def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -101,8 +106,9 @@ def serve(monkeypatch, tmp_path):
 
     in_tmp = functools.partial(huggingface_hub.cached_assets_path, assets_dir=tmp_path)
     monkeypatch.setattr(huggingface_hub, "cached_assets_path", in_tmp)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr(hub, "FIRST_BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(hub, "MAX_BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _seconds: None)
     yield start
     for server in servers:
         server.shutdown()
@@ -123,46 +129,52 @@ def test_complete_download(serve):
 def test_second_call_downloads_nothing(serve):
     server = serve("tiny-Q8_0.gguf")
     first = hub.download(REPO, endpoint=server.endpoint)
+    n_requests = len(server.ranges)
     assert hub.download(f"{REPO}:q8_0", endpoint=server.endpoint) == first
-    assert server.ranges == [None]
+    assert len(server.ranges) == n_requests
+
+
+def test_blocks_grow_on_a_fast_line(serve, monkeypatch):
+    monkeypatch.setattr(hub, "MAX_BLOCK_BYTES", 2 * BLOCK)
+    server = serve("tiny-Q8_0.gguf")
+    hub.download(REPO, endpoint=server.endpoint)
+    assert server.ranges == ["bytes=0-4095", "bytes=4096-12287", "bytes=12288-19999"]
 
 
 def test_resumes_in_the_next_call(serve):
     server = serve("tiny-Q8_0.gguf")
-    server.limits = [12_000, *DEAD_LINE]
+    server.limits = [BLOCK, BLOCK, 100, *DEAD_LINE]
     with pytest.raises(hub.DownloadError, match="broke off, the same command resumes it") as caught:
         hub.download(REPO, endpoint=server.endpoint)
     assert "\n" not in str(caught.value)
     server.limits.clear()
-    attempts = len(server.ranges)
+    server.ranges.clear()
     seen = []
     path = hub.download(REPO, endpoint=server.endpoint, progress=lambda done, total: seen.append(done))
     assert path.read_bytes() == server.files["tiny-Q8_0.gguf"]
-    resumed_at = int(re.fullmatch(r"bytes=(\d+)-", server.ranges[attempts])[1])
-    assert len(server.ranges) == attempts + 1
-    assert 10_000 < resumed_at <= 12_000
-    assert seen[0] > resumed_at
+    assert server.ranges[0] == f"bytes={2 * BLOCK}-{3 * BLOCK - 1}"
+    assert seen == [3 * BLOCK, 4 * BLOCK, 20_000]
 
 
-def test_resumes_within_a_call_when_the_line_breaks(serve):
+def test_goes_on_when_the_line_breaks_for_a_moment(serve):
     server = serve("tiny-Q8_0.gguf")
-    server.limits = [12_000]
+    server.limits = [BLOCK, 2000, 0]
     path = hub.download(REPO, endpoint=server.endpoint)
     assert path.read_bytes() == server.files["tiny-Q8_0.gguf"]
-    assert server.ranges[0] is None
-    assert server.ranges[1] is not None
 
 
-def test_server_that_ignores_range_starts_over(serve):
+def test_server_without_ranges_is_refused(serve):
     server = serve("tiny-Q8_0.gguf")
-    server.limits = DEAD_LINE.copy()
-    with pytest.raises(hub.DownloadError):
-        hub.download(REPO, endpoint=server.endpoint)
-    part = next(iter_parts(server))
-    part.write_bytes(server.files["tiny-Q8_0.gguf"][:7000])
     server.ignore_range = True
-    path = hub.download(REPO, endpoint=server.endpoint)
-    assert path.read_bytes() == server.files["tiny-Q8_0.gguf"]
+    with pytest.raises(hub.DownloadError, match="whole files only"):
+        hub.download(REPO, endpoint=server.endpoint)
+
+
+def test_gated_file_is_refused(serve):
+    server = serve("tiny-Q8_0.gguf")
+    server.gated = True
+    with pytest.raises(hub.DownloadError, match="licence"):
+        hub.download(REPO, endpoint=server.endpoint)
 
 
 def iter_parts(server: FakeHub):
@@ -176,6 +188,7 @@ def test_damaged_content_is_refused_and_removed(serve):
     with pytest.raises(hub.DownloadError):
         hub.download(REPO, endpoint=server.endpoint)
     next(iter_parts(server)).write_bytes(b"x" * 7000)
+    server.limits.clear()
     with pytest.raises(hub.DownloadError, match="not what the Hub announced"):
         hub.download(REPO, endpoint=server.endpoint)
     assert list(iter_parts(server)) == []

@@ -1,7 +1,7 @@
 """Models from the Hugging Face Hub: `download("user/repo:quant")` gives the path of a local GGUF file.
 
-huggingface_hub does the talking (endpoint, token, mirrors, retries). Where the file lies is decided here, because
-huggingface_hub drops what it has of a file when the process ends, and a model is large and a line may be slow:
+huggingface_hub does the talking (endpoint, token, mirrors, retries). The file is put together here, because its own
+download drops what it has when the process ends, and a model is large and a line may be slow:
 
     <assets cache>/maskprobe/models/user--repo/<version>/<name>.gguf        complete and checked
     <assets cache>/maskprobe/models/user--repo/<version>/<name>.gguf.part   the next call goes on from here
@@ -13,10 +13,10 @@ model lie side by side, as llama.cpp wants them.
 import hashlib
 import os
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Self
 
 from .errors import ModelError
 
@@ -30,8 +30,13 @@ SPEC = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?::(?P<quant>[\w.-]+))?")
 SPLIT = re.compile(r"-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf$")
 QUANT_TAG = re.compile(r"(?<![A-Z0-9])(?:(?:UD-)?[IT]?Q\d(?:_[A-Z0-9]+)*|MXFP4(?:_MOE)?|BF16|FP?16|FP?32)(?![A-Z0-9_])")
 
-# For the list of files; without it a dead line would hang the command.
-TIMEOUT_S = 15.0
+LICENCE = "{} wants its licence accepted: do so on its page, then `hf auth login`"
+
+TIMEOUT_S = 15.0  # of silence on the line
+
+# One request each. They grow while a block takes less than a second: an interrupt loses little, and so does latency.
+FIRST_BLOCK_BYTES = 1 << 20
+MAX_BLOCK_BYTES = 64 << 20
 
 # Bytes done so far and bytes in all, over all files of the model.
 Progress = Callable[[int, int], None]
@@ -46,8 +51,8 @@ class DownloadError(ModelError):
 @dataclass(frozen=True)
 class RemoteFile:
     name: str  # path inside the repository
-    size: int | None
-    sha256: str | None  # None for a file that is not in large file storage
+    size: int
+    sha256: str
 
     @property
     def local_name(self) -> str:
@@ -60,8 +65,8 @@ def download(repo_spec: str, *, progress: Progress | None = None, endpoint: str 
     An interrupted download goes on where it stopped. Without a network the copy fetched earlier is used.
     """
     repo, quant = parse_spec(repo_spec)
-    import huggingface_hub  # half a second of imports that only this command needs
-    from huggingface_hub.errors import HTTPError
+    import huggingface_hub  # here, because it takes a while and is seldom needed
+    from huggingface_hub.errors import GatedRepoError, HTTPError
 
     folder = huggingface_hub.cached_assets_path("maskprobe", namespace="models", subfolder=repo)
     try:
@@ -77,22 +82,26 @@ def download(repo_spec: str, *, progress: Progress | None = None, endpoint: str 
     if all(isinstance(path, str) for path in cached):
         return Path(cached[0])  # another program on this machine has it already
 
-    identity = " ".join(file.sha256 or f"{commit}/{file.name}" for file in files)
-    target = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    target = folder / hashlib.sha256(" ".join(file.sha256 for file in files).encode()).hexdigest()[:16]
     target.mkdir(parents=True, exist_ok=True)
-    count = Counter(progress, total=sum(file.size or 0 for file in files))
+    finished, total = 0, sum(file.size for file in files)
     for file in files:
         url = huggingface_hub.hf_hub_url(repo, file.name, revision=commit, endpoint=endpoint)
         try:
-            fetch(url, file, target, count)
+            for have in fetch(url, file, target):
+                if progress is not None:
+                    progress(finished + have, total)
+        except GatedRepoError:  # such a repository shows its list to everybody
+            raise DownloadError(LICENCE.format(repo)) from None
         except (HTTPError, OSError) as error:
             why = f"the download of {file.local_name} broke off, the same command resumes it: {one_line(error)}"
             raise DownloadError(why) from None
+        finished += file.size
     return target / files[0].local_name
 
 
 def list_files(repo: str, endpoint: str | None) -> tuple[str, dict[str, RemoteFile]]:
-    """The newest commit of a repository and its files by name. Network failures pass through as they are."""
+    """The newest commit of a repository and its large files by name. Network failures pass through as they are."""
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
@@ -102,13 +111,11 @@ def list_files(repo: str, endpoint: str | None) -> tuple[str, dict[str, RemoteFi
     except HFValidationError as error:
         raise DownloadError(f"'{repo}' is not a repository name: {one_line(error)}") from None
     except GatedRepoError:
-        raise DownloadError(f"{repo} wants its licence accepted: do so on its page, then `hf auth login`") from None
+        raise DownloadError(LICENCE.format(repo)) from None
     except RepositoryNotFoundError:
         raise DownloadError(f"there is no repository {repo} on the Hub, or it is private: `hf auth login`") from None
-    return info.sha, {
-        sibling.rfilename: RemoteFile(sibling.rfilename, sibling.size, sibling.lfs.sha256 if sibling.lfs else None)
-        for sibling in info.siblings or []
-    }
+    large = [sibling for sibling in info.siblings or [] if sibling.lfs is not None]  # as every model is
+    return info.sha, {file.rfilename: RemoteFile(file.rfilename, file.lfs.size, file.lfs.sha256) for file in large}
 
 
 def parse_spec(repo_spec: str) -> tuple[str, str | None]:
@@ -163,56 +170,38 @@ def newest_local(folder: Path, quant: str | None) -> Path | None:
     return None
 
 
-class Counter:
-    """Bytes of all files together, told to the caller. `bar` is what huggingface_hub takes for a progress bar."""
+def fetch(url: str, file: RemoteFile, target: Path) -> Iterator[int]:
+    """One file into `target`, block by block behind what is there of it; compared with its hash, it gets its name.
 
-    def __init__(self, progress: Progress | None, total: int):
-        self.progress, self.total = progress, total
-        self.finished = 0  # bytes of the files that are complete
-        self.current = 0  # bytes of the file that is being fetched
-
-    def file_done(self, size: int) -> None:
-        self.finished, self.current = self.finished + size, 0
-        self.update(0)
-
-    def bar(self, *, initial: int = 0, **_looks: object) -> Self:
-        self.current = initial
-        return self
-
-    def update(self, n: int) -> None:
-        self.current += n
-        if self.progress is not None:
-            self.progress(self.finished + self.current, self.total)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        pass
-
-
-def fetch(url: str, file: RemoteFile, target: Path, count: Counter) -> None:
-    """One file into `target`: appended to what is there of it, compared with its hash, then given its name."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+    Yields the number of bytes that are there.
+    """
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, http_backoff
 
     complete = target / file.local_name
     part = target / f"{file.local_name}.part"
     with WeakFileLock(target / f"{file.local_name}.lock"):  # two commands at once would write into one file
-        if not complete.exists():
-            have = part.stat().st_size if part.exists() else 0
-            if file.size is not None and have > file.size:
-                part.unlink()
-                have = 0
-            with part.open("ab") as out:
-                # Compressed on the way, the bytes could not be counted.
-                headers = {**build_hf_headers(library_name="maskprobe"), "Accept-Encoding": "identity"}
-                http_get(url, out, resume_size=have, headers=headers, expected_size=file.size, tqdm_class=count.bar)
-            if file.sha256 is not None and sha256_of(part) != file.sha256:
-                part.unlink()
-                raise OSError("its content is not what the Hub announced; it was removed")
-            part.replace(complete)
-        count.file_done(complete.stat().st_size)
+        if complete.exists():
+            return
+        headers = {**build_hf_headers(library_name="maskprobe"), "Accept-Encoding": "identity"}
+        with part.open("ab") as out:
+            if out.tell() > file.size:
+                out.truncate(0)
+            block = FIRST_BLOCK_BYTES
+            while (have := out.tell()) < file.size:
+                started = time.monotonic()
+                headers["Range"] = f"bytes={have}-{min(have + block, file.size) - 1}"
+                response = http_backoff("GET", url, headers=headers, timeout=TIMEOUT_S)
+                hf_raise_for_status(response)
+                if len(response.content) > block:
+                    raise OSError("the server sends whole files only")
+                out.write(response.content)
+                yield out.tell()
+                if time.monotonic() - started < 1.0 and block < MAX_BLOCK_BYTES:
+                    block *= 2
+        if sha256_of(part) != file.sha256:
+            part.unlink()
+            raise OSError("its content is not what the Hub announced; it was removed")
+        part.replace(complete)
 
 
 def sha256_of(path: Path) -> str:
