@@ -61,17 +61,22 @@ bool amx_compiler_is_safe(const std::string & comment) {
     if (comment.compare(0, 4, "GCC:") != 0) {
         return true;
     }
+    // The version follows the distribution's own, which stands in parentheses: "GCC: (Debian 12.2.0-14) 12.2.0".
+    const size_t close = comment.find(')');
     int major = 0;
     int minor = 0;
-    const size_t space = comment.rfind(' ');
-    if (space == std::string::npos || sscanf(comment.c_str() + space, "%d.%d", &major, &minor) != 2) {
+    if (close == std::string::npos || sscanf(comment.c_str() + close + 1, "%d.%d", &major, &minor) != 2) {
         return false; // a GCC of unknown age: the slower path is the safe one
     }
     switch (major) {
-        case 11: return minor >= 5;
-        case 12: return minor >= 4;
-        case 13: return minor >= 3;
-        default: return major >= 14;
+    case 11:
+        return minor >= 5;
+    case 12:
+        return minor >= 4;
+    case 13:
+        return minor >= 3;
+    default:
+        return major >= 14;
     }
 }
 

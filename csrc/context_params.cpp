@@ -8,13 +8,13 @@
 
 namespace mp {
 
-static constexpr int32_t N_ROWS_LIMIT = 256; // LLAMA_MAX_SEQ: every row may need a sequence of its own
-static constexpr int64_t SCORE_BYTES  = 512ll << 20; // the attention scores of one graph should stay below this
-static constexpr int32_t N_CTX_GRAIN  = 256;         // llama.cpp pads contexts to this
+static constexpr int32_t N_ROWS_LIMIT = 256;        // LLAMA_MAX_SEQ: every row may need a sequence of its own
+static constexpr int64_t SCORE_BYTES = 512ll << 20; // the attention scores of one graph should stay below this
+static constexpr int32_t N_CTX_GRAIN = 256;         // llama.cpp pads contexts to this
 
 struct cache_type {
     const char * name;
-    ggml_type    type;
+    ggml_type type;
 };
 
 static ggml_type parse_cache_type(const char * name, const char * which) {
@@ -40,9 +40,7 @@ static void check_range(const char * name, int64_t value, int64_t low, int64_t h
 
 // Bytes of one token's keys and values over all layers.
 static double cache_bytes_per_token(const gguf_summary & s, ggml_type type_k, ggml_type type_v) {
-    const auto width = [](int64_t n, ggml_type type) {
-        return (double) n * ggml_type_size(type) / ggml_blck_size(type);
-    };
+    const auto width = [](int64_t n, ggml_type type) { return (double) n * ggml_type_size(type) / ggml_blck_size(type); };
     return s.n_layer * s.n_head_kv * (width(s.n_embd_head_k, type_k) + width(s.n_embd_head_v, type_v));
 }
 
@@ -50,8 +48,10 @@ static int32_t choose_n_ctx(const mp_model & model, int32_t wanted, double bytes
     const double available = (double) available_memory();
     if (wanted > 0) {
         if (available > 0 && wanted * bytes_per_token > available) {
-            fail(MP_ERR_MEMORY, "a context of %d tokens needs %.1f GiB for its cache, %.1f GiB are free: use a smaller context "
-                 "or a quantised cache", wanted, wanted * bytes_per_token / (1 << 30), available / (1 << 30));
+            fail(MP_ERR_MEMORY,
+                 "a context of %d tokens needs %.1f GiB for its cache, %.1f GiB are free: use a smaller context "
+                 "or a quantised cache",
+                 wanted, wanted * bytes_per_token / (1 << 30), available / (1 << 30));
         }
         return wanted;
     }
@@ -73,7 +73,8 @@ static uint32_t choose_n_ubatch(const mp_model & model, const mp_session_params 
             n_ubatch /= 2;
         }
     } else if (n_ubatch < (uint32_t) params.n_rows_max) {
-        fail(MP_ERR_ARGUMENT, "a tree pass of n_rows_max = %d rows must fit into n_ubatch = %u", params.n_rows_max, n_ubatch);
+        fail(MP_ERR_ARGUMENT, "a tree pass of n_rows_max = %d rows must fit into n_ubatch = %u", params.n_rows_max,
+             n_ubatch);
     }
     return std::max<uint32_t>(n_ubatch, params.n_rows_max);
 }
@@ -107,15 +108,15 @@ llama_context_params choose_context_params(const mp_model & model, const mp_sess
     const ggml_type type_v = parse_cache_type(params.type_v, "type_v");
     llama_context_params cp = llama_context_default_params();
     cp.n_ctx = choose_n_ctx(model, params.n_ctx, can_tree ? cache_bytes_per_token(model.summary, type_k, type_v) : 0);
-    cp.n_ubatch        = choose_n_ubatch(model, params, cp.n_ctx);
-    cp.n_batch         = std::max<uint32_t>(params.n_batch, cp.n_ubatch);
-    cp.n_seq_max       = can_tree ? params.n_rows_max : 1;
-    cp.kv_unified      = true; // one cache for all sequences, else a shared prefix is refused
-    cp.swa_full        = true; // a sliding window must not have dropped what a rollback goes back to
-    cp.type_k          = type_k;
-    cp.type_v          = type_v;
-    cp.offload_kqv     = params.offload_kqv;
-    cp.no_perf         = true;
+    cp.n_ubatch = choose_n_ubatch(model, params, cp.n_ctx);
+    cp.n_batch = std::max<uint32_t>(params.n_batch, cp.n_ubatch);
+    cp.n_seq_max = can_tree ? params.n_rows_max : 1;
+    cp.kv_unified = true; // one cache for all sequences, else a shared prefix is refused
+    cp.swa_full = true;   // a sliding window must not have dropped what a rollback goes back to
+    cp.type_k = type_k;
+    cp.type_v = type_v;
+    cp.offload_kqv = params.offload_kqv;
+    cp.no_perf = true;
     cp.flash_attn_type = choose_flash_attn(params, type_v);
     return cp;
 }

@@ -32,7 +32,7 @@ void embedding_table::open(const gguf_summary & summary) {
     }
     struct stat info;
     const bool ok = fstat(fd, &info) == 0;
-    mapping_size  = ok ? (size_t) info.st_size : 0;
+    mapping_size = ok ? (size_t) info.st_size : 0;
     void * mapped = ok ? mmap(nullptr, mapping_size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
     const int error = errno;
     close(fd);
@@ -43,11 +43,11 @@ void embedding_table::open(const gguf_summary & summary) {
     if (tensor->offset + tensor->size > mapping_size) {
         fail(MP_ERR_FILE, "'%s' has shrunk to %zu bytes while it was opened", path.c_str(), mapping_size);
     }
-    type     = tensor->type;
-    width    = (int32_t) tensor->ne[0];
-    rows     = (int32_t) tensor->ne[1];
+    type = tensor->type;
+    width = (int32_t) tensor->ne[0];
+    rows = (int32_t) tensor->ne[1];
     row_size = ggml_row_size((ggml_type) type, width);
-    data     = (const uint8_t *) mapping + tensor->offset;
+    data = (const uint8_t *) mapping + tensor->offset;
 }
 
 embedding_table::~embedding_table() {

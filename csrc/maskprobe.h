@@ -15,6 +15,8 @@
 #ifndef MASKPROBE_H
 #define MASKPROBE_H
 
+// clang-format off: the columns of this file are for reading
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -41,8 +41,8 @@ model_ref model_retain(mp_model * model) {
 
 struct load_progress {
     mp_progress_callback callback;
-    void *               user_data;
-    bool                 cancelled;
+    void * user_data;
+    bool cancelled;
 };
 
 static bool on_progress(float progress, void * data) {
@@ -60,9 +60,9 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     llama_params.n_gpu_layers = params.n_gpu_layers;
     llama_params.load_mode = params.use_mmap ? (params.use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP)
                                              : (params.use_mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE);
-    llama_params.check_tensors               = params.check_tensors;
-    llama_params.use_extra_bufts             = repacking_is_safe();
-    llama_params.progress_callback           = on_progress;
+    llama_params.check_tensors = params.check_tensors;
+    llama_params.use_extra_bufts = repacking_is_safe();
+    llama_params.progress_callback = on_progress;
     llama_params.progress_callback_user_data = &progress;
 
     clear_log_error();
@@ -90,16 +90,16 @@ static void describe(mp_model & model) {
     snprintf(info.arch, sizeof(info.arch), "%s", model.summary.arch.c_str());
     snprintf(info.name, sizeof(info.name), "%s", model.summary.name.c_str());
     llama_model_desc(model.weights, info.description, sizeof(info.description));
-    info.size        = (int64_t) llama_model_size(model.weights);
-    info.n_params    = (int64_t) llama_model_n_params(model.weights);
-    info.n_vocab     = llama_vocab_n_tokens(model.vocab);
-    info.n_embd      = llama_model_n_embd(model.weights);
-    info.n_layer     = llama_model_n_layer(model.weights);
+    info.size = (int64_t) llama_model_size(model.weights);
+    info.n_params = (int64_t) llama_model_n_params(model.weights);
+    info.n_vocab = llama_vocab_n_tokens(model.vocab);
+    info.n_embd = llama_model_n_embd(model.weights);
+    info.n_layer = llama_model_n_layer(model.weights);
     info.n_ctx_train = llama_model_n_ctx_train(model.weights);
-    info.token_bos   = llama_vocab_bos(model.vocab);
-    info.token_eos   = llama_vocab_eos(model.vocab);
-    info.add_bos     = llama_vocab_get_add_bos(model.vocab);
-    info.embd_scale  = 1;
+    info.token_bos = llama_vocab_bos(model.vocab);
+    info.token_eos = llama_vocab_eos(model.vocab);
+    info.add_bos = llama_vocab_get_add_bos(model.vocab);
+    info.embd_scale = 1;
 
     const llama_rope_type rope = llama_model_rope_type(model.weights);
     model.n_pos_per_embd = rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE ? 4 : 1;
@@ -122,8 +122,10 @@ static void find_capabilities(mp_model & model, bool with_self_check) {
     mp_model_info & info = model.info;
     info.can_tree = !llama_model_is_recurrent(model.weights) && !llama_model_is_hybrid(model.weights);
     if (!info.can_tree) {
-        snprintf(info.note, sizeof(info.note), "probing is off: %s keeps a recurrent state, which cannot drop rejected "
-                 "candidates; decoding plainly", info.arch);
+        snprintf(info.note, sizeof(info.note),
+                 "probing is off: %s keeps a recurrent state, which cannot drop rejected "
+                 "candidates; decoding plainly",
+                 info.arch);
         return;
     }
     try {
@@ -132,8 +134,8 @@ static void find_capabilities(mp_model & model, bool with_self_check) {
             fail(MP_ERR_UNSUPPORTED, "llama.cpp cannot take embedding rows for %s models", info.arch);
         }
         if (model.embeddings.n_embd() != info.n_embd || llama_model_n_embd_inp(model.weights) != info.n_embd) {
-            fail(MP_ERR_UNSUPPORTED, "the embedding rows are %d wide, the model takes rows of %d",
-                 model.embeddings.n_embd(), llama_model_n_embd_inp(model.weights));
+            fail(MP_ERR_UNSUPPORTED, "the embedding rows are %d wide, the model takes rows of %d", model.embeddings.n_embd(),
+                 llama_model_n_embd_inp(model.weights));
         }
     } catch (const failure & e) {
         snprintf(info.note, sizeof(info.note), "probing is off: %s", e.what());
@@ -151,8 +153,8 @@ using namespace mp;
 mp_model_params mp_model_default_params(void) {
     mp_model_params params = {};
     params.n_gpu_layers = -1;
-    params.use_mmap     = true;
-    params.self_check   = true;
+    params.use_mmap = true;
+    params.self_check = true;
     return params;
 }
 

@@ -14,19 +14,19 @@
 #include <vector>
 
 struct mp_model {
-    mp::gguf_summary    summary;
-    llama_model *       weights = nullptr;
-    const llama_vocab * vocab   = nullptr;
+    mp::gguf_summary summary;
+    llama_model * weights = nullptr;
+    const llama_vocab * vocab = nullptr;
     mp::embedding_table embeddings;
-    mp_model_info       info = {};
-    int32_t             n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)
+    mp_model_info info = {};
+    int32_t n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)
 
     std::mutex metadata_mutex;
     std::unordered_map<std::string, std::unique_ptr<std::string>> metadata; // values handed out by mp_model_metadata
 
     mp_model() = default;
     ~mp_model();
-    mp_model(const mp_model &)             = delete;
+    mp_model(const mp_model &) = delete;
     mp_model & operator=(const mp_model &) = delete;
 
     // The embedding of a token as it must enter the model as an embedding row: out is (n_embd).

@@ -181,15 +181,23 @@ mp_status mp_device_get(int32_t i, mp_device * out) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);
         ggml_backend_dev_props props = {};
         ggml_backend_dev_get_props(device, &props);
-        out->name         = props.name;
-        out->description  = props.description;
-        out->memory_free  = props.memory_free;
+        out->name = props.name;
+        out->description = props.description;
+        out->memory_free = props.memory_free;
         out->memory_total = props.memory_total;
         switch (props.type) {
-            case GGML_BACKEND_DEVICE_TYPE_CPU:  out->kind = "cpu";  break;
-            case GGML_BACKEND_DEVICE_TYPE_GPU:  out->kind = "gpu";  break;
-            case GGML_BACKEND_DEVICE_TYPE_IGPU: out->kind = "igpu"; break;
-            default:                            out->kind = "accel"; break;
+        case GGML_BACKEND_DEVICE_TYPE_CPU:
+            out->kind = "cpu";
+            break;
+        case GGML_BACKEND_DEVICE_TYPE_GPU:
+            out->kind = "gpu";
+            break;
+        case GGML_BACKEND_DEVICE_TYPE_IGPU:
+            out->kind = "igpu";
+            break;
+        default:
+            out->kind = "accel";
+            break;
         }
     });
 }

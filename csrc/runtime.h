@@ -12,7 +12,7 @@ void runtime_init();
 
 // llama.cpp's last error line on this thread since the last clear, "" if there was none: the reason behind a bare NULL.
 std::string last_log_error();
-void        clear_log_error();
+void clear_log_error();
 
 // Whether weights may be repacked for the processor. False where the loaded ggml has AMX kernels built by a compiler
 // whose ldtilecfg loses part of the tile configuration: they crash, and without repacking they are never reached.

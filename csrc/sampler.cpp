@@ -13,10 +13,10 @@ using namespace mp;
 using sampler_ptr = std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)>;
 
 struct mp_sampler {
-    model_ref   model;
+    model_ref model;
     sampler_ptr chain{nullptr, llama_sampler_free};
     sampler_ptr grammar{nullptr, llama_sampler_free};
-    bool        takes_best = false; // greedy and nothing else: the pass has the answer already
+    bool takes_best = false;                  // greedy and nothing else: the pass has the answer already
     std::vector<llama_token_data> candidates; // (n_vocab)
 
     llama_token_data_array load(const float * logits) {
@@ -47,9 +47,16 @@ struct mp_sampler {
 };
 
 static void check(const mp_sampler_params & p, int32_t n_vocab) {
-    const struct { const char * name; float value; } numbers[] = {
-        {"temp", p.temp}, {"top_p", p.top_p}, {"min_p", p.min_p}, {"penalty_repeat", p.penalty_repeat},
-        {"penalty_frequency", p.penalty_frequency}, {"penalty_presence", p.penalty_presence},
+    const struct {
+        const char * name;
+        float value;
+    } numbers[] = {
+        {"temp", p.temp},
+        {"top_p", p.top_p},
+        {"min_p", p.min_p},
+        {"penalty_repeat", p.penalty_repeat},
+        {"penalty_frequency", p.penalty_frequency},
+        {"penalty_presence", p.penalty_presence},
     };
     for (const auto & number : numbers) {
         if (!std::isfinite(number.value)) {
@@ -70,10 +77,12 @@ static void check(const mp_sampler_params & p, int32_t n_vocab) {
     }
     for (int32_t i = 0; i < p.n_logit_bias; i++) {
         if (p.bias_tokens[i] < 0 || p.bias_tokens[i] >= n_vocab) {
-            fail(MP_ERR_ARGUMENT, "token %d of logit bias %d is out of range, the vocabulary has %d", p.bias_tokens[i], i, n_vocab);
+            fail(MP_ERR_ARGUMENT, "token %d of logit bias %d is out of range, the vocabulary has %d", p.bias_tokens[i], i,
+                 n_vocab);
         }
         if (std::isnan(p.bias_values[i]) || p.bias_values[i] == INFINITY) {
-            fail(MP_ERR_ARGUMENT, "the bias %g of token %d must be a number or minus infinity", p.bias_values[i], p.bias_tokens[i]);
+            fail(MP_ERR_ARGUMENT, "the bias %g of token %d must be a number or minus infinity", p.bias_values[i],
+                 p.bias_tokens[i]);
         }
     }
 }
@@ -96,10 +105,12 @@ static void build_chain(mp_sampler & sampler, const mp_sampler_params & p) {
         }
         add(llama_sampler_init_logit_bias(model.info.n_vocab, p.n_logit_bias, biases.data()));
     }
-    const bool penalises = p.penalty_last_n != 0 && (p.penalty_repeat != 1 || p.penalty_frequency != 0 || p.penalty_presence != 0);
+    const bool penalises =
+        p.penalty_last_n != 0 && (p.penalty_repeat != 1 || p.penalty_frequency != 0 || p.penalty_presence != 0);
     if (penalises) {
         const int32_t last_n = p.penalty_last_n < 0 ? model.info.n_ctx_train : p.penalty_last_n;
-        add(llama_sampler_init_penalties(model.info.n_vocab, last_n, p.penalty_repeat, p.penalty_frequency, p.penalty_presence));
+        add(llama_sampler_init_penalties(model.info.n_vocab, last_n, p.penalty_repeat, p.penalty_frequency,
+                                         p.penalty_presence));
     }
     if (p.temp == 0) {
         add(llama_sampler_init_greedy());
@@ -121,13 +132,13 @@ static void build_chain(mp_sampler & sampler, const mp_sampler_params & p) {
 
 mp_sampler_params mp_sampler_default_params(void) {
     mp_sampler_params params = {};
-    params.temp           = 0.8f;
-    params.top_k          = 40;
-    params.top_p          = 0.95f;
-    params.min_p          = 0.05f;
+    params.temp = 0.8f;
+    params.top_k = 40;
+    params.top_p = 0.95f;
+    params.min_p = 0.05f;
     params.penalty_last_n = 64;
     params.penalty_repeat = 1;
-    params.seed           = LLAMA_DEFAULT_SEED;
+    params.seed = LLAMA_DEFAULT_SEED;
     return params;
 }
 

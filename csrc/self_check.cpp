@@ -26,14 +26,14 @@ struct probe_context {
 
     explicit probe_context(const mp_model & model) : model(model) {
         llama_context_params params = llama_context_default_params();
-        params.n_ctx           = 256;
-        params.n_batch         = 32;
-        params.n_ubatch        = 32;
-        params.n_seq_max       = 1;
-        params.n_threads       = default_thread_count();
+        params.n_ctx = 256;
+        params.n_batch = 32;
+        params.n_ubatch = 32;
+        params.n_seq_max = 1;
+        params.n_threads = default_thread_count();
         params.n_threads_batch = params.n_threads;
         params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
-        params.no_perf         = true;
+        params.no_perf = true;
         ctx.reset(llama_init_from_model(model.weights, params));
         if (!ctx) {
             fail(MP_ERR_DECODE, "no context for the self-check: %s", last_log_error().c_str());
@@ -46,12 +46,12 @@ struct probe_context {
     // The logits of all probe tokens, (N_PROBE, n_vocab): as tokens where scale is 0, else as scaled embedding rows.
     std::vector<float> logits(float scale) {
         llama_memory_clear(llama_get_memory(ctx.get()), false);
-        std::vector<float>          embd;
-        std::vector<llama_pos>      pos;
-        std::vector<int32_t>        n_seq(N_PROBE, 1);
-        llama_seq_id                seq_zero = 0;
+        std::vector<float> embd;
+        std::vector<llama_pos> pos;
+        std::vector<int32_t> n_seq(N_PROBE, 1);
+        llama_seq_id seq_zero = 0;
         std::vector<llama_seq_id *> seq(N_PROBE, &seq_zero);
-        std::vector<int8_t>         output(N_PROBE, 1);
+        std::vector<int8_t> output(N_PROBE, 1);
         for (int32_t j = 0; j < model.n_pos_per_embd; j++) {
             for (int32_t i = 0; i < N_PROBE; i++) {
                 pos.push_back(j < 3 ? i : 0);
@@ -68,12 +68,12 @@ struct probe_context {
         }
         llama_batch batch = {};
         batch.n_tokens = N_PROBE;
-        batch.token    = scale == 0 ? tokens.data() : nullptr;
-        batch.embd     = scale == 0 ? nullptr : embd.data();
-        batch.pos      = pos.data();
+        batch.token = scale == 0 ? tokens.data() : nullptr;
+        batch.embd = scale == 0 ? nullptr : embd.data();
+        batch.pos = pos.data();
         batch.n_seq_id = n_seq.data();
-        batch.seq_id   = seq.data();
-        batch.logits   = output.data();
+        batch.seq_id = seq.data();
+        batch.logits = output.data();
         const int32_t code = llama_decode(ctx.get(), batch);
         if (code != 0) {
             fail(MP_ERR_DECODE, "llama_decode returned %d for %s input: %s", code, scale == 0 ? "token" : "embedding",
@@ -121,7 +121,7 @@ static std::vector<float> candidate_scales(mp_model & model) {
 
 void self_check(mp_model & model) {
     mp_model_info & info = model.info;
-    info.can_probe  = false;
+    info.can_probe = false;
     info.embd_scale = 1;
     try {
         probe_context probe(model);
@@ -130,7 +130,7 @@ void self_check(mp_model & model) {
         for (const float scale : candidate_scales(model)) {
             const double d = difference(expected, probe.logits(scale));
             if (d < TOLERANCE) {
-                info.can_probe  = true;
+                info.can_probe = true;
                 info.embd_scale = scale;
                 return;
             }
@@ -138,7 +138,8 @@ void self_check(mp_model & model) {
         }
         snprintf(info.note, sizeof(info.note),
                  "probing is off: embedding input differs from token input on this %s model by %.2g standard deviations "
-                 "of the logits, and no constant scale explains it", info.arch, smallest);
+                 "of the logits, and no constant scale explains it",
+                 info.arch, smallest);
     } catch (const failure & e) {
         snprintf(info.note, sizeof(info.note), "probing is off: the self-check failed: %s", e.what());
     }

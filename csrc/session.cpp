@@ -30,17 +30,17 @@ mp_session::mp_session(model_ref model_, const mp_session_params & params)
 
 void mp_session::open_context(const mp_session_params & params) {
     llama_context_params cp = choose_context_params(*model, params);
-    cp.n_threads           = n_threads;
-    cp.n_threads_batch     = params.n_threads_batch > 0 ? params.n_threads_batch : n_threads;
-    cp.abort_callback      = on_abort;
+    cp.n_threads = n_threads;
+    cp.n_threads_batch = params.n_threads_batch > 0 ? params.n_threads_batch : n_threads;
+    cp.abort_callback = on_abort;
     cp.abort_callback_data = &cancel_requested;
     clear_log_error();
     ctx.reset(llama_init_from_model(model->weights, cp));
     if (!ctx) {
         fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", cp.n_ctx, last_log_error().c_str());
     }
-    memory  = llama_get_memory(ctx.get());
-    n_ctx   = (int32_t) llama_n_ctx(ctx.get());
+    memory = llama_get_memory(ctx.get());
+    n_ctx = (int32_t) llama_n_ctx(ctx.get());
     n_batch = (int32_t) llama_n_batch(ctx.get());
 }
 
@@ -92,10 +92,10 @@ void mp_session::rebuild_if_lost() {
 void mp_session::evaluate(const int32_t * new_tokens, int32_t n) {
     static llama_seq_id trunk = 0;
     const int32_t size = std::min(n_batch, n);
-    std::vector<llama_pos>      pos(size);
-    std::vector<int32_t>        n_seq(size, 1);
+    std::vector<llama_pos> pos(size);
+    std::vector<int32_t> n_seq(size, 1);
     std::vector<llama_seq_id *> seq(size, &trunk);
-    std::vector<int8_t>         output(size, 0);
+    std::vector<int8_t> output(size, 0);
     for (int32_t done = 0; done < n;) {
         const int32_t n_piece = std::min(size, n - done);
         for (int32_t i = 0; i < n_piece; i++) {
@@ -103,11 +103,11 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n) {
         }
         llama_batch batch = {};
         batch.n_tokens = n_piece;
-        batch.token    = const_cast<llama_token *>(new_tokens + done);
-        batch.pos      = pos.data();
+        batch.token = const_cast<llama_token *>(new_tokens + done);
+        batch.pos = pos.data();
         batch.n_seq_id = n_seq.data();
-        batch.seq_id   = seq.data();
-        batch.logits   = output.data();
+        batch.seq_id = seq.data();
+        batch.logits = output.data();
         run(batch);
         tokens.insert(tokens.end(), new_tokens + done, new_tokens + done + n_piece);
         filled[0] = (int32_t) tokens.size();
@@ -228,8 +228,8 @@ void mp_session::run(const llama_batch & batch) {
         fail(MP_ERR_CANCELLED, "cancelled");
     }
     if (code == 1) {
-        fail(MP_ERR_CONTEXT_FULL, "no room for %d rows: %zu of the context's %d places are taken", batch.n_tokens, tokens.size(),
-             n_ctx);
+        fail(MP_ERR_CONTEXT_FULL, "no room for %d rows: %zu of the context's %d places are taken", batch.n_tokens,
+             tokens.size(), n_ctx);
     }
     const std::string reason = last_log_error();
     fail(MP_ERR_DECODE, "llama_decode returned %d for %d rows: %s", code, batch.n_tokens,
@@ -245,14 +245,14 @@ void mp_session::find_top_k(int32_t n_top) {
     }
     next_row.store(0);
     bad_row.store(-1);
-    workers.run(n_threads, [](void * data, int32_t worker) {
-        ((mp_session *) data)->find_top_k_rows(worker);
-    }, this);
+    workers.run(n_threads, [](void * data, int32_t worker) { ((mp_session *) data)->find_top_k_rows(worker); }, this);
     const int32_t bad = bad_row.load();
     if (bad >= 0) {
         drop_pass();
-        fail(MP_ERR_NUMERIC, "the logits of row %d have NaN or infinite values: the model file is damaged, or its weights "
-             "overflow in this cache type", bad);
+        fail(MP_ERR_NUMERIC,
+             "the logits of row %d have NaN or infinite values: the model file is damaged, or its weights "
+             "overflow in this cache type",
+             bad);
     }
 }
 
@@ -288,13 +288,13 @@ void mp_session::decode(const mp_tree & tree, mp_pass & out) {
     find_top_k(tree.n_top);
     has_outputs = true;
 
-    out.n_rows       = pass.n_rows();
-    out.n_top        = tree.n_top;
-    out.best         = best.data();
-    out.top_tokens   = top_tokens.data();
+    out.n_rows = pass.n_rows();
+    out.n_top = tree.n_top;
+    out.best = best.data();
+    out.top_tokens = top_tokens.data();
     out.top_logprobs = top_logprobs.data();
-    out.decode_us    = decode_us;
-    out.engine_us    = ggml_time_us() - t_start - decode_us;
+    out.decode_us = decode_us;
+    out.engine_us = ggml_time_us() - t_start - decode_us;
 }
 
 const float * mp_session::logits(int32_t row) const {

@@ -20,17 +20,17 @@ struct mp_session {
     mp_session(mp::model_ref model, const mp_session_params & params);
 
     int32_t set_prefix(const int32_t * new_tokens, int32_t n); // returns the length of what was kept
-    void    decode(const mp_tree & tree, mp_pass & out);
-    void    commit(const int32_t * path, int32_t n);
+    void decode(const mp_tree & tree, mp_pass & out);
+    void commit(const int32_t * path, int32_t n);
     const float * logits(int32_t row) const;
-    float   logprob(int32_t row, int32_t token) const;
+    float logprob(int32_t row, int32_t token) const;
 
     const mp::model_ref model;
-    int32_t             n_ctx = 0;
-    int32_t             n_threads = 0;
-    std::atomic<bool>   cancel_requested{false};
-    std::atomic<bool>   in_use{false};
-    const pid_t         owner; // a forked child must not touch the threads and buffers of its parent
+    int32_t n_ctx = 0;
+    int32_t n_threads = 0;
+    std::atomic<bool> cancel_requested{false};
+    std::atomic<bool> in_use{false};
+    const pid_t owner; // a forked child must not touch the threads and buffers of its parent
 
     std::vector<int32_t> tokens; // committed, -1 where an embedding row stands
     std::vector<int32_t> best;   // (n_rows) of the last pass, -1 without an output
@@ -48,26 +48,26 @@ private:
 
     std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
     llama_memory_t memory = nullptr;
-    int32_t        n_batch = 0;
-    int32_t        n_top_max = 0;
+    int32_t n_batch = 0;
+    int32_t n_top_max = 0;
 
-    mp::tree_pass    pass;
-    mp::worker_pool  workers;
+    mp::tree_pass pass;
+    mp::worker_pool workers;
     std::vector<mp::top_k_scratch> scratch; // (n_threads)
 
-    std::vector<int32_t> filled;     // (n_rows_max) committed tokens that each sequence carries
-    bool pass_in_cache = false;      // rows of an uncommitted pass lie behind the committed tokens
-    bool has_outputs   = false;      // the outputs of the last pass can be read
-    bool lost          = false;      // a recurrent state went past the committed tokens and must be built anew
+    std::vector<int32_t> filled; // (n_rows_max) committed tokens that each sequence carries
+    bool pass_in_cache = false;  // rows of an uncommitted pass lie behind the committed tokens
+    bool has_outputs = false;    // the outputs of the last pass can be read
+    bool lost = false;           // a recurrent state went past the committed tokens and must be built anew
 
     // outputs of the last pass
     int32_t pass_n_top = 0;
-    std::vector<int32_t>       top_tokens;   // (n_rows, n_top)
-    std::vector<float>         top_logprobs; // (n_rows, n_top)
-    std::vector<float>         log_sum;      // (n_rows)
-    std::vector<const float *> row_logits;   // (n_rows) of (n_vocab), nullptr without an output
-    std::atomic<int32_t>       next_row{0};  // shared by the workers
-    std::atomic<int32_t>       bad_row{-1};  // a row whose logits are not finite
+    std::vector<int32_t> top_tokens;       // (n_rows, n_top)
+    std::vector<float> top_logprobs;       // (n_rows, n_top)
+    std::vector<float> log_sum;            // (n_rows)
+    std::vector<const float *> row_logits; // (n_rows) of (n_vocab), nullptr without an output
+    std::atomic<int32_t> next_row{0};      // shared by the workers
+    std::atomic<int32_t> bad_row{-1};      // a row whose logits are not finite
 };
 
 namespace mp {
@@ -77,7 +77,7 @@ class session_entry {
 public:
     session_entry(mp_session * session, const char * function);
     ~session_entry();
-    session_entry(const session_entry &)             = delete;
+    session_entry(const session_entry &) = delete;
     session_entry & operator=(const session_entry &) = delete;
 
 private:

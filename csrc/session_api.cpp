@@ -27,12 +27,12 @@ mp::session_entry::~session_entry() {
 
 mp_session_params mp_session_default_params(void) {
     mp_session_params params = {};
-    params.n_batch     = 2048;
-    params.n_rows_max  = 64;
-    params.n_top_max   = 64;
-    params.type_k      = "f16";
-    params.type_v      = "f16";
-    params.flash_attn  = -1;
+    params.n_batch = 2048;
+    params.n_rows_max = 64;
+    params.n_top_max = 64;
+    params.type_k = "f16";
+    params.type_v = "f16";
+    params.flash_attn = -1;
     params.offload_kqv = true;
     return params;
 }

@@ -58,19 +58,32 @@ const char * mp_last_error(void) {
 
 const char * mp_status_name(mp_status status) {
     switch (status) {
-        case MP_OK:               return "ok";
-        case MP_ERR_ARGUMENT:     return "argument";
-        case MP_ERR_FILE:         return "file";
-        case MP_ERR_FORMAT:       return "format";
-        case MP_ERR_UNSUPPORTED:  return "unsupported";
-        case MP_ERR_MEMORY:       return "memory";
-        case MP_ERR_CONTEXT_FULL: return "context full";
-        case MP_ERR_CANCELLED:    return "cancelled";
-        case MP_ERR_DECODE:       return "decode";
-        case MP_ERR_NUMERIC:      return "numeric";
-        case MP_ERR_BUSY:         return "busy";
-        case MP_ERR_STATE:        return "state";
-        case MP_ERR_INTERNAL:     return "internal";
+    case MP_OK:
+        return "ok";
+    case MP_ERR_ARGUMENT:
+        return "argument";
+    case MP_ERR_FILE:
+        return "file";
+    case MP_ERR_FORMAT:
+        return "format";
+    case MP_ERR_UNSUPPORTED:
+        return "unsupported";
+    case MP_ERR_MEMORY:
+        return "memory";
+    case MP_ERR_CONTEXT_FULL:
+        return "context full";
+    case MP_ERR_CANCELLED:
+        return "cancelled";
+    case MP_ERR_DECODE:
+        return "decode";
+    case MP_ERR_NUMERIC:
+        return "numeric";
+    case MP_ERR_BUSY:
+        return "busy";
+    case MP_ERR_STATE:
+        return "state";
+    case MP_ERR_INTERNAL:
+        return "internal";
     }
     return "unknown";
 }

@@ -9,7 +9,7 @@
 namespace mp {
 
 struct failure : std::exception {
-    mp_status   status;
+    mp_status status;
     std::string message; // one line, with the numbers and what to do
 
     failure(mp_status status, std::string message) : status(status), message(std::move(message)) {}

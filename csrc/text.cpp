@@ -48,7 +48,8 @@ mp_status mp_tokenize(const mp_model * model, const char * text, size_t n_text, 
             fail(MP_ERR_ARGUMENT, "the text is not valid UTF-8 at byte %zu (0x%02x): convert it first", n_valid,
                  (unsigned char) text[n_valid]);
         }
-        const int32_t count = llama_tokenize(model->vocab, text, (int32_t) n_text, tokens, capacity, add_special, parse_special);
+        const int32_t count =
+            llama_tokenize(model->vocab, text, (int32_t) n_text, tokens, capacity, add_special, parse_special);
         if (count == INT32_MIN) {
             fail(MP_ERR_ARGUMENT, "a text of %zu bytes has more tokens than fit into a number", n_text);
         }

@@ -6,8 +6,8 @@
 
 // One binary serves every x86-64: the loader picks the widest version. (Not under sanitizers: their runtime is not up
 // yet when the loader asks.)
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) &&                                \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #    define MP_VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #    define MP_VECTORISED
@@ -92,8 +92,8 @@ MP_VECTORISED static double exp_sum(const float * x, int32_t n, float largest) {
     return sum;
 }
 
-bool top_k(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scratch, int32_t * tokens,
-           float * logprobs, float * log_sum) {
+bool top_k(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scratch, int32_t * tokens, float * logprobs,
+           float * log_sum) {
     float * block_max = scratch.block_max.data();
     const int32_t n_blocks = (int32_t) scratch.block_max.size();
     block_maxima(logits, n_vocab, block_max);
@@ -128,11 +128,10 @@ bool top_k(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scr
             }
         }
     }
-    std::partial_sort(found.begin(), found.begin() + k, found.end(), [&](int32_t a, int32_t b) {
-        return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-    });
+    std::partial_sort(found.begin(), found.begin() + k, found.end(),
+                      [&](int32_t a, int32_t b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); });
     for (int32_t i = 0; i < k; i++) {
-        tokens[i]   = found[i];
+        tokens[i] = found[i];
         logprobs[i] = logits[found[i]] - *log_sum;
     }
     return true;

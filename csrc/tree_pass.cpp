@@ -19,8 +19,8 @@ tree_pass::tree_pass(const mp_model & model, int32_t n_rows_max) : model(model),
     for (int32_t s = 0; s < n_rows_max; s++) {
         all_sequences.push_back(s);
     }
-    for (auto * per_node : {&parents, &node_tokens, &depth, &n_masks_of, &n_children, &seq_start, &n_seq, &seq_next,
-                            &masks_placed}) {
+    for (auto * per_node :
+         {&parents, &node_tokens, &depth, &n_masks_of, &n_children, &seq_start, &n_seq, &seq_next, &masks_placed}) {
         per_node->resize(n_rows_max);
     }
 }
@@ -113,20 +113,20 @@ void tree_pass::assign_sequences(const mp_tree & tree) {
 void tree_pass::fill_rows(const mp_tree & tree, int32_t n_past) {
     const int32_t n_rows = tree.n_nodes + tree.n_masks;
     for (int32_t i = 0; i < tree.n_nodes; i++) {
-        parents[i]     = tree.parents[i];
+        parents[i] = tree.parents[i];
         node_tokens[i] = tree.tokens[i];
-        row_pos[i]     = n_past + depth[i];
-        row_n_seq[i]   = n_seq[i];
-        row_seq[i]     = &all_sequences[seq_start[i]];
-        row_output[i]  = !tree.node_outputs || tree.node_outputs[i] != 0;
+        row_pos[i] = n_past + depth[i];
+        row_n_seq[i] = n_seq[i];
+        row_seq[i] = &all_sequences[seq_start[i]];
+        row_output[i] = !tree.node_outputs || tree.node_outputs[i] != 0;
     }
     for (int32_t j = 0; j < tree.n_masks; j++) {
         const int32_t owner = tree.mask_owners[j];
-        const int32_t row   = tree.n_nodes + j;
+        const int32_t row = tree.n_nodes + j;
         masks_placed[owner]++;
-        row_pos[row]    = n_past + depth[owner] + masks_placed[owner];
-        row_n_seq[row]  = 1;
-        row_seq[row]    = &all_sequences[seq_start[owner] + n_seq[owner] - 1];
+        row_pos[row] = n_past + depth[owner] + masks_placed[owner];
+        row_n_seq[row] = 1;
+        row_seq[row] = &all_sequences[seq_start[owner] + n_seq[owner] - 1];
         row_output[row] = !tree.mask_outputs || tree.mask_outputs[j] != 0;
     }
     // M-RoPE: three equal sections for text and an empty fourth, each n_rows long.
@@ -145,7 +145,7 @@ void tree_pass::fill_inputs(const mp_tree & tree) {
         all_tokens = all_tokens && tree.tokens[i] >= 0;
     }
     rows.token = all_tokens ? row_tokens.data() : nullptr;
-    rows.embd  = all_tokens ? nullptr : row_embd.data();
+    rows.embd = all_tokens ? nullptr : row_embd.data();
     if (all_tokens) {
         memcpy(row_tokens.data(), tree.tokens, tree.n_nodes * sizeof(int32_t));
         return;
@@ -176,10 +176,10 @@ void tree_pass::lay_out(const mp_tree & tree, int32_t n_past, int32_t n_ctx) {
     fill_rows(tree, n_past);
     fill_inputs(tree);
     rows.n_tokens = tree.n_nodes + tree.n_masks;
-    rows.pos      = row_pos.data();
+    rows.pos = row_pos.data();
     rows.n_seq_id = row_n_seq.data();
-    rows.seq_id   = row_seq.data();
-    rows.logits   = row_output.data();
+    rows.seq_id = row_seq.data();
+    rows.logits = row_output.data();
 }
 
 } // namespace mp

@@ -27,7 +27,7 @@ public:
 
     const llama_batch & batch() const { return rows; }
 
-    int32_t n_rows()  const { return rows.n_tokens; }
+    int32_t n_rows() const { return rows.n_tokens; }
     int32_t n_nodes() const { return nodes; }
     int32_t n_sequences() const { return n_seq[0]; } // used by this pass: [0, n_sequences)
     int32_t parent(int32_t node) const { return parents[node]; }
@@ -43,18 +43,18 @@ private:
     void fill_inputs(const mp_tree & tree);
 
     const mp_model & model;
-    const int32_t    n_rows_max;
-    int32_t          nodes = 0;
-    llama_batch      rows  = {}; // points into the vectors below
+    const int32_t n_rows_max;
+    int32_t nodes = 0;
+    llama_batch rows = {}; // points into the vectors below
 
     // per row, (n_rows_max)
-    std::vector<llama_token>    row_tokens;
-    std::vector<float>          row_embd;     // (n_rows_max, n_embd)
-    std::vector<llama_pos>      row_pos;      // (n_pos_per_embd, n_rows)
-    std::vector<int32_t>        row_n_seq;
-    std::vector<llama_seq_id *> row_seq;      // into all_sequences
-    std::vector<int8_t>         row_output;
-    std::vector<llama_seq_id>   all_sequences; // 0, 1, 2, ...: a range of sequences is a slice of it
+    std::vector<llama_token> row_tokens;
+    std::vector<float> row_embd;    // (n_rows_max, n_embd)
+    std::vector<llama_pos> row_pos; // (n_pos_per_embd, n_rows)
+    std::vector<int32_t> row_n_seq;
+    std::vector<llama_seq_id *> row_seq; // into all_sequences
+    std::vector<int8_t> row_output;
+    std::vector<llama_seq_id> all_sequences; // 0, 1, 2, ...: a range of sequences is a slice of it
 
     // per node, (n_rows_max)
     std::vector<int32_t> parents;
@@ -64,7 +64,7 @@ private:
     std::vector<int32_t> n_children;
     std::vector<int32_t> seq_start; // a node carries [seq_start, seq_start + n_seq)
     std::vector<int32_t> n_seq;
-    std::vector<int32_t> seq_next;  // while children take their ranges
+    std::vector<int32_t> seq_next; // while children take their ranges
     std::vector<int32_t> masks_placed;
 };
 

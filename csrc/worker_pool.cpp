@@ -46,10 +46,10 @@ void worker_pool::work() {
 void worker_pool::run(int32_t n, void (*new_job)(void *, int32_t), void * new_data) {
     {
         std::lock_guard<std::mutex> lock(mutex);
-        job     = new_job;
-        data    = new_data;
+        job = new_job;
+        data = new_data;
         n_items = n;
-        n_busy  = n > 1 ? (int32_t) threads.size() : 0;
+        n_busy = n > 1 ? (int32_t) threads.size() : 0;
         next.store(0);
         generation += n > 1; // a single item is not worth waking anybody
     }

@@ -6,6 +6,7 @@ for result in engine.generate(model.tokenize("Once upon a time")):
     print(result.text, end="", flush=True)
 """
 
+from ._capi import prefix
 from .acceptance import accept
 from .catalog import bundled_models, resolve_model
 from .engine import Engine, Stats, Step, TokenResult
@@ -59,6 +60,7 @@ __all__ = [
     "bundled_models",
     "devices",
     "mask_embedding",
+    "prefix",
     "resolve_model",
     "set_verbose",
 ]

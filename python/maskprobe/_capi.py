@@ -72,6 +72,11 @@ def _installed(name: str) -> Path:
     raise ImportError(f"the compiled core is missing ({name}): install maskprobe with pip")
 
 
+def prefix() -> Path:
+    """The folder with include/maskprobe.h, lib/pkgconfig and lib/cmake, for C and C++ programs that link the core."""
+    return _installed("include/maskprobe.h").parents[1]
+
+
 def _open_library() -> Any:
     suffix = "dylib" if sys.platform == "darwin" else "so"
     path = _installed(f"lib/libmaskprobe.{suffix}")

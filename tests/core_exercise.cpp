@@ -1,0 +1,213 @@
+// Drives the C API the way no polite caller would, for a build with sanitizers:  core_exercise MODEL [BAD_FILE ...]
+// Prints "ok" and exits 0 if every call gave the status that the header promises.
+#include "amx_check.h"
+#include "maskprobe.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+static std::atomic<int> n_failed{0};
+
+#define EXPECT(condition)                                                                                                   \
+    do {                                                                                                                    \
+        if (!(condition)) {                                                                                                 \
+            fprintf(stderr, "line %d: %s (last error: %s)\n", __LINE__, #condition, mp_last_error());                       \
+            n_failed++;                                                                                                     \
+        }                                                                                                                   \
+    } while (0)
+
+static void compilers() {
+    const struct {
+        const char * comment;
+        bool safe;
+    } table[] = {
+        {"GCC: (Debian 12.2.0-14+deb12u1) 12.2.0", false},
+        {"GCC: (Ubuntu 12.4.0-2ubuntu1) 12.4.0", true},
+        {"GCC: (GNU) 11.4.1 20231218", false},
+        {"GCC: (Ubuntu 13.2.0-23ubuntu4) 13.2.0", false},
+        {"GCC: (GNU) 13.3.1 20240913 (Red Hat 13.3.1-3)", true},
+        {"GCC: (GNU) 14.1.0", true},
+        {"GCC: unknown", false},
+        {"Debian clang version 16.0.6", true},
+        {"", true},
+    };
+    for (const auto & row : table) {
+        EXPECT(mp::amx_compiler_is_safe(row.comment) == row.safe);
+    }
+    const std::string own = mp::compiler_of_library_at((const void *) &mp::amx_compiler_is_safe);
+    EXPECT(own.find("GCC") == 0 || own.find("clang") != std::string::npos);
+}
+
+struct random_tree {
+    std::vector<int32_t> tokens, parents, owners;
+    std::vector<float> masks, embd;
+    mp_tree tree = {};
+
+    random_tree(std::mt19937 & random, const mp_model_info & info, int32_t n_rows) {
+        const int32_t n_nodes = 1 + (int32_t) (random() % n_rows);
+        for (int32_t i = 0; i < n_nodes; i++) {
+            const bool vector = i > 0 && random() % 16 == 0;
+            tokens.push_back(vector ? -1 : (int32_t) (random() % info.n_vocab));
+            parents.push_back(i == 0 ? -1 : (int32_t) (random() % i));
+            embd.resize(embd.size() + (vector ? info.n_embd : 0), 0.1f);
+        }
+        for (int32_t j = n_nodes; j < n_rows; j++) {
+            owners.push_back((int32_t) (random() % n_nodes));
+        }
+        masks.assign(owners.size() * info.n_embd, 0.05f);
+        tree.n_nodes = n_nodes;
+        tree.tokens = tokens.data();
+        tree.parents = parents.data();
+        tree.embd = embd.data();
+        tree.n_masks = (int32_t) owners.size();
+        tree.mask_owners = owners.data();
+        tree.masks = masks.data();
+        tree.n_top = 1 + (int32_t) (random() % 8);
+    }
+
+    std::vector<int32_t> path_to(int32_t node) const {
+        std::vector<int32_t> path;
+        for (; node >= 0; node = parents[node]) {
+            path.insert(path.begin(), node);
+        }
+        return path;
+    }
+};
+
+static void passes(mp_session * session, mp_sampler * sampler, const mp_model_info & info) {
+    std::mt19937 random(1);
+    int32_t n_past = mp_session_n_past(session);
+    for (int step = 0; step < 60; step++) {
+        random_tree t(random, info, 1 + (int32_t) (random() % 24));
+        mp_pass pass;
+        EXPECT(mp_session_decode(session, &t.tree, &pass) == MP_OK);
+        EXPECT(pass.n_rows == t.tree.n_nodes + t.tree.n_masks && pass.n_top == t.tree.n_top);
+        int32_t token = -1;
+        EXPECT(mp_sampler_sample(sampler, session, pass.n_rows - 1, &token) == MP_OK && token >= 0 && token < info.n_vocab);
+        if (step % 5 == 0) {
+            continue; // never committed: the next call drops it
+        }
+        std::vector<int32_t> path = t.path_to((int32_t) (random() % t.tree.n_nodes));
+        EXPECT(mp_session_commit(session, path.data(), (int32_t) path.size()) == MP_OK);
+        n_past += (int32_t) path.size();
+        EXPECT(mp_session_n_past(session) == n_past);
+    }
+}
+
+static void wrong_arguments(mp_session * session, const mp_model_info & info) {
+    std::mt19937 random(2);
+    const int32_t n_past = mp_session_n_past(session);
+    random_tree t(random, info, 6);
+    mp_pass pass;
+    const auto refuses = [&](mp_status expected) {
+        const mp_status status = mp_session_decode(session, &t.tree, &pass);
+        EXPECT(status == expected && mp_last_error()[0] != '\0' && !strchr(mp_last_error(), '\n'));
+        t = random_tree(random, info, 6);
+    };
+    t.tokens[0] = info.n_vocab;
+    refuses(MP_ERR_ARGUMENT);
+    t.parents[0] = 0;
+    refuses(MP_ERR_ARGUMENT);
+    t.tree.n_nodes = 0;
+    refuses(MP_ERR_ARGUMENT);
+    t.tree.n_top = 0;
+    refuses(MP_ERR_ARGUMENT);
+    t.tree.n_masks = 1000;
+    refuses(MP_ERR_ARGUMENT);
+    EXPECT(mp_session_decode(session, nullptr, &pass) == MP_ERR_ARGUMENT);
+    EXPECT(mp_session_decode(nullptr, &t.tree, &pass) == MP_ERR_ARGUMENT);
+
+    EXPECT(mp_session_decode(session, &t.tree, &pass) == MP_OK);
+    const int32_t bad_path[] = {0, 0};
+    EXPECT(mp_session_commit(session, bad_path, 2) == MP_ERR_ARGUMENT);
+    EXPECT(mp_session_commit(session, nullptr, 0) == MP_OK);
+    EXPECT(mp_session_commit(session, bad_path, 1) == MP_ERR_STATE);
+    EXPECT(mp_session_n_past(session) == n_past);
+    std::vector<int32_t> too_long(mp_session_n_ctx(session) + 1, 5);
+    EXPECT(mp_session_set_prefix(session, too_long.data(), (int32_t) too_long.size(), nullptr) == MP_ERR_CONTEXT_FULL);
+}
+
+// One thread decodes, the other cancels and tries to get in.
+static void threads(mp_session * session) {
+    std::atomic<bool> done{false};
+    std::thread other([&] {
+        while (!done) {
+            mp_session_cancel(session);
+            int32_t token = 7;
+            const mp_status status = mp_session_set_prefix(session, &token, 0, nullptr);
+            EXPECT(status == MP_OK || status == MP_ERR_BUSY || status == MP_ERR_CANCELLED);
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    });
+    std::vector<int32_t> tokens(200, 11);
+    for (int i = 0; i < 30; i++) {
+        tokens[0] = i;
+        const mp_status status = mp_session_set_prefix(session, tokens.data(), 200, nullptr);
+        EXPECT(status == MP_OK || status == MP_ERR_BUSY || status == MP_ERR_CANCELLED);
+    }
+    done = true;
+    other.join();
+    mp_session_set_prefix(session, tokens.data(), 1, nullptr); // takes a cancel that is still pending
+    EXPECT(mp_session_set_prefix(session, tokens.data(), 3, nullptr) == MP_OK && mp_session_n_past(session) == 3);
+}
+
+int main(int argc, char ** argv) {
+    if (argc < 2) {
+        return 2;
+    }
+    compilers();
+    mp_model * model = nullptr;
+    EXPECT(mp_model_open(argv[1], nullptr, &model) == MP_OK);
+    if (!model) {
+        return 1;
+    }
+    mp_model_info info;
+    EXPECT(mp_model_get_info(model, &info) == MP_OK && info.can_probe);
+    EXPECT(mp_model_metadata(model, "general.architecture") && !mp_model_metadata(model, "no.such.key"));
+
+    mp_session_params params = mp_session_default_params();
+    params.n_ctx = 1024;
+    params.n_threads = 2;
+    params.n_rows_max = 32;
+    mp_session * session = nullptr;
+    EXPECT(mp_session_open(model, &params, &session) == MP_OK);
+    mp_sampler_params sampling = mp_sampler_default_params();
+    sampling.penalty_repeat = 1.1f;
+    sampling.seed = 3;
+    mp_sampler * sampler = nullptr;
+    EXPECT(mp_sampler_open(model, &sampling, &sampler) == MP_OK);
+    sampling.grammar = "root ::= (";
+    mp_sampler * broken = nullptr;
+    EXPECT(mp_sampler_open(model, &sampling, &broken) == MP_ERR_ARGUMENT && !broken);
+    params.type_k = "q9";
+    mp_session * refused = nullptr;
+    EXPECT(mp_session_open(model, &params, &refused) == MP_ERR_ARGUMENT && !refused);
+
+    int32_t tokens[64], n = 0;
+    EXPECT(mp_tokenize(model, "a text", 6, true, false, tokens, 64, &n) == MP_OK && n > 0);
+    EXPECT(mp_tokenize(model, "\xff", 1, true, false, tokens, 64, &n) == MP_ERR_ARGUMENT);
+    passes(session, sampler, info);
+    wrong_arguments(session, info);
+    threads(session);
+
+    // The model outlives its handle for as long as something needs it.
+    mp_model_free(model);
+    tokens[0] = 5;
+    EXPECT(mp_session_set_prefix(session, tokens, 1, nullptr) == MP_OK);
+    mp_session_free(session);
+    mp_sampler_free(sampler);
+
+    for (int i = 2; i < argc; i++) {
+        mp_model * bad = nullptr;
+        const mp_status status = mp_model_open(argv[i], nullptr, &bad);
+        EXPECT(status != MP_OK && status != MP_ERR_INTERNAL && !bad);
+    }
+    printf(n_failed == 0 ? "ok\n" : "%d failed\n", n_failed.load());
+    return n_failed == 0 ? 0 : 1;
+}
