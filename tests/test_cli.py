@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import random_gguf
-from maskprobe import bundled_models
-from maskprobe.cli import compare, run
+from maskprobe import Cancelled, bundled_models
+from maskprobe.cli import build, compare, run, terminal
 from maskprobe.cli.terminal import DRAFTED, RESET, Completion
 from test_hub import COMMIT, REPO, FakeHub
 
@@ -142,6 +142,13 @@ def test_stats_json(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["stats.json"]
 
 
+def test_help_that_is_cut_short():
+    script = ["sh", "-c", '"$@" | head -n 1', "sh"]
+    done = subprocess.run([*script, *COMMAND, "--help"], capture_output=True, timeout=TIMEOUT_S)
+    assert done.stdout.startswith(b"usage: maskprobe-run ")
+    assert b"Exception" not in done.stderr
+
+
 def test_stats_json_through_a_link_and_to_a_device(tiny, tmp_path):
     target, link = tmp_path / "real.json", tmp_path / "link.json"
     link.symlink_to(target)
@@ -253,6 +260,27 @@ def test_on_a_terminal(tiny):
     assert b"passes" in seen
     assert b"Traceback" not in seen
     assert b"\r\n" in seen
+
+
+def test_progress_is_for_terminals_and_long_work(monkeypatch):
+    def shown(on_terminal: bool, after_s: float) -> bytes:
+        monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", after_s)
+        leader, follower = pty.openpty() if on_terminal else os.pipe()
+        with open(follower, "w") as stderr, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stderr)
+            with terminal.Progress("working") as progress:
+                progress(1, 4)
+                time.sleep(0.5)
+                progress(3, 4)
+            stderr.write("end")
+            stderr.flush()
+            seen = os.read(leader, 65536)
+        os.close(leader)
+        return seen
+
+    assert b"working" in shown(on_terminal=True, after_s=0.0)
+    assert shown(on_terminal=True, after_s=60.0) == b"end"
+    assert shown(on_terminal=False, after_s=0.0) == b"end"
 
 
 def test_drafted_tokens_are_coloured(capfd):
@@ -373,6 +401,18 @@ def test_ctrl_c_before_anything_is_loaded(tiny):
     os.close(writer)
     assert process.returncode == 130
     assert (stdout, stderr) == (b"", b"maskprobe-run: interrupted\n")
+
+
+def test_ctrl_c_while_the_model_is_loaded(monkeypatch, capfd):
+    def slow_model(_path, *, progress, **_settings):
+        os.kill(os.getpid(), signal.SIGINT)
+        while progress(0.5):
+            time.sleep(0.01)
+        raise Cancelled("loading was cancelled")
+
+    monkeypatch.setattr(build, "Model", slow_model)
+    assert run.main(["-p", "x"]) == 130
+    assert capfd.readouterr() == ("", "maskprobe-run: interrupted\n")
 
 
 def waiting_bytes(descriptor: int) -> int:

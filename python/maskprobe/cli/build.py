@@ -6,7 +6,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import (
     ArgumentError,
@@ -22,8 +22,9 @@ from .. import (
     resolve_model,
 )
 from . import values
+from .interrupt import Interrupt
 from .options import SEED_MAX, SWITCH
-from .terminal import Progress, say
+from .terminal import Completion, Progress, say
 
 EXIT_USAGE = 2
 
@@ -40,7 +41,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A usage error is one line that names the option, and a hint."""
+    """A usage error is one line that names the option, and a hint. The help may be cut short by its reader."""
+
+    def print_help(self, file: Any = None) -> None:
+        Completion("off").write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         say(f"{self.prog}: error: {' '.join(message.split())}\n{self.prog} --help lists the options")
@@ -95,20 +99,25 @@ def grammar_text(args: argparse.Namespace, parser: Parser) -> str | None:
         parser.error(f"argument {option}: not a JSON schema that can be used: {error}")
 
 
-def open_model(args: argparse.Namespace) -> Model:
+def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
     if args.hf_repo is not None:
         with Progress("downloading", unit="bytes") as bar:
             path = hub.download(args.hf_repo, progress=bar)
     else:
         path = resolve_model(args.model)
-    with Progress("loading") as bar:
+    with Progress("loading") as bar, ctrl_c.cancels():
+
+        def progress(fraction: float) -> bool:
+            bar(fraction, 1.0)
+            return not ctrl_c.requested
+
         return Model(
             path,
             n_gpu_layers=args.gpu_layers,
             use_mmap=not args.no_mmap,
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
-            progress=lambda fraction: bar(fraction, 1.0),
+            progress=progress,
         )
 
 

@@ -48,8 +48,9 @@ class Interrupt:
         self._reader.close()
 
     @contextmanager
-    def cancels(self, cancel: Callable[[], None]) -> Iterator[None]:
-        """Within the block Ctrl-C calls `cancel`, from another thread, in place of raising KeyboardInterrupt."""
+    def cancels(self, cancel: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Within the block Ctrl-C sets `requested` and calls `cancel`, from another thread, instead of raising
+        KeyboardInterrupt: nothing may be raised in a function that C calls."""
         self._cancel = cancel
         try:
             if self.requested:  # it came just before

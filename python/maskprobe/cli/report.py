@@ -59,15 +59,17 @@ class Report:
     def lines(self) -> list[tuple[str, str]]:
         """Name and value of each line of the block."""
         stats = self.stats
-        lines = [
-            ("model", f"{self.model}, loaded in {self.load_ms / 1000:.2f} s"),
-            ("prompt", f"{self.n_prompt} tokens, {rate(self.n_prompt, self.prompt_ms)}"),
-            ("generation", f"{stats.n_gen} tokens, {rate(stats.n_gen, stats.gen_ms)}, seed {self.seed}"),
-            (
-                "passes",
-                f"{stats.passes}, {stats.tokens_per_pass:.2f} tokens per pass, {stats.rows_per_pass:.1f} rows per pass",
-            ),
-        ]
+        lines = [("model", f"{Path(self.model).name}, loaded in {self.load_ms / 1000:.2f} s")]
+        if stats.passes == 0:
+            lines.append(("prompt", f"{self.n_prompt} tokens"))
+        else:
+            n_evaluated = self.n_prompt - 1  # the last one is the root of the first pass
+            per_pass = f"{stats.tokens_per_pass:.2f} tokens per pass, {stats.rows_per_pass:.1f} rows per pass"
+            lines += [
+                ("prompt", f"{self.n_prompt} tokens, {rate(n_evaluated, self.prompt_ms)}"),
+                ("generation", f"{stats.n_gen} tokens, {rate(stats.n_gen, stats.gen_ms)}, seed {self.seed}"),
+                ("passes", f"{stats.passes}, {per_pass}"),
+            ]
         if self.propose != "none" and stats.passes:
             lines.append(("accepted", histogram(stats.accept_hist)))
         lines.append(("finished", FINISHED.get(self.finish_reason, self.finish_reason)))
@@ -80,10 +82,12 @@ class Report:
         if sys.stderr.isatty():
             from rich.console import Console  # only where its looks are wanted: importing it takes a while
             from rich.table import Table
+            from rich.text import Text
 
             table = Table.grid(padding=(0, 2))
             for name, value in lines:
-                table.add_row(f"[bold cyan]{name}[/]", bars(self.stats.accept_hist) if name == "accepted" else value)
+                shown = bars(self.stats.accept_hist) if name == "accepted" else value
+                table.add_row(Text(name, "bold cyan"), Text(shown))  # Text: brackets in a value are no markup
             Console(stderr=True, highlight=False).print(table)
             return
         for name, value in lines:
@@ -91,7 +95,7 @@ class Report:
 
 
 def rate(n: int, milliseconds: float) -> str:
-    return f"{1000 * n / milliseconds:.1f} tokens/s" if milliseconds > 0 else "no time"
+    return f"{1000 * n / milliseconds:.1f} tokens/s"
 
 
 def histogram(counts: list[int]) -> str:

@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     with Interrupt() as ctrl_c:
         try:
             return run(parser.parse_args(argv), parser, ctrl_c)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Cancelled):  # Cancelled: while the model was loaded
             say(f"{PROG}: interrupted")
             return interrupt.EXIT_STATUS
         except (Error, OutputClosed) as error:
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
     set_verbose(args.verbose)
 
     started = time.perf_counter()
-    with build.open_model(args) as model:
+    with build.open_model(args, ctrl_c) as model:
         load_ms = 1000 * (time.perf_counter() - started)
         if args.single_turn or system is not None:
             text = in_chat_template(model, system, text)
@@ -213,14 +213,16 @@ def generate(
 ) -> Result:
     """Runs the job in a session of its own; text goes to `out` as it comes."""
     margins: list[float] = []
-    prompt_ms, interrupted = 0.0, False
+    interrupted, evaluated = False, None
     with build.session(args, parser, job.model, proposer) as session, ctrl_c.cancels(session.cancel):
         engine = Engine(session, proposer)
         tokens = engine.generate(
             job.prompt, job.sampling, max_tokens=args.predict, stop=job.stop, ignore_eos=args.ignore_eos
         )
+        started = time.perf_counter()
         try:
-            prompt_ms = evaluate_prompt(session, job.prompt, args)
+            evaluate_prompt(session, job.prompt, args)
+            evaluated = time.perf_counter()
             with closing(tokens):
                 for token in tokens:
                     margins.append(token.margin)
@@ -230,19 +232,17 @@ def generate(
             interrupted = True
         if engine.stats.finish_reason == "context" and out is not None:
             say(f"{PROG}: the context of {session.n_ctx} tokens is full (-c/--ctx-size)")
-    return Result(engine.stats, prompt_ms + engine.stats.prompt_ms, margins, interrupted)
+        prompt_ms = 1000 * ((evaluated or time.perf_counter()) - started) + engine.stats.prompt_ms
+    return Result(engine.stats, prompt_ms, margins, interrupted)
 
 
-def evaluate_prompt(session: Session, prompt: list[int], args: argparse.Namespace) -> float:
-    """Brings most of the prompt into the cache, where the engine finds it, in pieces for the sake of a progress bar.
-    Returns milliseconds."""
-    started = time.perf_counter()
+def evaluate_prompt(session: Session, prompt: list[int], args: argparse.Namespace) -> None:
+    """Brings most of the prompt into the cache, where the engine finds it, in pieces for the sake of a progress bar."""
     step = min(args.ubatch_size or PROMPT_PIECE, args.batch_size)
     with Progress("prompt") as bar:
         for end in range(step, len(prompt) - 1, step):
             session.set_prefix(prompt[:end])
             bar(end, len(prompt))
-    return 1000 * (time.perf_counter() - started)
 
 
 def compare_with_plain(

@@ -4,7 +4,7 @@ import contextlib
 import os
 import select
 import sys
-import time
+import threading
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,40 +60,47 @@ class Completion:
 
 
 class Progress:
-    """A bar on standard error: on a terminal only, and only once the work has taken two seconds. Call it with the done
-    and total amounts."""
+    """A bar on standard error: on a terminal only, and only once the block has taken two seconds. Call it with what is
+    done and what there is in all."""
 
     def __init__(self, label: str, unit: str = "") -> None:
         self._label = label
         self._unit = unit  # "bytes", or "" for a bare percentage
-        self._start = time.monotonic()
-        self._enabled = sys.stderr.isatty()
+        self._done, self._total = 0.0, 1.0
         self._bar: Any = None
+        # By the clock and not at the next call, which may be far off.
+        self._timer = threading.Timer(PROGRESS_AFTER_S, self._show) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
         if self._bar is not None:
             self._bar.stop()
 
     def __call__(self, done: float, total: float) -> None:
-        if not self._enabled or time.monotonic() - self._start < PROGRESS_AFTER_S:
-            return
-        if self._bar is None:
-            self._bar = self._new_bar()
-            self._task = self._bar.add_task(self._label, total=total)
-            self._bar.start()
-        self._bar.update(self._task, completed=done, total=total)
+        self._done, self._total = done, total
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
-    def _new_bar(self) -> Any:
+    def _show(self) -> None:
         from rich import progress  # only when there is something to show: importing it takes a while
         from rich.console import Console
 
-        amounts = [progress.DownloadColumn(), progress.TransferSpeedColumn()] if self._unit == "bytes" else []
         columns = [progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TaskProgressColumn()]
-        return progress.Progress(
-            *columns, *amounts, progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True
+        if self._unit == "bytes":
+            columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+        bar = progress.Progress(
+            *columns, progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True
         )
+        bar.add_task(self._label, completed=self._done, total=self._total)
+        bar.start()
+        self._bar = bar
