@@ -90,12 +90,13 @@ def with_stats(tmp_path: Path, *args: object, **settings) -> tuple[dict, bytes]:
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 
-def test_bundled_model_is_the_default():
-    assert bundled_models()
-    done = command("-p", "def ", "-n", 8)
-    assert done.returncode == 0
-    assert done.stdout
-    assert b"passes:" in done.stderr
+def test_bundled_model_by_name_and_by_default():
+    name, path = min(bundled_models().items(), key=lambda item: item[1].stat().st_size)
+    for arguments in ([], ["-m", name], ["-m", path]):
+        done = command(*arguments, "-p", "def ", "-n", 8, "--seed", 1)
+        assert done.returncode == 0
+        assert done.stdout
+        assert f"model:      {path.name}, loaded" in done.stderr.decode()
 
 
 def test_stdout_carries_the_completion_only(tiny):
@@ -338,6 +339,17 @@ def test_a_difference_is_status_3(tiny, monkeypatch, capfd):
     monkeypatch.setattr(run.Model, "token_bytes", lambda self, token, special=False: b"?")
     assert run.main(["-t", "1", "-m", str(tiny), "-p", "x", "-n", "4", "--ignore-eos", "--compare"]) == 3
     assert re.search(r"differs at token 2: '\?' with probing, '\?' without; .* nats apart", capfd.readouterr().err)
+
+
+def test_ctrl_c_between_the_two_runs_keeps_the_first(tiny, monkeypatch, capfd):
+    def interrupted(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "compare_with_plain", interrupted)
+    assert run.main(["-t", "1", "-m", str(tiny), "-p", "x", "-n", "2", "--ignore-eos", "--compare"]) == 0
+    stderr = capfd.readouterr().err
+    assert "generation: 2 tokens" in stderr
+    assert "compared:" not in stderr
 
 
 def test_model_that_cannot_be_probed(tiny_model_path, tmp_path):

@@ -4,7 +4,7 @@ import argparse
 import platform
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         except (KeyboardInterrupt, Cancelled):  # Cancelled: while the model was loaded
             say(f"{PROG}: interrupted")
             return interrupt.EXIT_STATUS
-        except (Error, OutputClosed) as error:
+        except (Error, OutputClosed, OSError) as error:
             say(f"{PROG}: error: {error}")
         except Exception as error:  # a traceback on a user's terminal helps nobody
             say(f"{PROG}: error: {type(error).__name__}: {' '.join(str(error).split())}")
@@ -143,7 +143,8 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
             out.write("\n")
         comparison = None
         if args.compare and probing and not result.interrupted:
-            comparison = compare_with_plain(job, args, parser, result, ctrl_c)
+            with suppress(KeyboardInterrupt):  # between the runs: the first one counts
+                comparison = compare_with_plain(job, args, parser, result, ctrl_c)
 
         report = Report(
             model=str(model.path),
