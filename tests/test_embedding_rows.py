@@ -1,0 +1,37 @@
+"""Embedding rows read from the model file, against gguf's own dequantisation."""
+
+import gguf
+import numpy as np
+import pytest
+from gguf.quants import dequantize
+from maskprobe import ArgumentError, Model, ModelError
+
+
+def table(path):
+    tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == "token_embd.weight")
+    return dequantize(tensor.data, tensor.tensor_type).reshape(tuple(tensor.shape)[::-1])
+
+
+@pytest.mark.parametrize("weight_type", ["f32", "f16", "q8_0", "q4_0"])
+def test_rows_are_those_of_the_file(tiny_model_path, weight_type):
+    path = tiny_model_path("tiny-llama", weight_type=weight_type)
+    model = Model(path)
+    expected = table(path)
+    tokens = [0, 1, 77, model.info.n_vocab - 1, 77]
+    np.testing.assert_array_equal(model.embedding_rows(tokens), expected[tokens].astype(np.float32))
+    assert model.info.can_probe, model.info.note  # the self-check saw the same rows
+
+
+def test_no_rows(tiny_model_path):
+    assert Model(tiny_model_path("tiny-llama")).embedding_rows([]).shape == (0, 64)
+
+
+@pytest.mark.parametrize("token", [-1, 512, 2**31 - 1])
+def test_tokens_out_of_range(tiny_model_path, token):
+    with pytest.raises(ArgumentError, match=str(token)):
+        Model(tiny_model_path("tiny-llama")).embedding_rows([0, token])
+
+
+def test_a_recurrent_model_has_no_table_to_read(tiny_model_path):
+    with pytest.raises(ModelError, match="embedding"):
+        Model(tiny_model_path("tiny-mamba")).embedding_rows([0])
