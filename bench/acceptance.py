@@ -81,7 +81,7 @@ def llama_cpp_tokens(path: Path, prompts: list[list[int]], n: int, n_ctx: int, e
 
 def measure(args: argparse.Namespace) -> list[Row]:
     path = resolve_model(args.model)
-    model = Model(path)
+    model = Model(path, n_threads=args.threads)
     cache = {"type_k": args.cache_type, "type_v": args.cache_type}
     session = Session(model, n_ctx=args.ctx_size, n_rows_max=128, n_threads=args.threads, **cache)
     sampling = SamplingParams(temp=args.temp, seed=args.seed)

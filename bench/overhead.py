@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("-n", "--steps", type=int, default=30)
     parser.add_argument("-t", "--threads", type=int, default=0)
     args = parser.parse_args()
-    model = Model(args.model)
+    model = Model(args.model, n_threads=args.threads)
     print("| n_ctx | rows | llama_decode ms | all else ms | of the step | accepted beyond the root |")
     print("|---|---|---|---|---|---|")
     for n_ctx in args.ctx_sizes:

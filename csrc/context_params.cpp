@@ -1,5 +1,6 @@
 #include "context_params.h"
 
+#include "abort_guard.h"
 #include "runtime.h"
 #include "status.h"
 
@@ -119,6 +120,17 @@ llama_context_params choose_context_params(const mp_model & model, const mp_sess
     cp.no_perf = true;
     cp.flash_attn_type = choose_flash_attn(params, type_v);
     return cp;
+}
+
+llama_context * make_context(const mp_model & model, const llama_context_params & params) {
+    clear_log_error();
+    abort_guard guard;
+    llama_context * ctx = llama_init_from_model(model.weights, params);
+    if (!ctx) {
+        const std::string reason = guard.reason().empty() ? last_log_error() : guard.reason();
+        fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", params.n_ctx, reason.c_str());
+    }
+    return ctx;
 }
 
 } // namespace mp

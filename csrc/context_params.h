@@ -9,4 +9,7 @@ namespace mp {
 // Threads and callbacks are left to the caller.
 llama_context_params choose_context_params(const mp_model & model, const mp_session_params & params);
 
+// llama_init_from_model with its reasons as failures. Throws MP_ERR_MEMORY, or MP_ERR_FORMAT for a failed assertion.
+llama_context * make_context(const mp_model & model, const llama_context_params & params);
+
 } // namespace mp

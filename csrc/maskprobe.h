@@ -87,6 +87,7 @@ typedef struct mp_model_params {
     bool    use_mlock;        // keep the weights in RAM. Default false
     bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
     bool    self_check;       // compare embedding input with token input at load; without it probing is off. Default true
+    int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
     mp_progress_callback progress;
     void *  progress_user_data;
 } mp_model_params;

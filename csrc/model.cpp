@@ -66,9 +66,11 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     llama_params.progress_callback_user_data = &progress;
 
     clear_log_error();
+    std::string reason;
     try {
         abort_guard guard;
         model.weights = llama_model_load_from_file(path, llama_params);
+        reason = guard.reason().empty() ? last_log_error() : guard.reason();
     } catch (const failure &) {
         throw;
     } catch (const std::bad_alloc &) {
@@ -80,7 +82,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
         if (progress.cancelled) {
             fail(MP_ERR_CANCELLED, "loading '%s' was cancelled", path);
         }
-        fail(MP_ERR_FORMAT, "llama.cpp refused '%s': %s", path, last_log_error().c_str());
+        fail(MP_ERR_FORMAT, "llama.cpp refused '%s': %s", path, reason.c_str());
     }
     model.vocab = llama_model_get_vocab(model.weights);
 }
@@ -118,7 +120,7 @@ static void refuse_other_kinds(const mp_model & model) {
     }
 }
 
-static void find_capabilities(mp_model & model, bool with_self_check) {
+static void find_capabilities(mp_model & model, const mp_model_params & params) {
     mp_model_info & info = model.info;
     info.can_tree = !llama_model_is_recurrent(model.weights) && !llama_model_is_hybrid(model.weights);
     if (!info.can_tree) {
@@ -141,8 +143,8 @@ static void find_capabilities(mp_model & model, bool with_self_check) {
         snprintf(info.note, sizeof(info.note), "probing is off: %s", e.what());
         return;
     }
-    if (with_self_check) {
-        self_check(model);
+    if (params.self_check) {
+        self_check(model, params.n_threads > 0 ? params.n_threads : default_thread_count());
     }
 }
 
@@ -165,6 +167,9 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         }
         *out = nullptr;
         const mp_model_params p = params ? *params : mp_model_default_params();
+        if (p.n_threads < 0 || p.n_threads > GGML_MAX_N_THREADS) {
+            fail(MP_ERR_ARGUMENT, "n_threads = %d must be between 0 and %d", p.n_threads, GGML_MAX_N_THREADS);
+        }
         runtime_init();
         auto model = std::make_shared<mp_model>();
         model->summary = gguf_check(path);
@@ -176,7 +181,7 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
             registry[model.get()] = model;
         }
         try {
-            find_capabilities(*model, p.self_check);
+            find_capabilities(*model, p);
         } catch (...) {
             mp_model_free(model.get());
             throw;

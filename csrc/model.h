@@ -40,6 +40,6 @@ using model_ref = std::shared_ptr<mp_model>;
 model_ref model_retain(mp_model * model);
 
 // Sets can_probe, embd_scale and note by comparing token input with embedding input.
-void self_check(mp_model & model);
+void self_check(mp_model & model, int32_t n_threads);
 
 } // namespace mp

@@ -34,11 +34,7 @@ void mp_session::open_context(const mp_session_params & params) {
     cp.n_threads_batch = params.n_threads_batch > 0 ? params.n_threads_batch : n_threads;
     cp.abort_callback = on_abort;
     cp.abort_callback_data = &cancel_requested;
-    clear_log_error();
-    ctx.reset(llama_init_from_model(model->weights, cp));
-    if (!ctx) {
-        fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", cp.n_ctx, last_log_error().c_str());
-    }
+    ctx.reset(make_context(*model, cp));
     memory = llama_get_memory(ctx.get());
     n_ctx = (int32_t) llama_n_ctx(ctx.get());
     n_batch = (int32_t) llama_n_batch(ctx.get());

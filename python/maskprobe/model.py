@@ -88,6 +88,7 @@ class Model:
         use_mlock: bool = False,
         check_tensors: bool = False,
         self_check: bool = True,
+        n_threads: int = 0,
         progress: Callable[[float], bool | None] | None = None,
     ) -> None:
         self.path = Path(path)
@@ -102,6 +103,7 @@ class Model:
             use_mlock=use_mlock,
             check_tensors=check_tensors,
             self_check=self_check,
+            n_threads=n_threads,
         )
         failures: list[BaseException] = []
         if progress is not None:

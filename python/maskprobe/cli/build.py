@@ -117,6 +117,8 @@ def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
             use_mmap=not args.no_mmap,
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
+            self_check=args.propose != "none",
+            n_threads=max(args.threads, 0),
             progress=progress,
         )
 
