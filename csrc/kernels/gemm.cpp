@@ -1,0 +1,101 @@
+#include "gemm.h"
+
+#include "gemm_sets.h"
+
+#include <initializer_list>
+
+#if defined(__x86_64__)
+#    include <cpuid.h>
+#endif
+
+namespace mp {
+
+const char * instruction_set_name(instruction_set set) {
+    switch (set) {
+    case instruction_set::portable:
+        return "portable";
+    case instruction_set::avx2:
+        return "AVX2";
+    case instruction_set::avx_vnni:
+        return "AVX-VNNI";
+    case instruction_set::avx512_vnni:
+        return "AVX512-VNNI";
+    }
+    return "unknown";
+}
+
+#if defined(__x86_64__)
+
+namespace {
+
+// The compiler's own checks include that the operating system saves the registers.
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+bool has_avx_vnni() {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1u << 4)) != 0;
+}
+
+bool has_avx512_vnni() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
+
+} // namespace
+
+bool has_instruction_set(instruction_set set) {
+    __builtin_cpu_init();
+    switch (set) {
+    case instruction_set::portable:
+        return true;
+    case instruction_set::avx2:
+        return has_avx2();
+    case instruction_set::avx_vnni:
+        return has_avx_vnni();
+    case instruction_set::avx512_vnni:
+        return has_avx512_vnni();
+    }
+    return false;
+}
+
+const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
+    switch (set) {
+    case instruction_set::portable:
+        return find_gemm_kernel_portable(type);
+    case instruction_set::avx2:
+        return find_gemm_kernel_avx2(type);
+    case instruction_set::avx_vnni:
+        return find_gemm_kernel_avx_vnni(type);
+    case instruction_set::avx512_vnni:
+        return find_gemm_kernel_avx512_vnni(type);
+    }
+    return nullptr;
+}
+
+#else
+
+bool has_instruction_set(instruction_set set) {
+    return set == instruction_set::portable;
+}
+
+const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
+    return set == instruction_set::portable ? find_gemm_kernel_portable(type) : nullptr;
+}
+
+#endif
+
+instruction_set best_instruction_set() {
+    static const instruction_set best = [] {
+        for (instruction_set set : {instruction_set::avx512_vnni, instruction_set::avx_vnni, instruction_set::avx2}) {
+            if (has_instruction_set(set)) {
+                return set;
+            }
+        }
+        return instruction_set::portable;
+    }();
+    return best;
+}
+
+} // namespace mp

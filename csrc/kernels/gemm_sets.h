@@ -1,0 +1,16 @@
+// The kernels of each instruction set, whether the processor has it or not.
+#pragma once
+
+#include "gemm.h"
+
+namespace mp {
+
+const gemm_kernel * find_gemm_kernel_portable(ggml_type type);
+
+#if defined(__x86_64__)
+const gemm_kernel * find_gemm_kernel_avx2(ggml_type type);
+const gemm_kernel * find_gemm_kernel_avx_vnni(ggml_type type);
+const gemm_kernel * find_gemm_kernel_avx512_vnni(ggml_type type);
+#endif
+
+} // namespace mp
