@@ -1,0 +1,389 @@
+// The algorithm of attention.h, once for all instruction sets. attention_<set>.cpp defines the vectors and includes this
+// file inside its own unnamed namespace, so that no two instruction sets share a function. For the same reason nothing
+// here calls templates or inline functions of the standard library.
+//
+// What the including file defines:
+//   vec, LANES                    a vector of floats
+//   VECS                          vectors of one row that a tile holds in registers
+//   load, store, set1, add, sub, mul, div
+//   fma(a, b, c)                  a * b + c; always or never rounded in between
+//   max(a, b)                     b where either is NaN
+//   sum_of, max_of                over the lanes
+//   power_of_two(x)               2^i where x = 1.5 * 2^23 + i
+//   zero_below(y, x, limit)       0 where x < limit, else y
+//   hide(x, mask)                 -inf where the mask is, else x
+//   with_sign(x, sign)            |x| with the sign of the other
+//   load_f16, load_bf16, load_i8  LANES numbers as floats
+//   transpose4(from, ld, to)      the first 4 columns of LANES rows, `ld` floats apart; rows of `to` are BLOCK apart
+//
+// Bit-identity of rows. Scores and outputs are pure chains of `fma` in an order that depends on the cell alone, however
+// many rows a tile has. All else that concerns one row happens in softmax(), which is one function for all. What a cell
+// hidden from a row adds to its sums is 0 times a finite number: nothing but the sign of a zero, and finish() removes it.
+
+static constexpr int32_t BLOCK = 64; // cells
+static constexpr int32_t TILE = 4;   // rows
+
+// What is computed together. All KV heads take their turn at a block of cells: the heads of a cell are neighbours in
+// memory, and a walk over the whole cache for each head would read a few scattered bytes of every page.
+struct chunk {
+    int32_t first, n; // rows of the job
+    int32_t head_begin, head_end;
+};
+
+// Views of the scratch memory. A "line" is one query head of one row. The lines of a KV head lie together:
+// ((KV head - head_begin) * rows + row) * group + head.
+struct workspace {
+    float *    keys;    // (head_size, BLOCK)
+    float *    values;  // (BLOCK, head_size)
+    float *    staging; // (LANES, head_size)
+    float *    weights; // (TILE, BLOCK): scores, then what softmax() makes of them
+    float *    masks;   // (rows, BLOCK)
+    float *    sums;    // (lines, head_size)
+    float *    largest; // (lines): running maximum of the scores
+    float *    total;   // (lines): running sum of the weights
+    uint64_t * visible; // (rows): one bit for each cell of the block
+    int32_t *  active;  // (lines of one KV head): those that see a cell of the block
+};
+
+static workspace divide(void * scratch, const attention_job & job) {
+    const size_t head_size = job.head_size;
+    const size_t rows = attention_chunk_rows(job);
+    const size_t lines = rows * job.n_head;
+    float * p = (float *) scratch;
+    workspace w;
+    w.keys = p;
+    w.values = w.keys + head_size * BLOCK;
+    w.staging = w.values + BLOCK * head_size;
+    w.weights = w.staging + LANES * head_size;
+    w.masks = w.weights + TILE * BLOCK;
+    w.visible = (uint64_t *) (w.masks + rows * BLOCK);
+    w.sums = (float *) (w.visible + rows);
+    w.largest = w.sums + lines * head_size;
+    w.total = w.largest + lines;
+    w.active = (int32_t *) (w.total + lines);
+    return w;
+}
+
+// --- conversion ------------------------------------------------------------------------------------------------------
+
+static inline float half_to_float(uint16_t h) {
+    uint32_t bits = (uint32_t) (h & 0x7FFF) << 13; // 2^112 too small
+    float x;
+    memcpy(&x, &bits, sizeof(x));
+    x *= 0x1p112f;
+    memcpy(&bits, &x, sizeof(x));
+    bits |= (uint32_t) (h & 0x8000) << 16;
+    bits |= (h & 0x7C00) == 0x7C00 ? 0x7F800000 : 0; // infinities and NaN
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+static void cell_to_float(ggml_type type, const char * from, float * to, int32_t head_size) {
+    switch (type) {
+    case GGML_TYPE_F16:
+        for (int32_t i = 0; i < head_size; i += LANES) {
+            store(to + i, load_f16(from + i * 2));
+        }
+        break;
+    case GGML_TYPE_BF16:
+        for (int32_t i = 0; i < head_size; i += LANES) {
+            store(to + i, load_bf16(from + i * 2));
+        }
+        break;
+    case GGML_TYPE_Q8_0: // blocks of an F16 scale and 32 bytes
+        for (int32_t i = 0; i < head_size; i += 32, from += 34) {
+            uint16_t half;
+            memcpy(&half, from, sizeof(half));
+            const vec scale = set1(half_to_float(half));
+            for (int32_t j = 0; j < 32; j += LANES) {
+                store(to + i + j, mul(scale, load_i8(from + 2 + j)));
+            }
+        }
+        break;
+    default:
+        memcpy(to, from, head_size * sizeof(float));
+        break;
+    }
+}
+
+// Cells that are not `wanted` become zeros and their memory is not looked at: it may never have been written.
+static void cells_to_float(ggml_type type, const char * from, size_t stride, uint64_t wanted, int32_t n, float * to,
+                           int32_t head_size) {
+    const size_t line = 64; // of the processor's cache
+    const size_t bytes = type == GGML_TYPE_F32 ? head_size * 4 : type == GGML_TYPE_Q8_0 ? head_size / 32 * 34 : head_size * 2;
+    for (int32_t i = 0; i < n; i++, to += head_size) {
+        if (wanted >> i & 1) {
+            const char * cell = from + i * stride;
+            for (size_t b = 0; b < bytes; b += line) { // the next block: too far apart for the processor to foresee
+                __builtin_prefetch((const void *) ((uintptr_t) cell + BLOCK * stride + b));
+            }
+            cell_to_float(type, cell, to, head_size);
+        } else {
+            memset(to, 0, head_size * sizeof(float));
+        }
+    }
+}
+
+static void keys_to_float(const attention_job & job, const char * from, uint64_t wanted, const workspace & w) {
+    for (int32_t i = 0; i < BLOCK; i += LANES) {
+        cells_to_float(job.k_type, from + i * job.k_cell, job.k_cell, wanted >> i, LANES, w.staging, job.head_size);
+        for (int32_t d = 0; d < job.head_size; d += 4) {
+            transpose4(w.staging + d, job.head_size, w.keys + d * BLOCK + i);
+        }
+    }
+}
+
+// Fills w.masks and w.visible for the cells [cell, cell + n_cells); returns those that some row sees.
+static uint64_t masks_to_float(const attention_job & job, const chunk & c, int64_t cell, int32_t n_cells, const workspace & w) {
+    uint64_t seen = 0;
+    for (int32_t row = 0; row < c.n; row++) {
+        float * mask = w.masks + row * BLOCK;
+        if (job.mask) {
+            const char * from = (const char *) job.mask + (c.first + row) * job.mask_row + cell * 2;
+            uint16_t last[BLOCK];
+            if (n_cells < BLOCK) {
+                memcpy(last, from, n_cells * sizeof(last[0]));
+                from = (const char *) last;
+                for (int32_t i = n_cells; i < BLOCK; i++) {
+                    last[i] = 0xFC00; // -inf
+                }
+            }
+            for (int32_t i = 0; i < BLOCK; i += LANES) {
+                store(mask + i, load_f16(from + i * 2));
+            }
+        } else {
+            for (int32_t i = 0; i < BLOCK; i++) {
+                mask[i] = i < n_cells ? 0.0f : -INFINITY;
+            }
+        }
+        uint64_t bits = 0;
+        for (int32_t i = 0; i < BLOCK; i++) {
+            bits |= (uint64_t) (mask[i] != -INFINITY) << i;
+        }
+        w.visible[row] = bits;
+        seen |= bits;
+    }
+    return seen;
+}
+
+// --- arithmetic ------------------------------------------------------------------------------------------------------
+
+// e^x for x <= 0, relative error below 3e-7; 0 below -87, NaN for NaN.
+static inline vec exp_negative(vec x) {
+    const vec limit = set1(-87.0f);
+    const vec y = max(limit, x);
+    const vec magic = set1(12582912.0f); // 1.5 * 2^23: the sum is rounded to an integer
+    const vec shifted = fma(y, set1(1.44269504f), magic);
+    const vec n = sub(shifted, magic);
+    vec r = fma(n, set1(-0.693145752f), y); // ln 2 in two parts, the first with few digits
+    r = fma(n, set1(-1.42860677e-6f), r);
+    vec p = set1(1.0f / 720);
+    p = fma(p, r, set1(1.0f / 120));
+    p = fma(p, r, set1(1.0f / 24));
+    p = fma(p, r, set1(1.0f / 6));
+    p = fma(p, r, set1(1.0f / 2));
+    p = fma(p, r, set1(1.0f));
+    p = fma(p, r, set1(1.0f));
+    return zero_below(mul(p, power_of_two(shifted)), x, limit);
+}
+
+// tanh with an absolute error below 3e-7.
+static inline vec hyperbolic_tangent(vec x) {
+    const vec magnitude = with_sign(x, set1(1.0f));
+    const vec e = exp_negative(mul(magnitude, set1(-2.0f)));
+    return with_sign(div(sub(set1(1.0f), e), add(set1(1.0f), e)), x);
+}
+
+// Products of ROWS lines of Q with the keys of a block.
+template <int32_t ROWS> static void score_tile(const float * const * q, const float * keys, int32_t head_size, float * scores) {
+    for (int32_t cell = 0; cell < BLOCK; cell += VECS * LANES) {
+        vec sum[ROWS][VECS];
+        for (int32_t r = 0; r < ROWS; r++) {
+            for (int32_t j = 0; j < VECS; j++) {
+                sum[r][j] = set1(0.0f);
+            }
+        }
+        const float * key = keys + cell;
+        for (int32_t d = 0; d < head_size; d++, key += BLOCK) {
+            vec k[VECS];
+            for (int32_t j = 0; j < VECS; j++) {
+                k[j] = load(key + j * LANES);
+            }
+            for (int32_t r = 0; r < ROWS; r++) {
+                const vec x = set1(q[r][d]);
+                for (int32_t j = 0; j < VECS; j++) {
+                    sum[r][j] = fma(x, k[j], sum[r][j]);
+                }
+            }
+        }
+        for (int32_t r = 0; r < ROWS; r++) {
+            for (int32_t j = 0; j < VECS; j++) {
+                store(scores + r * BLOCK + cell + j * LANES, sum[r][j]);
+            }
+        }
+    }
+}
+
+// From products to weights e^(score - largest), in place. Returns what the sums over earlier blocks are to be multiplied
+// with. A score of NaN makes `total` NaN, and with it all that comes out; the maximum passes it over.
+__attribute__((noinline)) static float softmax(const attention_job & job, float * weights, const float * mask, float & largest,
+                                               float & total) {
+    const vec scale = set1(job.soft_cap != 0 ? job.scale / job.soft_cap : job.scale);
+    vec lane_max = set1(-INFINITY);
+    for (int32_t i = 0; i < BLOCK; i += LANES) {
+        vec x = mul(load(weights + i), scale);
+        if (job.soft_cap != 0) {
+            x = mul(set1(job.soft_cap), hyperbolic_tangent(x));
+        }
+        const vec m = load(mask + i);
+        x = hide(add(x, m), m);
+        lane_max = max(x, lane_max);
+        store(weights + i, x);
+    }
+    const float block_max = max_of(lane_max);
+    const float before = largest;
+    if (block_max > largest) {
+        largest = block_max;
+    }
+    const vec base = set1(largest == -INFINITY ? 0.0f : largest);
+    vec sum = set1(0.0f);
+    for (int32_t i = 0; i < BLOCK; i += LANES) {
+        const vec p = exp_negative(sub(load(weights + i), base));
+        sum = add(sum, p);
+        store(weights + i, p);
+    }
+    const float factor = largest == before ? 1.0f : expf(before - largest);
+    total = total * factor + sum_of(sum);
+    return factor;
+}
+
+// sums[r] * factor[r] + weights[r] times the values of the first n_cells cells, columns [0, N * LANES).
+template <int32_t ROWS, int32_t N>
+static void value_columns(const float * weights, const float * factor, const float * values, int32_t n_cells,
+                          int32_t head_size, float * const * sums, int32_t column) {
+    vec sum[ROWS][N];
+    for (int32_t r = 0; r < ROWS; r++) {
+        for (int32_t j = 0; j < N; j++) {
+            sum[r][j] = mul(load(sums[r] + column + j * LANES), set1(factor[r]));
+        }
+    }
+    const float * value = values + column;
+    for (int32_t cell = 0; cell < n_cells; cell++, value += head_size) {
+        vec v[N];
+        for (int32_t j = 0; j < N; j++) {
+            v[j] = load(value + j * LANES);
+        }
+        for (int32_t r = 0; r < ROWS; r++) {
+            const vec p = set1(weights[r * BLOCK + cell]);
+            for (int32_t j = 0; j < N; j++) {
+                sum[r][j] = fma(p, v[j], sum[r][j]);
+            }
+        }
+    }
+    for (int32_t r = 0; r < ROWS; r++) {
+        for (int32_t j = 0; j < N; j++) {
+            store(sums[r] + column + j * LANES, sum[r][j]);
+        }
+    }
+}
+
+// ROWS of the active lines of a KV head.
+template <int32_t ROWS>
+static void run_tile(const attention_job & job, const chunk & c, const workspace & w, int32_t head_kv, const int32_t * active,
+                     int32_t n_cells) {
+    const int32_t group = job.n_head / job.n_head_kv;
+    const int32_t first_line = (head_kv - c.head_begin) * c.n * group;
+    const float * q[ROWS];
+    float * sums[ROWS];
+    for (int32_t r = 0; r < ROWS; r++) {
+        const int32_t row = c.first + active[r] / group;
+        const int32_t head = head_kv * group + active[r] % group;
+        q[r] = (const float *) ((const char *) job.q + row * job.q_row + head * job.q_head);
+        sums[r] = w.sums + (size_t) (first_line + active[r]) * job.head_size;
+    }
+    score_tile<ROWS>(q, w.keys, job.head_size, w.weights);
+    float factor[ROWS];
+    for (int32_t r = 0; r < ROWS; r++) {
+        const int32_t line = first_line + active[r];
+        factor[r] =
+            softmax(job, w.weights + r * BLOCK, w.masks + active[r] / group * BLOCK, w.largest[line], w.total[line]);
+    }
+    int32_t column = 0;
+    for (; column + VECS * LANES <= job.head_size; column += VECS * LANES) {
+        value_columns<ROWS, VECS>(w.weights, factor, w.values, n_cells, job.head_size, sums, column);
+    }
+    for (; column < job.head_size; column += LANES) {
+        value_columns<ROWS, 1>(w.weights, factor, w.values, n_cells, job.head_size, sums, column);
+    }
+}
+
+// Writes the rows of a chunk; returns whether one has a NaN.
+static bool finish(const attention_job & job, const chunk & c, const workspace & w) {
+    const int32_t group = job.n_head / job.n_head_kv;
+    bool has_nan = false;
+    for (int32_t line = 0; line < (c.head_end - c.head_begin) * c.n * group; line++) {
+        const int32_t row = c.first + line / group % c.n;
+        const int32_t head = (c.head_begin + line / group / c.n) * group + line % group;
+        const float * sums = w.sums + (size_t) line * job.head_size;
+        float * out = job.out + ((size_t) row * job.n_head + head) * job.head_size;
+        const float factor = w.total[line] == 0.0f ? 0.0f : 1.0f / w.total[line];
+        for (int32_t i = 0; i < job.head_size; i++) {
+            out[i] = sums[i] * factor + 0.0f; // a zero comes out positive
+            has_nan |= out[i] != out[i];
+        }
+    }
+    return has_nan;
+}
+
+static void run_block(const attention_job & job, const chunk & c, const workspace & w, int64_t cell) {
+    const int32_t group = job.n_head / job.n_head_kv;
+    const uint64_t seen = masks_to_float(job, c, cell, job.n_kv - cell < BLOCK ? (int32_t) (job.n_kv - cell) : BLOCK, w);
+    if (!seen) {
+        return;
+    }
+    const int32_t n_cells = BLOCK - __builtin_clzll(seen);
+    int32_t n_active = 0;
+    for (int32_t i = 0; i < c.n * group; i++) {
+        if (w.visible[i / group]) {
+            w.active[n_active++] = i;
+        }
+    }
+    for (int32_t head = c.head_begin; head < c.head_end; head++) {
+        keys_to_float(job, (const char *) job.k + cell * job.k_cell + head * job.k_head, seen, w);
+        cells_to_float(job.v_type, (const char *) job.v + cell * job.v_cell + head * job.v_head, job.v_cell, seen, n_cells,
+                       w.values, job.head_size);
+        int32_t i = 0;
+        for (; i + TILE <= n_active; i += TILE) {
+            run_tile<TILE>(job, c, w, head, w.active + i, n_cells);
+        }
+        for (; i < n_active; i++) {
+            run_tile<1>(job, c, w, head, w.active + i, n_cells);
+        }
+    }
+}
+
+static void run_chunk(const attention_job & job, const chunk & c, const workspace & w) {
+    const int32_t lines = (c.head_end - c.head_begin) * c.n * (job.n_head / job.n_head_kv);
+    memset(w.sums, 0, (size_t) lines * job.head_size * sizeof(float));
+    for (int32_t line = 0; line < lines; line++) {
+        w.largest[line] = -INFINITY;
+        w.total[line] = 0;
+    }
+    for (int64_t cell = 0; cell < job.n_kv; cell += BLOCK) {
+        run_block(job, c, w, cell);
+    }
+    if (finish(job, c, w) && c.n > 1) {
+        // A NaN that only some rows see has spread to all by way of 0 * NaN. Alone, a row reads only cells that it sees.
+        for (int32_t row = c.first; row < c.first + c.n; row++) {
+            run_chunk(job, {row, 1, c.head_begin, c.head_end}, w);
+        }
+    }
+}
+
+static void run_heads(const attention_job & job, int32_t head_begin, int32_t head_end, void * scratch) {
+    const workspace w = divide(scratch, job);
+    const int32_t rows = attention_chunk_rows(job);
+    for (int32_t first = 0; first < job.n; first += rows) {
+        run_chunk(job, {first, job.n - first < rows ? job.n - first : rows, head_begin, head_end}, w);
+    }
+}
