@@ -45,6 +45,9 @@ struct avx2 : avx2_base {
     // 2 * (2^bits - 1) * 127, so 8 such pairs at 4 bits, 4 at 5 bits, 2 at 6 bits and one at 8 bits (128 * 127 * 2).
     template <class F> static constexpr int chain() { return F::is_signed ? 1 : 8 >> (F::bits - 4); }
 
+    // No instruction. GCC turns a chain of additions into a tree, for which there are too few registers.
+    static MP_INLINE void stay_in_order(ints & sum) { asm("" : "+x"(sum)); }
+
     template <class F, int count, int g> static MP_INLINE void add_vector(const uint8_t * weights, const int8_t * quants,
                                                                           ints * chained, ints (&dot)[F::halves][count]) {
         constexpr int length = chain<F>();
@@ -55,9 +58,11 @@ struct avx2 : avx2_base {
             bytes four = broadcast_four(quants + 32 * i + 4 * g);
             ints products = _mm256_maddubs_epi16(magnitude, F::is_signed ? _mm256_sign_epi8(four, vector) : four);
             chained[i] = g % length == 0 ? products : _mm256_add_epi16(chained[i], products);
+            stay_in_order(chained[i]);
             if (g % length == length - 1) {
                 ints & sum = dot[F::halves == 2 ? g / 4 : 0][i];
                 sum = _mm256_add_epi32(sum, _mm256_madd_epi16(chained[i], _mm256_set1_epi16(1)));
+                stay_in_order(sum);
             }
         }
     }
