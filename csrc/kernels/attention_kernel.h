@@ -106,27 +106,50 @@ static void cell_to_float(ggml_type type, const char * from, float * to, int32_t
     }
 }
 
+// Asks for the next block of K or V while this one is worked on: a few bytes with every cell, and in the order in which
+// they lie in memory, which is several times faster than the order of use.
+struct prefetcher {
+    uintptr_t cell;
+    size_t stride, head_stride, bytes;
+    int32_t n_heads, head;
+
+    void step() {
+        const size_t line = 64; // of the processor's cache
+        const uintptr_t at = cell + head * head_stride;
+        for (size_t i = 0; i < bytes; i += line) {
+            __builtin_prefetch((const void *) (at + i), 0, 2);
+        }
+        if (++head == n_heads) {
+            head = 0;
+            cell += stride;
+        }
+    }
+};
+
+static prefetcher prefetch_cells(const void * cache, int64_t cell, size_t stride, size_t head_stride, ggml_type type,
+                                 int32_t head_size, const chunk & c) {
+    const size_t bytes = type == GGML_TYPE_F32 ? head_size * 4 : type == GGML_TYPE_Q8_0 ? head_size / 32 * 34 : head_size * 2;
+    return {(uintptr_t) cache + cell * stride + c.head_begin * head_stride, stride, head_stride, bytes,
+            c.head_end - c.head_begin, 0};
+}
+
 // Cells that are not `wanted` become zeros and their memory is not looked at: it may never have been written.
 static void cells_to_float(ggml_type type, const char * from, size_t stride, uint64_t wanted, int32_t n, float * to,
-                           int32_t head_size) {
-    const size_t line = 64; // of the processor's cache
-    const size_t bytes = type == GGML_TYPE_F32 ? head_size * 4 : type == GGML_TYPE_Q8_0 ? head_size / 32 * 34 : head_size * 2;
+                           int32_t head_size, prefetcher & next) {
     for (int32_t i = 0; i < n; i++, to += head_size) {
+        next.step();
         if (wanted >> i & 1) {
-            const char * cell = from + i * stride;
-            for (size_t b = 0; b < bytes; b += line) { // the next block: too far apart for the processor to foresee
-                __builtin_prefetch((const void *) ((uintptr_t) cell + BLOCK * stride + b));
-            }
-            cell_to_float(type, cell, to, head_size);
+            cell_to_float(type, from + i * stride, to, head_size);
         } else {
             memset(to, 0, head_size * sizeof(float));
         }
     }
 }
 
-static void keys_to_float(const attention_job & job, const char * from, uint64_t wanted, const workspace & w) {
+static void keys_to_float(const attention_job & job, const char * from, uint64_t wanted, const workspace & w,
+                          prefetcher & next) {
     for (int32_t i = 0; i < BLOCK; i += LANES) {
-        cells_to_float(job.k_type, from + i * job.k_cell, job.k_cell, wanted >> i, LANES, w.staging, job.head_size);
+        cells_to_float(job.k_type, from + i * job.k_cell, job.k_cell, wanted >> i, LANES, w.staging, job.head_size, next);
         for (int32_t d = 0; d < job.head_size; d += 4) {
             transpose4(w.staging + d, job.head_size, w.keys + d * BLOCK + i);
         }
@@ -348,10 +371,12 @@ static void run_block(const attention_job & job, const chunk & c, const workspac
             w.active[n_active++] = i;
         }
     }
+    prefetcher next_k = prefetch_cells(job.k, cell + BLOCK, job.k_cell, job.k_head, job.k_type, job.head_size, c);
+    prefetcher next_v = prefetch_cells(job.v, cell + BLOCK, job.v_cell, job.v_head, job.v_type, job.head_size, c);
     for (int32_t head = c.head_begin; head < c.head_end; head++) {
-        keys_to_float(job, (const char *) job.k + cell * job.k_cell + head * job.k_head, seen, w);
+        keys_to_float(job, (const char *) job.k + cell * job.k_cell + head * job.k_head, seen, w, next_k);
         cells_to_float(job.v_type, (const char *) job.v + cell * job.v_cell + head * job.v_head, job.v_cell, seen, n_cells,
-                       w.values, job.head_size);
+                       w.values, job.head_size, next_v);
         int32_t i = 0;
         for (; i + TILE <= n_active; i += TILE) {
             run_tile<TILE>(job, c, w, head, w.active + i, n_cells);
