@@ -80,7 +80,7 @@ static uint32_t choose_n_ubatch(const mp_model & model, const mp_session_params 
     return std::max<uint32_t>(n_ubatch, params.n_rows_max);
 }
 
-static llama_flash_attn_type choose_flash_attn(const mp_session_params & params, ggml_type type_v) {
+static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_session_params & params, ggml_type type_v) {
     if (params.flash_attn > 0) {
         return LLAMA_FLASH_ATTN_TYPE_ENABLED;
     }
@@ -90,7 +90,10 @@ static llama_flash_attn_type choose_flash_attn(const mp_session_params & params,
         }
         return LLAMA_FLASH_ATTN_TYPE_ENABLED;
     }
-    // On the CPU it is slower for passes of few rows, and its rounding depends on how many there are.
+    if (params.flash_attn < 0 && model.own_kernels) {
+        return LLAMA_FLASH_ATTN_TYPE_ENABLED; // the operation that maskprobe's attention takes over
+    }
+    // llama.cpp's on the CPU is slower for passes of few rows, and its rounding depends on how many there are.
     return params.flash_attn < 0 && has_gpu() ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 
@@ -118,7 +121,7 @@ llama_context_params choose_context_params(const mp_model & model, const mp_sess
     cp.type_v = type_v;
     cp.offload_kqv = params.offload_kqv;
     cp.no_perf = true;
-    cp.flash_attn_type = choose_flash_attn(params, type_v);
+    cp.flash_attn_type = choose_flash_attn(model, params, type_v);
     return cp;
 }
 

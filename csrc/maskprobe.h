@@ -87,6 +87,8 @@ typedef struct mp_model_params {
     bool    use_mlock;        // keep the weights in RAM. Default false
     bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
     bool    self_check;       // compare embedding input with token input at load; without it probing is off. Default true
+    bool    use_kernels;      // maskprobe's own CPU kernels for passes of few rows, where there are some; the weights are
+                              // repacked into memory and no longer mapped. Default false: llama.cpp's
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
     mp_progress_callback progress;
     void *  progress_user_data;
@@ -108,6 +110,7 @@ typedef struct mp_model_info {
     bool    can_tree;         // the cache can be rolled back: trees of tokens can be verified
     bool    can_probe;        // embedding rows work as input: mask vectors can be used
     float   embd_scale;       // what token embeddings are multiplied by before they enter as embedding rows
+    char    kernels[32];      // "llama.cpp", or the instruction set of maskprobe's own
     char    note[256];        // one line: why can_tree or can_probe is false, or what was limited; or ""
 } mp_model_info;
 

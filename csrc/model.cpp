@@ -1,6 +1,8 @@
 #include "model.h"
 
 #include "abort_guard.h"
+#include "kernels/accel_backend.h"
+#include "kernels/gemm.h"
 #include "runtime.h"
 #include "status.h"
 
@@ -65,6 +67,11 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     llama_params.progress_callback = on_progress;
     llama_params.progress_callback_user_data = &progress;
 
+    const bool own_kernels = params.use_kernels && accel_register();
+    const accel_loading loading(own_kernels);
+    snprintf(model.info.kernels, sizeof(model.info.kernels), "%s",
+             own_kernels ? instruction_set_name(best_instruction_set()) : "llama.cpp");
+
     clear_log_error();
     std::string reason;
     try {
@@ -85,6 +92,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
         fail(MP_ERR_FORMAT, "llama.cpp refused '%s': %s", path, reason.c_str());
     }
     model.vocab = llama_model_get_vocab(model.weights);
+    model.own_kernels = own_kernels;
 }
 
 static void describe(mp_model & model) {

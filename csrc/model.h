@@ -19,6 +19,7 @@ struct mp_model {
     const llama_vocab * vocab = nullptr;
     mp::embedding_table embeddings;
     mp_model_info info = {};
+    bool own_kernels = false;   // loaded for maskprobe's CPU kernels
     int32_t n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)
 
     std::mutex metadata_mutex;

@@ -36,6 +36,7 @@ class ModelInfo:
     can_tree: bool  # the cache can be rolled back: trees of tokens can be verified
     can_probe: bool  # embedding rows work as input: mask vectors can be used
     embd_scale: float  # what token embeddings are multiplied by before they enter as embedding rows
+    kernels: str  # "llama.cpp", or the instruction set of maskprobe's own
     note: str  # one line: why can_tree or can_probe is false, or what was limited; or ""
 
 
@@ -88,6 +89,7 @@ class Model:
         use_mlock: bool = False,
         check_tensors: bool = False,
         self_check: bool = True,
+        use_kernels: bool = False,
         n_threads: int = 0,
         progress: Callable[[float], bool | None] | None = None,
     ) -> None:
@@ -103,6 +105,7 @@ class Model:
             use_mlock=use_mlock,
             check_tensors=check_tensors,
             self_check=self_check,
+            use_kernels=use_kernels,
             n_threads=n_threads,
         )
         failures: list[BaseException] = []

@@ -23,7 +23,7 @@ from .. import (
 )
 from . import values
 from .interrupt import Interrupt
-from .options import SEED_MAX, SWITCH
+from .options import KERNELS, SEED_MAX, SWITCH
 from .terminal import Completion, Progress, say
 
 EXIT_USAGE = 2
@@ -118,6 +118,7 @@ def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
             self_check=args.propose != "none",
+            use_kernels=KERNELS[args.kernels],
             n_threads=max(args.threads, 0),
             progress=progress,
         )

@@ -5,6 +5,7 @@ from typing import Any
 from . import values
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+KERNELS = {"stock": False, "ours": True}  # name -> Model's use_kernels
 SWITCH = {"on": 1, "off": 0, "auto": -1}
 SEED_MAX = 2**32 - 2  # llama.cpp takes the number above for "random"
 
@@ -30,6 +31,10 @@ def add_model_options(group: Any) -> None:
     )
     group.add_argument("--mlock", action="store_true", help="keep the weights in RAM")
     group.add_argument("--no-mmap", action="store_true", help="read the file instead of mapping it")
+    option(
+        group, "--kernels", choices=KERNELS, metavar="ours|stock", default="stock",
+        help="CPU kernels: llama.cpp's, or maskprobe's own for passes of few rows, which repack the weights into memory",
+    )
     group.add_argument("--check-tensors", action="store_true", help="refuse NaN and infinite weights; reads all of it")
 
 
