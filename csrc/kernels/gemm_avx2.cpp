@@ -17,6 +17,7 @@
 #        pragma GCC target("avx2,fma,f16c")
 #    endif
 
+#    include "gemm_floats.h"
 #    include "gemm_kernel.h"
 #    include "gemm_x86.h"
 
@@ -82,7 +83,8 @@ struct avx2 : avx2_base {
 } // namespace
 
 const gemm_kernel * find_gemm_kernel_avx2(ggml_type type) {
-    return kernel_for<avx2>(type);
+    const gemm_kernel * kernel = kernel_for<avx2>(type);
+    return kernel != nullptr ? kernel : float_kernel_for<avx2>(type);
 }
 
 } // namespace mp

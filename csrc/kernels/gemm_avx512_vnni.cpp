@@ -24,6 +24,7 @@
 #        pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
 #    endif
 
+#    include "gemm_floats.h"
 #    include "gemm_kernel.h"
 #    include "gemm_x86.h"
 
@@ -43,6 +44,7 @@ struct avx512_vnni : x86_base {
     static MP_INLINE ints zero_ints() { return _mm512_setzero_si512(); }
     static MP_INLINE floats broadcast(const float * value) { return _mm512_set1_ps(*value); }
     static MP_INLINE ints broadcast(const int32_t * value) { return _mm512_set1_epi32(*value); }
+    static MP_INLINE floats add(floats a, floats b) { return _mm512_add_ps(a, b); }
     static MP_INLINE floats multiply(floats a, floats b) { return _mm512_mul_ps(a, b); }
     static MP_INLINE floats multiply_add(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }
     static MP_INLINE floats multiply_subtract(floats a, floats b, floats c) { return _mm512_fnmadd_ps(a, b, c); }
@@ -51,6 +53,10 @@ struct avx512_vnni : x86_base {
 
     static MP_INLINE floats load_halves(const uint8_t * source) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(source)));
+    }
+    static MP_INLINE floats load_bfloats(const uint8_t * source) {
+        __m256i sixteen = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(source));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(sixteen), 16));
     }
     template <bool is_signed> static MP_INLINE floats load_scales(const uint8_t * source) {
         __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i *>(source));
@@ -112,7 +118,8 @@ struct avx512_vnni : x86_base {
 } // namespace
 
 const gemm_kernel * find_gemm_kernel_avx512_vnni(ggml_type type) {
-    return kernel_for<avx512_vnni>(type);
+    const gemm_kernel * kernel = kernel_for<avx512_vnni>(type);
+    return kernel != nullptr ? kernel : float_kernel_for<avx512_vnni>(type);
 }
 
 } // namespace mp

@@ -17,6 +17,7 @@
 #        pragma GCC target("avxvnni,avx2,fma,f16c")
 #    endif
 
+#    include "gemm_floats.h"
 #    include "gemm_kernel.h"
 #    include "gemm_x86.h"
 
@@ -65,7 +66,8 @@ struct avx_vnni : avx2_base {
 } // namespace
 
 const gemm_kernel * find_gemm_kernel_avx_vnni(ggml_type type) {
-    return kernel_for<avx_vnni>(type);
+    const gemm_kernel * kernel = kernel_for<avx_vnni>(type);
+    return kernel != nullptr ? kernel : float_kernel_for<avx_vnni>(type);
 }
 
 } // namespace mp

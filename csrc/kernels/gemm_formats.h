@@ -206,7 +206,7 @@ template <class F, int lanes> size_t packed_size(int64_t n_out, int64_t k) {
     return static_cast<size_t>(n_out / lanes * (k / F::block)) * packed_block<F, lanes>::size;
 }
 
-// One block of one row into its lane. The target is zero before.
+// One block of one row into its lane. Four quants at a time: the bytes of a word never mix.
 template <class F, int lanes, bool keep_sign>
 void pack_lane(const typename F::ggml_block & source, uint8_t * target, int lane) {
     using P = packed_block<F, lanes>;
@@ -227,21 +227,28 @@ void pack_lane(const typename F::ggml_block & source, uint8_t * target, int lane
     uint8_t quants[F::block];
     F::unpack(source, quants);
     for (int sub = 0; sub < F::n_sub; sub++) {
+        uint32_t words[8];
+        memcpy(words, quants + 32 * sub, 32);
         uint8_t * base = target + P::quants + sub * P::sub_size + 4 * lane;
-        for (int i = 0; i < 32; i++) {
-            int quant = quants[sub * 32 + i];
-            int g = i / 4;
-            if constexpr (F::bits == 8) {
-                base[g * P::vector + i % 4] = static_cast<uint8_t>(keep_sign ? quant : quant ^ 128);
-                continue;
+        auto store = [&](int vector, uint32_t word) { memcpy(base + vector * P::vector, &word, 4); };
+        if constexpr (F::bits == 8) {
+            for (int g = 0; g < 8; g++) {
+                store(g, keep_sign ? words[g] : words[g] ^ 0x80808080);
             }
-            base[g % 4 * P::vector + i % 4] |= static_cast<uint8_t>((quant & 15) << (g / 4 * 4));
-            if constexpr (F::bits == 5) {
-                base[4 * P::vector + i % 4] |= static_cast<uint8_t>((quant >> 4) << g);
+        } else {
+            for (int g = 0; g < 4; g++) {
+                store(g, (words[g] & 0x0f0f0f0f) | (words[g + 4] & 0x0f0f0f0f) << 4);
             }
-            if constexpr (F::bits == 6) {
-                base[(4 + g / 4) * P::vector + i % 4] |= static_cast<uint8_t>((quant >> 4) << (g % 4 * 2));
+        }
+        constexpr int high_bits = F::bits == 8 ? 0 : F::bits - 4;
+        constexpr uint32_t mask = 0x01010101 * ((1 << high_bits) - 1);
+        constexpr int per_vector = high_bits > 0 ? 8 / high_bits : 8;
+        for (int i = 0; i < P::high_vectors; i++) {
+            uint32_t high = 0;
+            for (int g = 0; g < per_vector; g++) {
+                high |= (words[i * per_vector + g] >> 4 & mask) << (g * high_bits);
             }
+            store(4 + i, high);
         }
     }
 }
@@ -255,7 +262,6 @@ void pack(const void * weights, void * packed, int64_t k, int64_t group_begin, i
     for (int64_t group = group_begin; group < group_end; group++) {
         for (int64_t block = 0; block < n_blocks; block++) {
             uint8_t * target = static_cast<uint8_t *>(packed) + static_cast<size_t>(group * n_blocks + block) * P::size;
-            memset(target, 0, P::size);
             for (int lane = 0; lane < lanes; lane++) {
                 pack_lane<F, lanes, keep_sign>(source[(group * lanes + lane) * n_blocks + block], target, lane);
             }

@@ -1,4 +1,5 @@
 // Plain C++, 8 rows of weights at a time: loops that any compiler can turn into its vectors.
+#include "gemm_floats.h"
 #include "gemm_kernel.h"
 #include "gemm_sets.h"
 
@@ -44,6 +45,9 @@ struct portable {
     static MP_INLINE ints broadcast(const int32_t * value) {
         return each<ints>([&](int) { return *value; });
     }
+    static MP_INLINE floats add(const floats & a, const floats & b) {
+        return each<floats>([&](int i) { return a.lane[i] + b.lane[i]; });
+    }
     static MP_INLINE floats multiply(const floats & a, const floats & b) {
         return each<floats>([&](int i) { return a.lane[i] * b.lane[i]; });
     }
@@ -63,6 +67,16 @@ struct portable {
             ggml_fp16_t half;
             memcpy(&half, source + 2 * i, 2);
             return ggml_fp16_to_fp32(half);
+        });
+    }
+    static MP_INLINE floats load_bfloats(const uint8_t * source) {
+        return each<floats>([&](int i) {
+            uint16_t upper;
+            memcpy(&upper, source + 2 * i, 2);
+            uint32_t bits = static_cast<uint32_t>(upper) << 16;
+            float value;
+            memcpy(&value, &bits, 4);
+            return value;
         });
     }
     template <bool is_signed> static MP_INLINE floats load_scales(const uint8_t * source) {
@@ -149,7 +163,8 @@ struct portable {
 } // namespace
 
 const gemm_kernel * find_gemm_kernel_portable(ggml_type type) {
-    return kernel_for<portable>(type);
+    const gemm_kernel * kernel = kernel_for<portable>(type);
+    return kernel != nullptr ? kernel : float_kernel_for<portable>(type);
 }
 
 } // namespace mp

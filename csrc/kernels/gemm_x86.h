@@ -69,6 +69,7 @@ struct avx2_base : x86_base {
     static MP_INLINE ints broadcast_four(const int8_t * values) {
         return _mm256_castps_si256(_mm256_broadcast_ss(reinterpret_cast<const float *>(values)));
     }
+    static MP_INLINE floats add(floats a, floats b) { return _mm256_add_ps(a, b); }
     static MP_INLINE floats multiply(floats a, floats b) { return _mm256_mul_ps(a, b); }
     static MP_INLINE floats multiply_add(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
     static MP_INLINE floats multiply_subtract(floats a, floats b, floats c) { return _mm256_fnmadd_ps(a, b, c); }
@@ -77,6 +78,10 @@ struct avx2_base : x86_base {
 
     static MP_INLINE floats load_halves(const uint8_t * source) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(source)));
+    }
+    static MP_INLINE floats load_bfloats(const uint8_t * source) {
+        __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i *>(source));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
     }
     template <bool is_signed> static MP_INLINE floats load_scales(const uint8_t * source) {
         __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(source));
