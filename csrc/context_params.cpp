@@ -47,6 +47,11 @@ static double cache_bytes_per_token(const gguf_summary & s, ggml_type type_k, gg
 
 static int32_t choose_n_ctx(const mp_model & model, int32_t wanted, double bytes_per_token) {
     const double available = (double) available_memory();
+    const int64_t n_positions = model.summary.n_ctx_max;
+    if (n_positions > 0 && wanted > n_positions) {
+        fail(MP_ERR_ARGUMENT, "n_ctx = %d is more than the %lld positions that this %s model was made for", wanted,
+             (long long) n_positions, model.info.arch);
+    }
     if (wanted > 0) {
         if (available > 0 && wanted * bytes_per_token > available) {
             fail(MP_ERR_MEMORY,

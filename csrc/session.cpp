@@ -37,6 +37,9 @@ void mp_session::open_context(const mp_session_params & params) {
     ctx.reset(make_context(*model, cp));
     memory = llama_get_memory(ctx.get());
     n_ctx = (int32_t) llama_n_ctx(ctx.get());
+    if (model->summary.n_ctx_max > 0) { // llama.cpp rounds the context up, a table of positions ends where it ends
+        n_ctx = (int32_t) std::min<int64_t>(n_ctx, model->summary.n_ctx_max);
+    }
     n_batch = (int32_t) llama_n_batch(ctx.get());
 }
 

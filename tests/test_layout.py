@@ -5,7 +5,7 @@ import pytest
 from conftest import EXACT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from maskprobe import Model, ModelError, Session, TokenTree
+from maskprobe import ArgumentError, ContextFull, Model, ModelError, Session, TokenTree
 
 # Rounding of sums in another order; where GELU is looked up in a half-precision table it jumps by a step of the table.
 TOLERANCE = {"tiny-llama": 1e-4, "tiny-qwen3": 1e-4, "tiny-granite": 1e-4, "tiny-gpt2": 1e-2, "tiny-gemma": 1e-2, "tiny-gemma3": 1e-2}
@@ -144,3 +144,17 @@ def test_encoders_are_refused(tiny_model_path, shape):
         Model(tiny_model_path(shape))
     assert error.value.status == "unsupported"
     assert "\n" not in str(error.value)
+
+
+def test_a_table_of_positions_is_never_passed(tiny_model_path):
+    """GPT-2 has a row for each position, and llama.cpp rounds contexts up to a multiple of 256."""
+    model = Model(tiny_model_path("tiny-gpt2", n_ctx=100))
+    session = Session(model, n_rows_max=8, **EXACT)
+    assert session.n_ctx == 100
+    session.set_prefix([7] * 99)
+    session.decode(TokenTree(8))
+    session.commit([0])
+    with pytest.raises(ContextFull):
+        session.decode(TokenTree(9))
+    with pytest.raises(ArgumentError, match="100"):
+        Session(model, n_ctx=101, **EXACT)
