@@ -29,9 +29,15 @@ static void check(bool ok, const std::string & what) {
     }
 }
 
-static int32_t random_int(int32_t low, int32_t high) { return std::uniform_int_distribution<int32_t>(low, high)(engine); }
-static float random_normal() { return std::normal_distribution<float>()(engine); }
-template <class T> static T pick(std::initializer_list<T> from) { return from.begin()[random_int(0, (int32_t) from.size() - 1)]; }
+static int32_t random_int(int32_t low, int32_t high) {
+    return std::uniform_int_distribution<int32_t>(low, high)(engine);
+}
+static float random_normal() {
+    return std::normal_distribution<float>()(engine);
+}
+template <class T> static T pick(std::initializer_list<T> from) {
+    return from.begin()[random_int(0, (int32_t) from.size() - 1)];
+}
 
 static std::vector<instruction_set> available_sets() {
     std::vector<instruction_set> sets = {instruction_set::portable};
@@ -264,9 +270,8 @@ static std::vector<double> reference(const problem & p) {
 
 // The largest error of a head of a row, relative to that head's norm (or to norm_at_least, where it is larger).
 // Where the reference is zero, so must be the result.
-template <class T>
-static double error_of(const std::vector<float> & out, const std::vector<T> & expected, int32_t head_size,
-                       double norm_at_least = 0) {
+template <class T> static double error_of(const std::vector<float> & out, const std::vector<T> & expected, int32_t head_size,
+                                          double norm_at_least = 0) {
     double worst = 0;
     for (size_t start = 0; start < out.size(); start += head_size) {
         double difference = 0, norm = 0;
@@ -290,8 +295,8 @@ static problem random_problem(int32_t max_n, int32_t max_cells, bool masked = fa
         } while (type == GGML_TYPE_Q8_0 && head_size % 32 != 0);
     }
     const mask_kind kind = (mask_kind) random_int(masked ? 1 : 0, N_MASK_KINDS - 1);
-    return problem(random_int(1, max_n), random_int(1, 3), pick({1, 1, 2, 3, 4, 8}), head_size, random_int(1, max_cells), types[0],
-                   types[1], kind, random_int(0, 3) == 0);
+    return problem(random_int(1, max_n), random_int(1, 3), pick({1, 1, 2, 3, 4, 8}), head_size, random_int(1, max_cells),
+                   types[0], types[1], kind, random_int(0, 3) == 0);
 }
 
 static void test_reference(instruction_set set) {
@@ -375,12 +380,13 @@ static std::vector<float> run_rows(const problem & p, const std::vector<int32_t>
     return run(job, set);
 }
 
-static void check_rows(const problem & p, const std::vector<float> & out, const std::vector<int32_t> & rows, instruction_set set,
-                       const std::string & what) {
+static void check_rows(const problem & p, const std::vector<float> & out, const std::vector<int32_t> & rows,
+                       instruction_set set, const std::string & what) {
     const std::vector<float> again = run_rows(p, rows, set);
     const size_t size = p.out_row() * sizeof(float);
     for (size_t i = 0; i < rows.size(); i++) {
-        check(memcmp(again.data() + i * p.out_row(), out.data() + rows[i] * p.out_row(), size) == 0, what + ": " + p.describe());
+        check(memcmp(again.data() + i * p.out_row(), out.data() + rows[i] * p.out_row(), size) == 0,
+              what + ": " + p.describe());
     }
 }
 
@@ -423,7 +429,8 @@ static void test_bad_numbers(instruction_set set) {
         const float bad = in_k ? NAN : pick({(float) NAN, INFINITY, -INFINITY});
         const int32_t head_kv = random_int(0, job.n_head_kv - 1);
         std::vector<uint8_t> & cache = in_k ? p.k : p.v;
-        uint8_t * at = cache.data() + (in_k ? cell * job.k_cell + head_kv * job.k_head : cell * job.v_cell + head_kv * job.v_head);
+        uint8_t * at =
+            cache.data() + (in_k ? cell * job.k_cell + head_kv * job.k_head : cell * job.v_cell + head_kv * job.v_head);
         const ggml_type type = in_k ? job.k_type : job.v_type;
         if (type == GGML_TYPE_F32) {
             memcpy(at, &bad, 4);
@@ -441,7 +448,8 @@ static void test_bad_numbers(instruction_set set) {
                 const bool harmed = row % 2 && head / (job.n_head / job.n_head_kv) == head_kv;
                 if (harmed) {
                     check(!std::isfinite(out[start]), "a bad number that a row sees: " + p.describe());
-                    check(in_k || type == GGML_TYPE_Q8_0 || std::isfinite(out[start + 1]), "one bad column: " + p.describe());
+                    check(in_k || type == GGML_TYPE_Q8_0 || std::isfinite(out[start + 1]),
+                          "one bad column: " + p.describe());
                 } else {
                     check(memcmp(&out[start], &clean[start], job.head_size * sizeof(float)) == 0,
                           "a bad number that a row does not see: " + p.describe());
@@ -531,7 +539,8 @@ int main() {
         return 1;
     }
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
-    const auto set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    const auto set_n_threads =
+        (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
     set_n_threads(backend, 1);
 
     test_unsupported();

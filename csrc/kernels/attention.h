@@ -1,7 +1,7 @@
 // Attention of few rows over a long cache: what ggml's FLASH_ATTN_EXT computes, for n small.
 //
-// One work item is one KV head of the model: the K and V of a block of cells are converted once and serve all rows and
-// all query heads that share them (grouped heads). The softmax is online, over blocks of cells in ascending order.
+// The K and V of a block of cells and a KV head are converted once and serve all rows and all query heads that share them
+// (grouped heads). The softmax is online, over blocks of cells in ascending order. Threads divide the KV heads.
 //
 // Batch invariance: the result of a row is bit for bit the same whatever n is and wherever the row stands. Cells that
 // the mask hides from a row do not change its result, whatever they contain; blocks hidden from every row are skipped.

@@ -21,15 +21,33 @@ using vec = __m256;
 constexpr int32_t LANES = 8;
 constexpr int32_t VECS = 2;
 
-inline vec load(const float * p) { return _mm256_loadu_ps(p); }
-inline void store(float * p, vec x) { _mm256_storeu_ps(p, x); }
-inline vec set1(float x) { return _mm256_set1_ps(x); }
-inline vec add(vec a, vec b) { return _mm256_add_ps(a, b); }
-inline vec sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
-inline vec mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
-inline vec div(vec a, vec b) { return _mm256_div_ps(a, b); }
-inline vec fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
-inline vec max(vec a, vec b) { return _mm256_max_ps(a, b); }
+inline vec load(const float * p) {
+    return _mm256_loadu_ps(p);
+}
+inline void store(float * p, vec x) {
+    _mm256_storeu_ps(p, x);
+}
+inline vec set1(float x) {
+    return _mm256_set1_ps(x);
+}
+inline vec add(vec a, vec b) {
+    return _mm256_add_ps(a, b);
+}
+inline vec sub(vec a, vec b) {
+    return _mm256_sub_ps(a, b);
+}
+inline vec mul(vec a, vec b) {
+    return _mm256_mul_ps(a, b);
+}
+inline vec div(vec a, vec b) {
+    return _mm256_div_ps(a, b);
+}
+inline vec fma(vec a, vec b, vec c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+inline vec max(vec a, vec b) {
+    return _mm256_max_ps(a, b);
+}
 
 inline float sum_of(vec x) {
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -48,7 +66,9 @@ inline vec power_of_two(vec shifted) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(i, 23));
 }
 
-inline vec zero_below(vec y, vec x, vec limit) { return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), y); }
+inline vec zero_below(vec y, vec x, vec limit) {
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), y);
+}
 
 inline vec hide(vec x, vec mask) {
     const vec hidden = _mm256_set1_ps(-INFINITY);
@@ -60,7 +80,9 @@ inline vec with_sign(vec x, vec sign) {
     return _mm256_or_ps(_mm256_andnot_ps(bit, x), _mm256_and_ps(bit, sign));
 }
 
-inline vec load_f16(const char * p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)); }
+inline vec load_f16(const char * p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p));
+}
 
 inline vec load_bf16(const char * p) {
     const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *) p));

@@ -8,7 +8,7 @@
 #    include <immintrin.h>
 
 #    if defined(__clang__)
-#        pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))),            \
+#        pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))),           \
                                      apply_to = function)
 #    else
 #        pragma GCC push_options
@@ -24,24 +24,48 @@ using vec = __m512;
 constexpr int32_t LANES = 16;
 constexpr int32_t VECS = 4;
 
-inline vec load(const void * p) { return _mm512_loadu_ps(p); }
-inline void store(float * p, vec x) { _mm512_storeu_ps(p, x); }
-inline vec set1(float x) { return _mm512_set1_ps(x); }
-inline vec add(vec a, vec b) { return _mm512_add_ps(a, b); }
-inline vec sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
-inline vec mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
-inline vec div(vec a, vec b) { return _mm512_div_ps(a, b); }
-inline vec fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
-inline vec max(vec a, vec b) { return _mm512_max_ps(a, b); }
-inline float sum_of(vec x) { return _mm512_reduce_add_ps(x); }
-inline float max_of(vec x) { return _mm512_reduce_max_ps(x); }
+inline vec load(const void * p) {
+    return _mm512_loadu_ps(p);
+}
+inline void store(float * p, vec x) {
+    _mm512_storeu_ps(p, x);
+}
+inline vec set1(float x) {
+    return _mm512_set1_ps(x);
+}
+inline vec add(vec a, vec b) {
+    return _mm512_add_ps(a, b);
+}
+inline vec sub(vec a, vec b) {
+    return _mm512_sub_ps(a, b);
+}
+inline vec mul(vec a, vec b) {
+    return _mm512_mul_ps(a, b);
+}
+inline vec div(vec a, vec b) {
+    return _mm512_div_ps(a, b);
+}
+inline vec fma(vec a, vec b, vec c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+inline vec max(vec a, vec b) {
+    return _mm512_max_ps(a, b);
+}
+inline float sum_of(vec x) {
+    return _mm512_reduce_add_ps(x);
+}
+inline float max_of(vec x) {
+    return _mm512_reduce_max_ps(x);
+}
 
 inline vec power_of_two(vec shifted) {
     const __m512i i = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(0x4B400000 - 127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(i, 23));
 }
 
-inline vec zero_below(vec y, vec x, vec limit) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), y); }
+inline vec zero_below(vec y, vec x, vec limit) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), y);
+}
 
 inline vec hide(vec x, vec mask) {
     const vec hidden = _mm512_set1_ps(-INFINITY);
@@ -53,7 +77,9 @@ inline vec with_sign(vec x, vec sign) {
     return _mm512_or_ps(_mm512_andnot_ps(bit, x), _mm512_and_ps(bit, sign));
 }
 
-inline vec load_f16(const char * p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p)); }
+inline vec load_f16(const char * p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
+}
 
 inline vec load_bf16(const char * p) {
     const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) p));

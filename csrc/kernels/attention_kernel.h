@@ -33,16 +33,16 @@ struct chunk {
 // Views of the scratch memory. A "line" is one query head of one row. The lines of a KV head lie together:
 // ((KV head - head_begin) * rows + row) * group + head.
 struct workspace {
-    float *    keys;    // (head_size, BLOCK)
-    float *    values;  // (BLOCK, head_size)
-    float *    staging; // (LANES, head_size)
-    float *    weights; // (TILE, BLOCK): scores, then what softmax() makes of them
-    float *    masks;   // (rows, BLOCK)
-    float *    sums;    // (lines, head_size)
-    float *    largest; // (lines): running maximum of the scores
-    float *    total;   // (lines): running sum of the weights
+    float * keys;       // (head_size, BLOCK)
+    float * values;     // (BLOCK, head_size)
+    float * staging;    // (LANES, head_size)
+    float * weights;    // (TILE, BLOCK): scores, then what softmax() makes of them
+    float * masks;      // (rows, BLOCK)
+    float * sums;       // (lines, head_size)
+    float * largest;    // (lines): running maximum of the scores
+    float * total;      // (lines): running sum of the weights
     uint64_t * visible; // (rows): one bit for each cell of the block
-    int32_t *  active;  // (lines of one KV head): those that see a cell of the block
+    int32_t * active;   // (lines of one KV head): those that see a cell of the block
 };
 
 static workspace divide(void * scratch, const attention_job & job) {
@@ -128,9 +128,15 @@ struct prefetcher {
 
 static prefetcher prefetch_cells(const void * cache, int64_t cell, size_t stride, size_t head_stride, ggml_type type,
                                  int32_t head_size, const chunk & c) {
-    const size_t bytes = type == GGML_TYPE_F32 ? head_size * 4 : type == GGML_TYPE_Q8_0 ? head_size / 32 * 34 : head_size * 2;
-    return {(uintptr_t) cache + cell * stride + c.head_begin * head_stride, stride, head_stride, bytes,
-            c.head_end - c.head_begin, 0};
+    const size_t bytes = type == GGML_TYPE_F32    ? head_size * 4
+                         : type == GGML_TYPE_Q8_0 ? head_size / 32 * 34
+                                                  : head_size * 2;
+    return {(uintptr_t) cache + cell * stride + c.head_begin * head_stride,
+            stride,
+            head_stride,
+            bytes,
+            c.head_end - c.head_begin,
+            0};
 }
 
 // Cells that are not `wanted` become zeros and their memory is not looked at: it may never have been written.
@@ -146,6 +152,8 @@ static void cells_to_float(ggml_type type, const char * from, size_t stride, uin
     }
 }
 
+// By way of w.staging: cells often lie a power of two apart, and many short reads of each would throw one another out of
+// the cache.
 static void keys_to_float(const attention_job & job, const char * from, uint64_t wanted, const workspace & w,
                           prefetcher & next) {
     for (int32_t i = 0; i < BLOCK; i += LANES) {
@@ -157,7 +165,8 @@ static void keys_to_float(const attention_job & job, const char * from, uint64_t
 }
 
 // Fills w.masks and w.visible for the cells [cell, cell + n_cells); returns those that some row sees.
-static uint64_t masks_to_float(const attention_job & job, const chunk & c, int64_t cell, int32_t n_cells, const workspace & w) {
+static uint64_t masks_to_float(const attention_job & job, const chunk & c, int64_t cell, int32_t n_cells,
+                               const workspace & w) {
     uint64_t seen = 0;
     for (int32_t row = 0; row < c.n; row++) {
         float * mask = w.masks + row * BLOCK;
@@ -218,7 +227,8 @@ static inline vec hyperbolic_tangent(vec x) {
 }
 
 // Products of ROWS lines of Q with the keys of a block.
-template <int32_t ROWS> static void score_tile(const float * const * q, const float * keys, int32_t head_size, float * scores) {
+template <int32_t ROWS>
+static void score_tile(const float * const * q, const float * keys, int32_t head_size, float * scores) {
     for (int32_t cell = 0; cell < BLOCK; cell += VECS * LANES) {
         vec sum[ROWS][VECS];
         for (int32_t r = 0; r < ROWS; r++) {
@@ -249,8 +259,8 @@ template <int32_t ROWS> static void score_tile(const float * const * q, const fl
 
 // From products to weights e^(score - largest), in place. Returns what the sums over earlier blocks are to be multiplied
 // with. A score of NaN makes `total` NaN, and with it all that comes out; the maximum passes it over.
-__attribute__((noinline)) static float softmax(const attention_job & job, float * weights, const float * mask, float & largest,
-                                               float & total) {
+__attribute__((noinline)) static float softmax(const attention_job & job, float * weights, const float * mask,
+                                               float & largest, float & total) {
     const vec scale = set1(job.soft_cap != 0 ? job.scale / job.soft_cap : job.scale);
     vec lane_max = set1(-INFINITY);
     for (int32_t i = 0; i < BLOCK; i += LANES) {
@@ -281,9 +291,9 @@ __attribute__((noinline)) static float softmax(const attention_job & job, float 
 }
 
 // sums[r] * factor[r] + weights[r] times the values of the first n_cells cells, columns [0, N * LANES).
-template <int32_t ROWS, int32_t N>
-static void value_columns(const float * weights, const float * factor, const float * values, int32_t n_cells,
-                          int32_t head_size, float * const * sums, int32_t column) {
+template <int32_t ROWS, int32_t N> static void value_columns(const float * weights, const float * factor,
+                                                             const float * values, int32_t n_cells, int32_t head_size,
+                                                             float * const * sums, int32_t column) {
     vec sum[ROWS][N];
     for (int32_t r = 0; r < ROWS; r++) {
         for (int32_t j = 0; j < N; j++) {
@@ -311,9 +321,8 @@ static void value_columns(const float * weights, const float * factor, const flo
 }
 
 // ROWS of the active lines of a KV head.
-template <int32_t ROWS>
-static void run_tile(const attention_job & job, const chunk & c, const workspace & w, int32_t head_kv, const int32_t * active,
-                     int32_t n_cells) {
+template <int32_t ROWS> static void run_tile(const attention_job & job, const chunk & c, const workspace & w,
+                                             int32_t head_kv, const int32_t * active, int32_t n_cells) {
     const int32_t group = job.n_head / job.n_head_kv;
     const int32_t first_line = (head_kv - c.head_begin) * c.n * group;
     const float * q[ROWS];
@@ -328,8 +337,7 @@ static void run_tile(const attention_job & job, const chunk & c, const workspace
     float factor[ROWS];
     for (int32_t r = 0; r < ROWS; r++) {
         const int32_t line = first_line + active[r];
-        factor[r] =
-            softmax(job, w.weights + r * BLOCK, w.masks + active[r] / group * BLOCK, w.largest[line], w.total[line]);
+        factor[r] = softmax(job, w.weights + r * BLOCK, w.masks + active[r] / group * BLOCK, w.largest[line], w.total[line]);
     }
     int32_t column = 0;
     for (; column + VECS * LANES <= job.head_size; column += VECS * LANES) {

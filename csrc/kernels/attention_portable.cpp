@@ -23,13 +23,27 @@ inline vec load(const void * p) {
     memcpy(&x, p, sizeof(x));
     return x;
 }
-inline void store(float * p, vec x) { memcpy(p, &x, sizeof(x)); }
-inline vec set1(float x) { return vec{x, x, x, x}; }
-inline ivec set1(int32_t x) { return ivec{x, x, x, x}; }
-inline vec add(vec a, vec b) { return a + b; }
-inline vec sub(vec a, vec b) { return a - b; }
-inline vec mul(vec a, vec b) { return a * b; }
-inline vec div(vec a, vec b) { return a / b; }
+inline void store(float * p, vec x) {
+    memcpy(p, &x, sizeof(x));
+}
+inline vec set1(float x) {
+    return vec{x, x, x, x};
+}
+inline ivec set1(int32_t x) {
+    return ivec{x, x, x, x};
+}
+inline vec add(vec a, vec b) {
+    return a + b;
+}
+inline vec sub(vec a, vec b) {
+    return a - b;
+}
+inline vec mul(vec a, vec b) {
+    return a * b;
+}
+inline vec div(vec a, vec b) {
+    return a / b;
+}
 
 inline vec fma(vec a, vec b, vec c) {
 #if defined(__aarch64__)
@@ -39,9 +53,15 @@ inline vec fma(vec a, vec b, vec c) {
 #endif
 }
 
-inline vec choose(ivec condition, vec yes, vec no) { return (vec) ((condition & (ivec) yes) | (~condition & (ivec) no)); }
-inline vec max(vec a, vec b) { return choose((ivec) (a > b), a, b); }
-inline float sum_of(vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+inline vec choose(ivec condition, vec yes, vec no) {
+    return (vec) ((condition & (ivec) yes) | (~condition & (ivec) no));
+}
+inline vec max(vec a, vec b) {
+    return choose((ivec) (a > b), a, b);
+}
+inline float sum_of(vec x) {
+    return (x[0] + x[2]) + (x[1] + x[3]);
+}
 
 inline float max_of(vec x) {
     const float a = x[0] > x[1] ? x[0] : x[1];
@@ -49,10 +69,18 @@ inline float max_of(vec x) {
     return a > b ? a : b;
 }
 
-inline vec power_of_two(vec shifted) { return (vec) (((ivec) shifted - (0x4B400000 - 127)) << 23); }
-inline vec zero_below(vec y, vec x, vec limit) { return (vec) (~(ivec) (x < limit) & (ivec) y); }
-inline vec hide(vec x, vec mask) { return choose((ivec) (mask == set1(-INFINITY)), set1(-INFINITY), x); }
-inline vec with_sign(vec x, vec sign) { return choose(set1(INT32_MIN), sign, x); }
+inline vec power_of_two(vec shifted) {
+    return (vec) (((ivec) shifted - (0x4B400000 - 127)) << 23);
+}
+inline vec zero_below(vec y, vec x, vec limit) {
+    return (vec) (~(ivec) (x < limit) & (ivec) y);
+}
+inline vec hide(vec x, vec mask) {
+    return choose((ivec) (mask == set1(-INFINITY)), set1(-INFINITY), x);
+}
+inline vec with_sign(vec x, vec sign) {
+    return choose(set1(INT32_MIN), sign, x);
+}
 
 inline ivec load_u16(const char * p) {
     uint16_t x[LANES];
@@ -60,7 +88,9 @@ inline ivec load_u16(const char * p) {
     return ivec{x[0], x[1], x[2], x[3]};
 }
 
-inline vec load_bf16(const char * p) { return (vec) (load_u16(p) << 16); }
+inline vec load_bf16(const char * p) {
+    return (vec) (load_u16(p) << 16);
+}
 
 inline vec load_f16(const char * p) {
     const ivec h = load_u16(p);
@@ -69,7 +99,11 @@ inline vec load_f16(const char * p) {
     return (vec) ((ivec) scaled | exponent | (h & 0x8000) << 16);
 }
 
-inline vec load_i8(const char * p) { return vec{(float) (int8_t) p[0], (float) (int8_t) p[1], (float) (int8_t) p[2], (float) (int8_t) p[3]}; }
+inline vec load_i8(const char * p) {
+    int8_t x[LANES];
+    memcpy(x, p, sizeof(x));
+    return vec{(float) x[0], (float) x[1], (float) x[2], (float) x[3]};
+}
 
 inline void transpose4(const float * from, size_t ld, float * to) {
     constexpr int32_t ROW = 64;
