@@ -4,6 +4,10 @@
 // no sum ever runs across lanes. Activations are quantised to 8 bits per block with ggml's own numerics (q8_0 for the
 // 32-wide formats, q8_K for the K formats). A tile of up to `max_tile` rows shares one pass over the weights.
 //
+// F16 and BF16 weights are kept as they are, and so are the activations for them.
+//
+// A row of activations with a value that is not finite comes out NaN as a whole; other rows do not change.
+//
 // Batch invariance: the result of a row is bit for bit the same whatever n is, wherever the row stands in the batch,
 // however the work is divided among threads. Every kernel sums the blocks of k in the same order for every tile width.
 #pragma once
