@@ -50,19 +50,32 @@ static arch_info check_arch(const gguf_file & file, std::string & name) {
     const arch_info arch = arch_lookup(name);
     const char * kind = nullptr;
     switch (arch.kind) {
-        case arch_kind::decoder:
-        case arch_kind::hybrid:
-        case arch_kind::recurrent:       return arch;
-        case arch_kind::encoder:         kind = "an encoder"; break;
-        case arch_kind::encoder_decoder: kind = "an encoder-decoder"; break;
-        case arch_kind::embedding:       kind = "an embedding model"; break;
-        case arch_kind::diffusion:       kind = "a diffusion model"; break;
-        case arch_kind::draft:           kind = "a draft model, which needs another one to run"; break;
-        case arch_kind::speech:          kind = "a speech model"; break;
-        case arch_kind::image:
-        case arch_kind::no_loader:
-        case arch_kind::unknown:
-            fail(MP_ERR_UNSUPPORTED, "the architecture %s is unknown to this version of llama.cpp", quoted(name).c_str());
+    case arch_kind::decoder:
+    case arch_kind::hybrid:
+    case arch_kind::recurrent:
+        return arch;
+    case arch_kind::encoder:
+        kind = "an encoder";
+        break;
+    case arch_kind::encoder_decoder:
+        kind = "an encoder-decoder";
+        break;
+    case arch_kind::embedding:
+        kind = "an embedding model";
+        break;
+    case arch_kind::diffusion:
+        kind = "a diffusion model";
+        break;
+    case arch_kind::draft:
+        kind = "a draft model, which needs another one to run";
+        break;
+    case arch_kind::speech:
+        kind = "a speech model";
+        break;
+    case arch_kind::image:
+    case arch_kind::no_loader:
+    case arch_kind::unknown:
+        fail(MP_ERR_UNSUPPORTED, "the architecture %s is unknown to this version of llama.cpp", quoted(name).c_str());
     }
     fail(MP_ERR_UNSUPPORTED, "%s is %s: only decoder-only models that write text are run", name.c_str(), kind);
 }
@@ -71,8 +84,10 @@ static arch_info check_arch(const gguf_file & file, std::string & name) {
 static void check_use(const gguf_file & file, const std::string & arch) {
     const gguf_value * causal = file.find(arch + ".attention.causal", GGUF_TYPE_BOOL, false);
     if (causal && *causal->data == 0) {
-        fail(MP_ERR_UNSUPPORTED, "this %s model attends to later tokens (attention.causal is false): only models that write "
-             "text token by token are run", arch.c_str());
+        fail(MP_ERR_UNSUPPORTED,
+             "this %s model attends to later tokens (attention.causal is false): only models that write "
+             "text token by token are run",
+             arch.c_str());
     }
     static constexpr uint32_t UNSPECIFIED = 0xFFFFFFFF, NONE = 0, RANK = 4; // llama_pooling_type
     const gguf_value * value = file.find(arch + ".pooling_type", GGUF_TYPE_UINT32, false);
@@ -81,8 +96,10 @@ static void check_use(const gguf_file & file, const std::string & arch) {
         file.refuse("%s.pooling_type is %" PRIu32 ", expected 0 to %" PRIu32, arch.c_str(), pooling, RANK);
     }
     if (pooling != UNSPECIFIED && pooling != NONE) {
-        fail(MP_ERR_UNSUPPORTED, "this %s model is an embedding or ranking model (pooling_type is %" PRIu32
-             "): only models that write text are run", arch.c_str(), pooling);
+        fail(MP_ERR_UNSUPPORTED,
+             "this %s model is an embedding or ranking model (pooling_type is %" PRIu32
+             "): only models that write text are run",
+             arch.c_str(), pooling);
     }
 }
 
@@ -101,7 +118,7 @@ using file_list = std::vector<std::unique_ptr<gguf_file>>;
 static void open_parts(file_list & files) {
     const gguf_file & first = *files.front();
     const uint32_t n_parts = split_key(first, "split.count");
-    const uint32_t number  = split_key(first, "split.no");
+    const uint32_t number = split_key(first, "split.no");
     if (n_parts <= 1) {
         return;
     }
@@ -131,8 +148,8 @@ static void open_parts(file_list & files) {
         }
         const gguf_file & file = *files.back();
         if (split_key(file, "split.no") != i || (file.find("split.count") && split_key(file, "split.count") != n_parts)) {
-            file.refuse("it says it is part %d of %d, expected part %" PRIu32 " of %" PRIu32, split_key(file, "split.no") + 1,
-                        split_key(file, "split.count"), i + 1, n_parts);
+            file.refuse("it says it is part %d of %d, expected part %" PRIu32 " of %" PRIu32,
+                        split_key(file, "split.no") + 1, split_key(file, "split.count"), i + 1, n_parts);
         }
     }
     const gguf_value * value = first.find("split.tensors.count", GGUF_TYPE_INT32, false);
@@ -142,8 +159,8 @@ static void open_parts(file_list & files) {
         n_tensors += (int64_t) file->tensors().size();
     }
     if (announced != n_tensors) {
-        first.refuse("split.tensors.count is %" PRId64 ", the %" PRIu32 " parts have %" PRId64 " tensors", announced, n_parts,
-                     n_tensors);
+        first.refuse("split.tensors.count is %" PRId64 ", the %" PRIu32 " parts have %" PRId64 " tensors", announced,
+                     n_parts, n_tensors);
     }
 }
 
@@ -155,8 +172,11 @@ static void list_tensors(const file_list & files, gguf_summary & summary) {
             if (!parts.emplace(tensor.name, i).second) {
                 files[i]->refuse("tensor %s is also in part %zu", quoted(tensor.name).c_str(), parts[tensor.name] + 1);
             }
-            summary.tensors.push_back({std::string(tensor.name), tensor.type,
-                                       {tensor.ne[0], tensor.ne[1], tensor.ne[2], tensor.ne[3]}, tensor.offset, tensor.size,
+            summary.tensors.push_back({std::string(tensor.name),
+                                       tensor.type,
+                                       {tensor.ne[0], tensor.ne[1], tensor.ne[2], tensor.ne[3]},
+                                       tensor.offset,
+                                       tensor.size,
                                        (int32_t) i});
         }
     }

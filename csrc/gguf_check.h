@@ -9,11 +9,11 @@ namespace mp {
 
 struct gguf_tensor {
     std::string name;
-    int32_t     type;    // ggml_type
-    int64_t     ne[4];   // as ggml: ne[0] is the row length
-    uint64_t    offset;  // of the data, from the start of its file
-    uint64_t    size;    // bytes
-    int32_t     file;    // index into gguf_summary::files
+    int32_t type;    // ggml_type
+    int64_t ne[4];   // as ggml: ne[0] is the row length
+    uint64_t offset; // of the data, from the start of its file
+    uint64_t size;   // bytes
+    int32_t file;    // index into gguf_summary::files
 };
 
 // What the rest of the core needs to know of a model file, split or not.
@@ -22,13 +22,13 @@ struct gguf_summary {
     std::vector<gguf_tensor> tensors; // of every part
     std::string arch;                 // general.architecture
     std::string name;                 // general.name, or empty
-    int64_t     n_layer = 0;
-    int64_t     n_embd = 0;
-    int64_t     n_head_kv = 0;        // the largest of any layer; 0 where the architecture has none
-    int64_t     n_embd_head_k = 0;    // key and value width of one head; 0 where the architecture has none
-    int64_t     n_embd_head_v = 0;
-    int64_t     n_ctx_train = 0;
-    int64_t     n_ctx_max = 0;        // rows of a learned table of positions, which no position may pass; 0: none
+    int64_t n_layer = 0;
+    int64_t n_embd = 0;
+    int64_t n_head_kv = 0;     // the largest of any layer; 0 where the architecture has none
+    int64_t n_embd_head_k = 0; // widths of one head in the cache; 0 where the architecture keeps none
+    int64_t n_embd_head_v = 0;
+    int64_t n_ctx_train = 0;
+    int64_t n_ctx_max = 0; // rows of a learned table of positions, which no position may pass; 0: none
 
     const gguf_tensor * find(const std::string & tensor_name) const; // nullptr if there is none
 };

@@ -1,23 +1,20 @@
 #include "gguf_rules.h"
 
-#include "ggml.h"
 #include "gguf.h"
 
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 
 namespace mp {
 
-static constexpr uint32_t MAX_LAYERS     = 512;     // llama.cpp's arrays per layer
-static constexpr uint32_t MAX_EXPERTS    = 1024;
-static constexpr uint32_t MAX_HEADS      = 1 << 16;
+static constexpr uint32_t MAX_LAYERS = 512; // llama.cpp's arrays per layer
+static constexpr uint32_t MAX_EXPERTS = 1024;
+static constexpr uint32_t MAX_HEADS = 1 << 16;
 static constexpr uint32_t MAX_HEAD_WIDTH = 1 << 16;
-static constexpr uint32_t MAX_INT        = INT32_MAX;
+static constexpr uint32_t MAX_INT = INT32_MAX;
 // llama.cpp multiplies the window by up to 256 sequences in 32 bits
-static constexpr uint32_t MAX_WINDOW     = (1 << 24) - 1;
+static constexpr uint32_t MAX_WINDOW = (1 << 24) - 1;
 
 namespace {
 
@@ -87,8 +84,8 @@ public:
 static layer_heads check_heads(const metadata & keys, const arch_info & arch, uint32_t n_layer, gguf_summary & summary) {
     layer_heads heads;
     heads.q = keys.per_layer("attention.head_count", n_layer, 0, MAX_HEADS);
-    heads.kv = keys.has("attention.head_count_kv") ? keys.per_layer("attention.head_count_kv", n_layer, 0, MAX_HEADS)
-                                                   : heads.q;
+    heads.kv =
+        keys.has("attention.head_count_kv") ? keys.per_layer("attention.head_count_kv", n_layer, 0, MAX_HEADS) : heads.q;
     const bool all_layers = arch.kind == arch_kind::decoder && !(arch.flags & HEADLESS_LAYERS);
     for (uint32_t il = 0; il < n_layer && arch.kind != arch_kind::recurrent; il++) {
         const uint32_t q = heads.q[il], kv = heads.kv[il];
@@ -97,26 +94,69 @@ static layer_heads check_heads(const metadata & keys, const arch_info & arch, ui
         }
         if (q == 0 || kv == 0 || q % kv != 0) {
             keys.file.refuse("layer %" PRIu32 " has %" PRIu32 " heads and %" PRIu32 " key-value heads (%s), expected a "
-                             "multiple above 0", il, q, kv, keys.full("attention.head_count").c_str());
+                             "multiple above 0",
+                             il, q, kv, keys.full("attention.head_count").c_str());
+        }
+        if (all_layers && !(arch.flags & HEADS_PER_LAYER) && (q != heads.q[0] || kv != heads.kv[0])) {
+            keys.file.refuse("layer %" PRIu32 " has %" PRIu32 " heads and %" PRIu32 " key-value heads, layer 0 has %" PRIu32
+                             " and %" PRIu32 ": this architecture needs them equal",
+                             il, q, kv, heads.q[0], heads.kv[0]);
         }
         summary.n_head_kv = std::max(summary.n_head_kv, (int64_t) kv);
     }
     return heads;
 }
 
+// Whether a switch is on for some layer: a number for all, or an element for each.
+static bool is_set_anywhere(const metadata & keys, const char * key, uint32_t n_layer) {
+    const gguf_value * value = keys.file.find(keys.full(key));
+    const bool is_bool = value && value->type == GGUF_TYPE_BOOL;
+    if (!value || (!is_bool && value->type != GGUF_TYPE_UINT32 && value->type != GGUF_TYPE_INT32)) {
+        return true; // llama.cpp takes its default, or refuses the type
+    }
+    const uint64_t n_bytes = std::min<uint64_t>(value->count, n_layer) * (is_bool ? 1 : 4);
+    return std::any_of(value->data, value->data + n_bytes, [](uint8_t byte) { return byte != 0; });
+}
+
+// What an architecture cannot do without: windows, indexers, experts, hyper-connections.
+static void check_parts(const metadata & keys, const arch_info & arch, const gguf_summary & summary) {
+    const auto n_layer = (uint32_t) summary.n_layer;
+    const char * key = "attention.sliding_window_pattern";
+    const uint32_t window = keys.u32_or("attention.sliding_window", 0, 0, MAX_WINDOW);
+    const gguf_value * pattern = keys.file.find(keys.full(key));
+    const bool every_first = pattern && !pattern->is_array && keys.u32(key, 0, MAX_INT) == 1; // "each 1st has no window"
+    const bool no_window = pattern && (every_first || (pattern->is_array && !is_set_anywhere(keys, key, n_layer)));
+    if (window > 0 && no_window && (arch.flags & WINDOW_PATTERN)) {
+        keys.file.refuse("%s gives no layer a window, although %s is %" PRIu32, keys.full(key).c_str(),
+                         keys.full("attention.sliding_window").c_str(), window);
+    }
+    if (is_one_of(summary.arch, "dots3note glm-dsa glm5-next hy_v4") &&
+        !is_set_anywhere(keys, "attention.indexer.types", n_layer)) {
+        keys.file.refuse("%s gives no layer an indexer", keys.full("attention.indexer.types").c_str());
+    }
+    if (is_one_of(summary.arch, "bailingmoe2 glm4moe grovemoe lfm2moe smallthinker")) {
+        keys.u32("expert_count", 1, MAX_EXPERTS);
+    }
+    if (is_one_of(summary.arch, "deepseek4 glm5-next")) {
+        keys.u32("hyper_connection.count", 4, 4);
+    }
+}
+
 // The widths of keys and values, and what is rotated of them.
-static void check_widths(const metadata & keys, const arch_info & arch, uint32_t n_head, gguf_summary & summary) {
+static void check_widths(const metadata & keys, const arch_info & arch, layer_heads & heads, gguf_summary & summary) {
     const gguf_file & file = keys.file;
-    const bool has_widths = keys.has("attention.key_length") && keys.has("attention.value_length");
+    const uint32_t n_head = heads.q[0];
     if (n_head == 0) {
         return; // llama.cpp does not read the widths then
     }
+    const bool is_latent = (arch.flags & LATENT_CACHE) && keys.u32_or("attention.key_length_mla", 0, 0, MAX_HEAD_WIDTH) > 0;
+    const bool has_widths = keys.has("attention.key_length") && (is_latent || keys.has("attention.value_length"));
     const auto n_embd = (uint32_t) summary.n_embd;
     if (!has_widths && n_embd % n_head != 0) {
         file.refuse("%s is %" PRIu32 ", not a multiple of %" PRIu32 " heads", keys.full("embedding_length").c_str(), n_embd,
                     n_head);
     }
-    const uint32_t k = keys.u32_or("attention.key_length",   n_embd / n_head, 1, MAX_HEAD_WIDTH);
+    const uint32_t k = keys.u32_or("attention.key_length", n_embd / n_head, 1, MAX_HEAD_WIDTH);
     const uint32_t v = keys.u32_or("attention.value_length", n_embd / n_head, 1, MAX_HEAD_WIDTH);
     const uint32_t k_swa = keys.u32_or("attention.key_length_swa", k, 1, MAX_HEAD_WIDTH);
     const uint32_t v_swa = keys.u32_or("attention.value_length_swa", v, 1, MAX_HEAD_WIDTH);
@@ -125,9 +165,11 @@ static void check_widths(const metadata & keys, const arch_info & arch, uint32_t
     if (k == 0 || v == 0) {
         file.refuse("%s is %" PRIu32 ", less than %" PRIu32 " heads", keys.full("embedding_length").c_str(), n_embd, n_head);
     }
-    if (rot % 2 != 0 || rot > k || rot_swa % 2 != 0 || rot_swa > std::max(k_swa, k)) {
-        file.refuse("%s is %" PRIu32 " (%" PRIu32 " in windowed layers), it must be even and not above the key length of "
-                    "%" PRIu32 " (%" PRIu32 ")", keys.full("rope.dimension_count").c_str(), rot, rot_swa, k, k_swa);
+    const bool rot_missing = (rot == 0 || rot_swa == 0) && !(arch.flags & NO_ROPE);
+    if (rot % 2 != 0 || rot > k || rot_swa % 2 != 0 || rot_swa > std::max(k_swa, k) || rot_missing) {
+        file.refuse("%s is %" PRIu32 " (%" PRIu32 " in windowed layers), it must be even, above 0 and not above the key "
+                    "length of %" PRIu32 " (%" PRIu32 ")",
+                    keys.full("rope.dimension_count").c_str(), rot, rot_swa, k, k_swa);
     }
     if ((arch.flags & ONE_HEAD_WIDTH) && (k != v || k_swa != v_swa)) {
         file.refuse("%s is %" PRIu32 " and the value length %" PRIu32 ", this architecture needs them equal",
@@ -136,6 +178,16 @@ static void check_widths(const metadata & keys, const arch_info & arch, uint32_t
     if ((arch.flags & ROPE_FILLS_HEAD) && rot != v && rot_swa != v_swa) {
         file.refuse("%s is %" PRIu32 ", this architecture needs the head's width of %" PRIu32,
                     keys.full("rope.dimension_count").c_str(), rot, v);
+    }
+    // compressed keys and values: the cache holds the latent, of which values are made, and what is rotated of the keys
+    const uint32_t latent = is_latent ? keys.u32("attention.kv_lora_rank", 1, MAX_HEAD_WIDTH) : 0;
+    if (is_latent) {
+        keys.u32("attention.key_length_mla", rot + 1, MAX_HEAD_WIDTH);
+        keys.u32("attention.value_length_mla", 1, MAX_HEAD_WIDTH);
+    }
+    if (is_latent && k != latent + rot) {
+        file.refuse("%s is %" PRIu32 ", a latent of %" PRIu32 " and %" PRIu32 " rotated dimensions make %" PRIu32,
+                    keys.full("attention.key_length").c_str(), k, latent, rot, latent + rot);
     }
     if (const gguf_value * value = file.find(keys.full("rope.dimension_sections"))) {
         if (!value->is_array || (value->type != GGUF_TYPE_INT32 && value->type != GGUF_TYPE_UINT32) || value->count > 4) {
@@ -150,8 +202,9 @@ static void check_widths(const metadata & keys, const arch_info & arch, uint32_t
                         keys.full("rope.dimension_sections").c_str(), sum, k);
         }
     }
+    heads.one_width = k == k_swa && v == v_swa;
     summary.n_embd_head_k = k;
-    summary.n_embd_head_v = v;
+    summary.n_embd_head_v = is_latent ? 0 : v;
 }
 
 static void check_experts(const metadata & keys, const std::string & arch, uint32_t n_layer) {
@@ -192,20 +245,21 @@ static void check_rope(const metadata & keys) {
     }
 }
 
-// What llama.cpp divides by, and for which architectures.
+// What llama.cpp divides by or counts down, and for which architectures.
 static const struct {
     const char * key;
     const char * archs;
 } DIVISORS[] = {
-    {"attention.indexer.block_size",     "minimax-m3"},
-    {"attention.output_group_count",     "deepseek4"},
-    {"experts_per_group",                "grovemoe"},
-    {"full_attention_interval",          "minimax-01 qwen3next qwen35 qwen35moe qwen4exp"},
-    {"num_loops",                        "nanbeige"},
-    {"ssm.group_count",                  "falcon-h1 granitehybrid mamba2 nemotron_h nemotron_h_moe qwen3next qwen35 "
-                                         "qwen35moe qwen4exp"},
-    {"ssm.time_step_rank",               "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2 "
-                                         "qwen3next qwen35 qwen35moe qwen4exp"},
+    {"attention.indexer.block_size", "minimax-m3"},
+    {"attention.output_group_count", "deepseek4"},
+    {"experts_per_group", "grovemoe"},
+    {"full_attention_interval", "minimax-01 qwen3next qwen35 qwen35moe qwen4exp"},
+    {"hyper_connection.sinkhorn_iterations", "deepseek4 glm5-next"},
+    {"num_loops", "nanbeige"},
+    {"ssm.group_count", "falcon-h1 granitehybrid mamba2 nemotron_h nemotron_h_moe qwen3next qwen35 "
+                        "qwen35moe qwen4exp"},
+    {"ssm.time_step_rank", "falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2 "
+                           "qwen3next qwen35 qwen35moe qwen4exp"},
 };
 
 static void check_numbers(const metadata & keys, const gguf_summary & summary) {
@@ -227,35 +281,38 @@ static void check_numbers(const metadata & keys, const gguf_summary & summary) {
             keys.u32_or(divisor.key, 1, 1, MAX_INT);
         }
     }
-    const uint32_t state_width = is_one_of(summary.arch, "arwkv7 rwkv6 rwkv6qwen2 rwkv7") ? keys.u32("wkv.head_size", 1, MAX_INT) : 1;
+    const uint32_t state_width =
+        is_one_of(summary.arch, "arwkv7 rwkv6 rwkv6qwen2 rwkv7") ? keys.u32("wkv.head_size", 1, MAX_INT) : 1;
     if (summary.n_embd % state_width != 0) {
         keys.file.refuse("%s is %" PRId64 ", not a multiple of the head size of %" PRIu32,
                          keys.full("embedding_length").c_str(), summary.n_embd, state_width);
     }
-    keys.u32_or("attention.sliding_window", 0, 0, MAX_WINDOW);
 }
 
 layer_heads check_metadata(const gguf_file & file, const arch_info & arch, gguf_summary & summary) {
     const metadata keys(file, summary.arch);
     const uint32_t n_layer = keys.u32("block_count", 1, MAX_LAYERS);
-    summary.n_layer     = n_layer;
+    summary.n_layer = n_layer;
     summary.n_ctx_train = keys.u32("context_length", 1, MAX_INT);
-    summary.n_embd      = keys.u32("embedding_length", 1, MAX_INT);
+    summary.n_embd = keys.u32("embedding_length", 1, MAX_INT);
     check_numbers(keys, summary);
     keys.per_layer("feed_forward_length", n_layer, 0, MAX_INT);
     keys.u32_or("n_deepstack_layers", 0, 0, n_layer);
-    keys.u32_or("attention.shared_kv_layers", 0, 0, n_layer - 1);
+    keys.u32_or("attention.shared_kv_layers", 0, 0, std::max(n_layer, 2u) - 2);
     if (keys.u32_or("nextn_predict_layers", 0, 0, n_layer) == n_layer) {
-        fail(MP_ERR_UNSUPPORTED, "all %" PRIu32 " layers are for multi-token prediction: it is part of a model, give the "
-             "path of the model itself", n_layer);
+        fail(MP_ERR_UNSUPPORTED,
+             "all %" PRIu32 " layers are for multi-token prediction: it is part of a model, give the "
+             "path of the model itself",
+             n_layer);
     }
     layer_heads heads = check_heads(keys, arch, n_layer, summary);
-    check_widths(keys, arch, heads.q[0], summary);
+    check_widths(keys, arch, heads, summary);
+    check_parts(keys, arch, summary);
     check_experts(keys, summary.arch, n_layer);
     check_rope(keys);
     bool has_epsilon = false;
-    for (const char * key : {"attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon",
-                             "attention.group_norm_epsilon"}) {
+    for (const char * key :
+         {"attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "attention.group_norm_epsilon"}) {
         keys.f32(key, false);
         has_epsilon = has_epsilon || keys.has(key);
     }
@@ -263,68 +320,6 @@ layer_heads check_metadata(const gguf_file & file, const arch_info & arch, gguf_
         file.refuse("the key %s is missing", keys.full("attention.layer_norm_rms_epsilon").c_str());
     }
     return heads;
-}
-
-// Whether ggml adds, multiplies or scans with this tensor, which it does in F32 only; all others enter matrix products.
-static bool is_f32_role(const gguf_tensor_info & tensor) {
-    const std::string_view name = tensor.name;
-    const auto has = [&](const char * part) { return name.find(part) != std::string_view::npos; };
-    if (has(".lora_a") || has(".lora_b") || has("ffn_gate_inp")) {
-        return has(".bias");
-    }
-    const size_t dot = name.find_last_of('.');
-    if (tensor.n_dims == 1 || dot == std::string_view::npos || name.substr(dot) != ".weight") {
-        return true;
-    }
-    for (const char * part : {"_norm", "ssm_conv1d", "shortconv.conv", "time_mix_first", "time_mix_lerp",
-                              "time_mix_decay.weight", "rope_freqs", "rope_factors", "attn_sinks"}) {
-        if (has(part)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void check_type(const gguf_file & file, const gguf_tensor_info & tensor) {
-    const auto type = (ggml_type) tensor.type;
-    const bool is_table = tensor.name.find("tid2eid") != std::string_view::npos; // token to expert
-    const bool ok = is_table ? type == GGML_TYPE_I32 : is_f32_role(tensor) ? type == GGML_TYPE_F32
-                             : type == GGML_TYPE_F32 || ggml_get_type_traits(type)->to_float != nullptr;
-    if (!ok) {
-        file.refuse("tensor %s has type %s, llama.cpp cannot compute with that here", quoted(tensor.name).c_str(),
-                    ggml_type_name(type));
-    }
-}
-
-void check_tensors(const gguf_file & file, const arch_info & arch, const layer_heads & heads, uint64_t n_vocab,
-                   gguf_summary & summary) {
-    for (const gguf_tensor_info & tensor : file.tensors()) {
-        check_type(file, tensor);
-        const std::string name(tensor.name);
-        if (name == "token_embd.weight" && tensor.ne[0] != summary.n_embd) {
-            file.refuse("token_embd.weight has rows of %" PRId64 ", %s.embedding_length is %" PRId64, tensor.ne[0],
-                        summary.arch.c_str(), summary.n_embd);
-        }
-        if (name == "token_embd.weight" && (uint64_t) tensor.ne[1] != n_vocab) {
-            file.refuse("token_embd.weight has %" PRId64 " rows, the vocabulary has %" PRIu64 " tokens", tensor.ne[1],
-                        n_vocab);
-        }
-        if (name == "position_embd.weight") {
-            summary.n_ctx_max = tensor.ne[1];
-        }
-        // the graphs cut a fused projection by the head counts, without looking at its size
-        uint32_t il = 0;
-        char rest[32] = "";
-        if (arch.kind == arch_kind::decoder && sscanf(name.c_str(), "blk.%" SCNu32 ".%31s", &il, rest) == 2 &&
-                strcmp(rest, "attn_qkv.weight") == 0 && il < heads.q.size()) {
-            const int64_t expected = heads.q[il] * summary.n_embd_head_k +
-                                     heads.kv[il] * (summary.n_embd_head_k + summary.n_embd_head_v);
-            if (tensor.ne[1] != expected) {
-                file.refuse("%s has %" PRId64 " rows, the head counts and widths make %" PRId64, name.c_str(), tensor.ne[1],
-                            expected);
-            }
-        }
-    }
 }
 
 } // namespace mp

@@ -16,11 +16,11 @@
 
 namespace mp {
 
-static constexpr uint64_t HEADER_SIZE   = 24;
-static constexpr uint64_t MIN_VALUE     = 8 + 1 + 4 + 1;           // the shortest key-value
-static constexpr uint64_t MIN_TENSOR    = 8 + 1 + 4 + 8 + 4 + 8;   // the shortest tensor info
-static constexpr uint64_t MAX_ITEMS     = 1u << 30;                // llama.cpp's own limit for strings and arrays
-static constexpr uint64_t MIN_ALIGNMENT = 32;                      // what ggml demands of mapped tensors
+static constexpr uint64_t HEADER_SIZE = 24;
+static constexpr uint64_t MIN_VALUE = 8 + 1 + 4 + 1;          // the shortest key-value
+static constexpr uint64_t MIN_TENSOR = 8 + 1 + 4 + 8 + 4 + 8; // the shortest tensor info
+static constexpr uint64_t MAX_ITEMS = 1u << 30;               // llama.cpp's own limit for strings and arrays
+static constexpr uint64_t MIN_ALIGNMENT = 32;                 // what ggml demands of mapped tensors
 static constexpr uint64_t MAX_ALIGNMENT = 1u << 24;
 
 std::string quoted(std::string_view text) {
@@ -34,8 +34,8 @@ std::string quoted(std::string_view text) {
 }
 
 const char * gguf_type_label(uint32_t type) {
-    static const char * const labels[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "str", "array", "u64",
-                                          "i64", "f64"};
+    static const char * const labels[] = {"u8",   "i8",  "u16",   "i16", "u32", "i32", "f32",
+                                          "bool", "str", "array", "u64", "i64", "f64"};
     static_assert(sizeof(labels) / sizeof(labels[0]) == GGUF_TYPE_COUNT, "one label per type");
     return type < GGUF_TYPE_COUNT ? labels[type] : "?";
 }
@@ -142,15 +142,16 @@ void gguf_file::check_magic() const {
         refuse("the first bytes are %s, expected 'GGUF': %s", quoted(start.substr(0, 4)).c_str(), other_format(start));
     }
     if (size_ < HEADER_SIZE) {
-        refuse("the file has %" PRIu64 " bytes, a GGUF header has %" PRIu64 ": it is truncated, download it again",
-               size_, HEADER_SIZE);
+        refuse("the file has %" PRIu64 " bytes, a GGUF header has %" PRIu64 ": it is truncated, download it again", size_,
+               HEADER_SIZE);
     }
 }
 
 void gguf_file::need(uint64_t n, const char * what) const {
     if (!has(n)) {
         refuse("%s at byte %" PRIu64 " takes %" PRIu64 " bytes, the file has %" PRIu64
-               ": it is truncated or damaged, download it again", what, position_, n, size_);
+               ": it is truncated or damaged, download it again",
+               what, position_, n, size_);
     }
 }
 
@@ -187,15 +188,17 @@ void gguf_file::read_header() {
         refuse("it is GGUF version %" PRIu32 ", versions 2 and 3 are read", version);
     }
     n_tensors_ = read<uint64_t>("the number of tensors");
-    n_values_  = read<uint64_t>("the number of key-values");
+    n_values_ = read<uint64_t>("the number of key-values");
     const uint64_t rest = size_ - position_;
     if (n_values_ > rest / MIN_VALUE) {
         refuse("%" PRIu64 " key-values are announced at byte 16, %" PRIu64 " bytes have room for %" PRIu64
-               ": it is truncated or damaged, download it again", n_values_, size_, rest / MIN_VALUE);
+               ": it is truncated or damaged, download it again",
+               n_values_, size_, rest / MIN_VALUE);
     }
     if (n_tensors_ > rest / MIN_TENSOR) {
         refuse("%" PRIu64 " tensors are announced at byte 8, %" PRIu64 " bytes have room for %" PRIu64
-               ": it is truncated or damaged, download it again", n_tensors_, size_, rest / MIN_TENSOR);
+               ": it is truncated or damaged, download it again",
+               n_tensors_, size_, rest / MIN_TENSOR);
     }
 }
 
@@ -215,8 +218,8 @@ void gguf_file::read_key_values() {
     if (const gguf_value * value = find("general.alignment", GGUF_TYPE_UINT32, false)) {
         alignment_ = gguf_number<uint32_t>(*value);
         if (alignment_ < MIN_ALIGNMENT || alignment_ > MAX_ALIGNMENT || (alignment_ & (alignment_ - 1)) != 0) {
-            refuse("general.alignment is %" PRIu64 ", it must be a power of two from %" PRIu64 " to %" PRIu64,
-                   alignment_, MIN_ALIGNMENT, MAX_ALIGNMENT);
+            refuse("general.alignment is %" PRIu64 ", it must be a power of two from %" PRIu64 " to %" PRIu64, alignment_,
+                   MIN_ALIGNMENT, MAX_ALIGNMENT);
         }
     }
 }
@@ -225,11 +228,11 @@ gguf_value gguf_file::read_value(std::string_view key, uint64_t start) {
     gguf_value value = {};
     value.position = start;
     const uint64_t type_position = position_;
-    value.type  = read<uint32_t>("the type of a value");
+    value.type = read<uint32_t>("the type of a value");
     value.count = 1;
     if (value.type == GGUF_TYPE_ARRAY) {
         value.is_array = true;
-        value.type  = read<uint32_t>("the type of an array");
+        value.type = read<uint32_t>("the type of an array");
         value.count = read<uint64_t>("the length of an array");
     }
     if (value.type >= GGUF_TYPE_COUNT || value.type == GGUF_TYPE_ARRAY) {
@@ -240,7 +243,8 @@ gguf_value gguf_file::read_value(std::string_view key, uint64_t start) {
     const uint64_t size = is_string ? sizeof(uint64_t) : element_size(value.type);
     if (value.count > MAX_ITEMS || !has(value.count * size)) {
         refuse("key %s has %" PRIu64 " elements at byte %" PRIu64 ", the file ends at byte %" PRIu64
-               ": it is truncated or damaged, download it again", quoted(key).c_str(), value.count, position_, size_);
+               ": it is truncated or damaged, download it again",
+               quoted(key).c_str(), value.count, position_, size_);
     }
     value.data = data_ + position_;
     if (is_string) {
@@ -269,15 +273,16 @@ void gguf_file::read_tensor_infos() {
         }
         tensor.n_dims = read<uint32_t>("the number of dimensions");
         if (tensor.n_dims == 0 || tensor.n_dims > GGML_MAX_DIMS) {
-            refuse("tensor %s has %" PRIu32 " dimensions at byte %" PRIu64 ", expected 1 to %d", name.c_str(),
-                   tensor.n_dims, position_ - 4, GGML_MAX_DIMS);
+            refuse("tensor %s has %" PRIu32 " dimensions at byte %" PRIu64 ", expected 1 to %d", name.c_str(), tensor.n_dims,
+                   position_ - 4, GGML_MAX_DIMS);
         }
         int64_t n_elements = 1;
         for (uint32_t d = 0; d < GGML_MAX_DIMS; d++) {
             tensor.ne[d] = d < tensor.n_dims ? read<int64_t>("a dimension") : 1;
             if (tensor.ne[d] < 1 || tensor.ne[d] > INT64_MAX / n_elements) {
                 refuse("tensor %s has dimension %" PRIu32 " of %" PRId64 " at byte %" PRIu64
-                       ", expected 1 or more and no overflow", name.c_str(), d, tensor.ne[d], position_ - 8);
+                       ", expected 1 or more and no overflow",
+                       name.c_str(), d, tensor.ne[d], position_ - 8);
             }
             n_elements *= tensor.ne[d];
         }
@@ -289,16 +294,16 @@ void gguf_file::read_tensor_infos() {
                    known ? "removed" : "unknown", tensor.type, position_ - 4);
         }
         if (tensor.ne[0] % block != 0) {
-            refuse("tensor %s has rows of %" PRId64 " elements, type %s has blocks of %" PRId64, name.c_str(),
-                   tensor.ne[0], ggml_type_name((ggml_type) tensor.type), block);
+            refuse("tensor %s has rows of %" PRId64 " elements, type %s has blocks of %" PRId64, name.c_str(), tensor.ne[0],
+                   ggml_type_name((ggml_type) tensor.type), block);
         }
-        const uint64_t n_blocks   = (uint64_t) (n_elements / block);
+        const uint64_t n_blocks = (uint64_t) (n_elements / block);
         const uint64_t block_size = ggml_type_size((ggml_type) tensor.type);
         if (n_blocks > (uint64_t) INT64_MAX / block_size) {
-            refuse("tensor %s has %" PRId64 " elements of type %s, more bytes than 63 bits count", name.c_str(),
-                   n_elements, ggml_type_name((ggml_type) tensor.type));
+            refuse("tensor %s has %" PRId64 " elements of type %s, more bytes than 63 bits count", name.c_str(), n_elements,
+                   ggml_type_name((ggml_type) tensor.type));
         }
-        tensor.size   = n_blocks * block_size;
+        tensor.size = n_blocks * block_size;
         tensor.offset = read<uint64_t>("a tensor offset");
         tensors_.push_back(tensor);
     }
@@ -312,8 +317,10 @@ void gguf_file::place_tensors() {
         const std::string name = quoted(tensor.name);
         if (tensor.offset != expected) {
             refuse("tensor %s starts at byte %" PRIu64 " of the data, expected %" PRIu64 ": it %s", name.c_str(),
-                   tensor.offset, expected, tensor.offset % alignment_ != 0 ? "is misaligned" :
-                   tensor.offset < expected ? "overlaps the tensor before" : "leaves a gap");
+                   tensor.offset, expected,
+                   tensor.offset % alignment_ != 0 ? "is misaligned"
+                   : tensor.offset < expected      ? "overlaps the tensor before"
+                                                   : "leaves a gap");
         }
         if (start > size_ || expected > size_ - start || tensor.size > size_ - start - expected) {
             refuse("tensor %s ends at byte %" PRIu64 ", the file has %" PRIu64 " bytes: it is truncated, download it again",

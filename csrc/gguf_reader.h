@@ -17,11 +17,11 @@ std::string quoted(std::string_view text);
 
 // A value as it lies in the file. Strings are a 64-bit length and the bytes, arrays their elements one after another.
 struct gguf_value {
-    uint32_t        type;     // gguf_type, of the elements where it is an array
-    bool            is_array;
-    uint64_t        count;    // elements, 1 for a scalar
-    const uint8_t * data;     // the first element
-    uint64_t        position; // byte of the file where the key-value starts, for messages
+    uint32_t type; // gguf_type, of the elements where it is an array
+    bool is_array;
+    uint64_t count;       // elements, 1 for a scalar
+    const uint8_t * data; // the first element
+    uint64_t position;    // byte of the file where the key-value starts, for messages
 };
 
 // Walks the strings of a value; llama.cpp sees them as C strings, so each ends at its first NUL.
@@ -36,11 +36,11 @@ private:
 
 struct gguf_tensor_info {
     std::string_view name;
-    int32_t          type;   // ggml_type
-    uint32_t         n_dims;
-    int64_t          ne[4];
-    uint64_t         offset; // of the data, from the start of the file
-    uint64_t         size;   // bytes
+    int32_t type; // ggml_type
+    uint32_t n_dims;
+    int64_t ne[4];
+    uint64_t offset; // of the data, from the start of the file
+    uint64_t size;   // bytes
 };
 
 class gguf_file {
@@ -77,13 +77,13 @@ private:
     template <typename T> T read(const char * what);
     std::string_view read_string(const char * what);
 
-    std::string     path_;
-    const uint8_t * data_      = nullptr;
-    uint64_t        size_      = 0;
-    uint64_t        position_  = 0;
-    uint64_t        n_tensors_ = 0;
-    uint64_t        n_values_  = 0;
-    uint64_t        alignment_ = 32;
+    std::string path_;
+    const uint8_t * data_ = nullptr;
+    uint64_t size_ = 0;
+    uint64_t position_ = 0;
+    uint64_t n_tensors_ = 0;
+    uint64_t n_values_ = 0;
+    uint64_t alignment_ = 32;
     std::unordered_map<std::string_view, gguf_value> values_;
     std::vector<gguf_tensor_info> tensors_;
 };

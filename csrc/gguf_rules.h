@@ -12,6 +12,7 @@ namespace mp {
 struct layer_heads {
     std::vector<uint32_t> q;  // (n_layer)
     std::vector<uint32_t> kv; // (n_layer)
+    bool one_width = true;    // heads are as wide in windowed layers as in the others
 };
 
 // The keys of the architecture. Fills the sizes of the summary.

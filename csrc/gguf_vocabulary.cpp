@@ -20,13 +20,11 @@ namespace {
 
 struct vocabulary {
     const gguf_file & file;
-    std::string_view  model; // tokenizer.ggml.model
-    std::string_view  pre;   // tokenizer.ggml.pre, or empty
-    uint64_t          n_tokens = 0;
+    std::string_view model; // tokenizer.ggml.model
+    std::string_view pre;   // tokenizer.ggml.pre, or empty
+    uint64_t n_tokens = 0;
 
-    bool is_bpe() const {
-        return model == "gpt2" || model == "hybriddna" || model == "whitespace" || model == "gemma4";
-    }
+    bool is_bpe() const { return model == "gpt2" || model == "hybriddna" || model == "whitespace" || model == "gemma4"; }
 };
 
 } // namespace
