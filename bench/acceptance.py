@@ -125,7 +125,9 @@ def measure(args: argparse.Namespace) -> list[Row]:
 
 
 def print_markdown(table: list[Row], n_prompts: int) -> None:
-    print("| tree | tokens per pass | rows per pass | speed-up over plain, median | identical | margins at the splits |")
+    print(
+        "| tree | tokens per pass | rows per pass | speed-up over plain, median | identical | margins at the splits |"
+    )
     print("|---|---|---|---|---|---|")
     for row in table:
         margins = ", ".join(f"{d.margin:.2g}" for d in row.differences) or "-"
@@ -146,7 +148,9 @@ def main() -> int:
     parser.add_argument("--temp", type=float, default=0.0)
     parser.add_argument("-s", "--seed", type=int, default=1)
     parser.add_argument("--cache-type", default="f32", help="of K and V (default f32)")
-    parser.add_argument("--configurations", nargs="*", choices=list(CONFIGURATIONS), metavar="TREE", help="default: all")
+    parser.add_argument(
+        "--configurations", nargs="*", choices=list(CONFIGURATIONS), metavar="TREE", help="default: all"
+    )
     parser.add_argument("--reference", action="store_true", help="compare with llama-cpp-python's greedy decoding too")
     parser.add_argument("-o", "--output", choices=["md", "json"], default="md")
     args = parser.parse_args()

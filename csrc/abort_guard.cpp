@@ -31,6 +31,7 @@ static std::string assertion_of(const char * message) {
     for (char & c : text) {
         c = c == '\n' || c == '\r' ? ' ' : c;
     }
+    text.erase(text.find_last_not_of(' ') + 1);
     return text;
 }
 

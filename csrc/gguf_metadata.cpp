@@ -137,6 +137,10 @@ static void check_parts(const metadata & keys, const arch_info & arch, const ggu
     if (is_one_of(summary.arch, "bailingmoe2 glm4moe grovemoe lfm2moe smallthinker")) {
         keys.u32("expert_count", 1, MAX_EXPERTS);
     }
+    if (is_one_of(summary.arch, "granitehybrid jamba mamba")) {
+        const auto inner = (uint32_t) std::min<int64_t>(2 * summary.n_embd, MAX_INT);
+        keys.u32("ssm.inner_size", inner, inner);
+    }
     if (is_one_of(summary.arch, "deepseek4 glm5-next")) {
         keys.u32("hyper_connection.count", 4, 4);
     }

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from stdlib_text import is_validation, standard_library_files
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from stdlib_text import is_validation, standard_library_files
 
 VOCAB_SIZE = 4096
 END_OF_TEXT = "<|endoftext|>"

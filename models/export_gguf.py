@@ -9,10 +9,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from corpus import END_OF_TEXT, END_OF_TEXT_ID
 from gguf import GGMLQuantizationType as WeightType
-from nano_llama import Shape
 from tokenizers import Tokenizer
+
+from corpus import END_OF_TEXT, END_OF_TEXT_ID
+from nano_llama import Shape
 
 FILE_TYPES = {
     WeightType.F32: gguf.LlamaFileType.ALL_F32,

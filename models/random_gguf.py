@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+
 from architecture_tensors import (
     BERT_TOKEN_TYPES,
     MAMBA_CONV,

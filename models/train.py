@@ -16,10 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+
 from corpus import Batches, Corpus, load_corpus, validation_windows
 from export_gguf import write_gguf
 from nano_llama import NanoLlama, Shape
-from tokenizers import Tokenizer
 
 SEED = 20240229
 TOKENS_PER_STEP = 8192

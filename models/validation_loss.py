@@ -11,6 +11,7 @@ import math
 
 import llama_cpp
 import numpy as np
+
 from stdlib_text import is_validation, standard_library_files
 
 WINDOW = 1024

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
+
 from maskprobe import ArgumentError, ContextFull, Pass, Proposer, SamplingParams, StateError, TokenTree
 
 N_VOCAB = 24

@@ -4,6 +4,7 @@ import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from maskprobe import TokenTree, accept
 
 NO_LIMIT = sys.maxsize

@@ -55,9 +55,7 @@ def tiny_chat(tmp_path_factory) -> Path:
 
 def command(*args: object, stdin: bytes = b"", **settings) -> subprocess.CompletedProcess:
     """A command that ran to its end."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, args)], input=stdin, capture_output=True, timeout=TIMEOUT_S, **settings
-    )
+    done = subprocess.run([*COMMAND, *map(str, args)], input=stdin, capture_output=True, timeout=TIMEOUT_S, **settings)
     assert b"Traceback" not in done.stderr
     return done
 

@@ -4,6 +4,7 @@ import gguf
 import numpy as np
 import pytest
 from gguf.quants import dequantize
+
 from maskprobe import ArgumentError, Model, ModelError
 
 

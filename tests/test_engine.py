@@ -5,9 +5,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from fakes import END, N_VOCAB, Adversary, FakeModel, FakeSession, Oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fakes import END, N_VOCAB, Adversary, FakeModel, FakeSession, Oracle
 from maskprobe import (
     ArgumentError,
     Cancelled,

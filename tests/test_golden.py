@@ -20,7 +20,18 @@ N_GEN = 48
 N_CTX = 256
 GREEDY = SamplingParams(temp=0.0)
 N_CASES = 4
-WORDS = ["one two three", "the cat", "abc", "In the year", "x = 1", "A long time ago", "to be or not", "0 1 2 3", "yes", "zebra"]
+WORDS = [
+    "one two three",
+    "the cat",
+    "abc",
+    "In the year",
+    "x = 1",
+    "A long time ago",
+    "to be or not",
+    "0 1 2 3",
+    "yes",
+    "zebra",
+]
 CODE = [
     "def fibonacci(n):\n",
     "import os\nimport sys\n\ndef main():\n",

@@ -61,8 +61,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def description(self) -> dict:
         siblings = [
-            {"rfilename": name, "size": len(data), "blobId": "0" * 40, "lfs": {
-                "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 100}}
+            {
+                "rfilename": name,
+                "size": len(data),
+                "blobId": "0" * 40,
+                "lfs": {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 100},
+            }
             for name, data in self.server.files.items()
         ]
         return {"id": REPO, "sha": COMMIT, "siblings": [{"rfilename": "README.md", "size": 3}, *siblings]}

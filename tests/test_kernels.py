@@ -1,9 +1,10 @@
-"""maskprobe's own CPU kernels inside llama.cpp: the same model, rounded differently, and the same for any number of rows."""
+"""maskprobe's own CPU kernels inside llama.cpp: another rounding, and the same one for any number of rows."""
 
 import json
 
 import numpy as np
 import pytest
+
 from conftest import N_THREADS
 from maskprobe import Model, Session, TokenTree
 from maskprobe.cli import bench

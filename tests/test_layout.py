@@ -2,13 +2,21 @@
 
 import numpy as np
 import pytest
-from conftest import EXACT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from conftest import EXACT
 from maskprobe import ArgumentError, ContextFull, Model, ModelError, Session, TokenTree
 
 # Rounding of sums in another order; where GELU is looked up in a half-precision table it jumps by a step of the table.
-TOLERANCE = {"tiny-llama": 1e-4, "tiny-qwen3": 1e-4, "tiny-granite": 1e-4, "tiny-gpt2": 1e-2, "tiny-gemma": 1e-2, "tiny-gemma3": 1e-2}
+TOLERANCE = {
+    "tiny-llama": 1e-4,
+    "tiny-qwen3": 1e-4,
+    "tiny-granite": 1e-4,
+    "tiny-gpt2": 1e-2,
+    "tiny-gemma": 1e-2,
+    "tiny-gemma3": 1e-2,
+}
 N_CTX = 256
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from fakes import N_EMBD, N_VOCAB, FakeModel
 from maskprobe import ArgumentError, Pass, TokenTree, mask_embedding
 

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import llama_cpp
-import maskprobe
 import pytest
+
+import maskprobe
 from bad_files import bad_files
 
 PROJECT = Path(__file__).parent.parent
@@ -20,7 +21,14 @@ pytestmark = pytest.mark.skipif(not C_COMPILER, reason="no C compiler")
 
 
 def run(command, **settings):
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="surrogateescape", check=False, **settings)
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        check=False,
+        **settings,
+    )
 
 
 def pkg_config_flags() -> list[str]:
@@ -62,7 +70,7 @@ def test_cmake_finds_the_package(tmp_path):
     cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if not cmake:
         pytest.skip("no cmake")
-    (tmp_path / "main.c").write_text('#include <maskprobe.h>\nint main(void) { return mp_version()[0] == 0; }\n')
+    (tmp_path / "main.c").write_text("#include <maskprobe.h>\nint main(void) { return mp_version()[0] == 0; }\n")
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.21)\nproject(app C)\nfind_package(maskprobe 0.1 REQUIRED)\n"
         "add_executable(app main.c)\ntarget_link_libraries(app maskprobe::maskprobe)\n"
@@ -77,8 +85,8 @@ def test_cmake_finds_the_package(tmp_path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_there_is_one_copy_of_llama_cpp(tiny_model_path):
-    code = f"import maskprobe; maskprobe.Model({str(tiny_model_path('tiny-llama'))!r}); print(open('/proc/self/maps').read())"
-    maps = run([sys.executable, "-c", code], env=ONE_THREAD).stdout
+    code = "import maskprobe, sys; maskprobe.Model(sys.argv[1]); print(open('/proc/self/maps').read())"
+    maps = run([sys.executable, "-c", code, tiny_model_path("tiny-llama")], env=ONE_THREAD).stdout
     libraries = {line.split()[-1] for line in maps.splitlines() if ".so" in line}
     for name in ("libllama.so", "libggml.so", "libggml-base.so", "libggml-cpu.so"):
         loaded = [Path(path) for path in libraries if Path(path).name.startswith(name)]
@@ -108,6 +116,8 @@ def test_the_core_is_clean_under_sanitizers(sanitized_program, tiny_model_path, 
         path = tmp_path / f"bad-{i}.gguf"
         path.write_bytes(bad.data)
         files.append(path)
-    done = run([sanitized_program, tiny_model_path("tiny-llama"), tmp_path / "missing", tmp_path, *files], env=ONE_THREAD)
+    done = run(
+        [sanitized_program, tiny_model_path("tiny-llama"), tmp_path / "missing", tmp_path, *files], env=ONE_THREAD
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip() == "ok"

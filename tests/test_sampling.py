@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+
 from conftest import EXACT
 from maskprobe import ArgumentError, Engine, MaskProbe, Model, Sampler, SamplingParams, Session, mask_embedding
 

@@ -1,6 +1,7 @@
 """The lossless claim on a real tiny model, if the folder of extra models is there: 24 story prompts, F32."""
 
 import pytest
+
 from conftest import EXACT, PROJECT
 from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, mask_embedding
 

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from fakes import N_EMBD, N_VOCAB, FakeModel
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fakes import N_EMBD, N_VOCAB, FakeModel
 from maskprobe import ArgumentError, MaskProbe, Pass, TokenTree
 
 VECTORS = np.ones((2, N_EMBD), np.float32)

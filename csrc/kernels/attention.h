@@ -19,26 +19,26 @@
 namespace mp {
 
 struct attention_job {
-    int32_t   n;         // query rows
-    int32_t   n_head;    // query heads, a multiple of n_head_kv
-    int32_t   n_head_kv;
-    int32_t   head_size; // of Q, K and V: 64, 80, 96, 128 or 256
-    int64_t   n_kv;      // cells
-    float     scale;
-    float     soft_cap;  // 0: none
+    int32_t n;      // query rows
+    int32_t n_head; // query heads, a multiple of n_head_kv
+    int32_t n_head_kv;
+    int32_t head_size; // of Q, K and V: 64, 80, 96, 128 or 256
+    int64_t n_kv;      // cells
+    float scale;
+    float soft_cap; // 0: none
 
-    const float * q;     // element (row, head, i) at q + row * q_row + head * q_head + i * 4 bytes
+    const float * q; // element (row, head, i) at q + row * q_row + head * q_head + i * 4 bytes
     size_t q_row, q_head;
-    const void * k;      // element (cell, head) starts at k + cell * k_cell + head * k_head bytes
+    const void * k; // element (cell, head) starts at k + cell * k_cell + head * k_head bytes
     size_t k_cell, k_head;
-    ggml_type k_type;    // F16, F32, BF16 or Q8_0
-    const void * v;      // likewise, not transposed
+    ggml_type k_type; // F16, F32, BF16 or Q8_0
+    const void * v;   // likewise, not transposed
     size_t v_cell, v_head;
     ggml_type v_type;
-    const void * mask;   // F16 (n, n_kv): 0 visible, -inf hidden, else added to the scores; nullptr: all visible
-    size_t mask_row;     // bytes from row to row
+    const void * mask; // F16 (n, n_kv): 0 visible, -inf hidden, else added to the scores; nullptr: all visible
+    size_t mask_row;   // bytes from row to row
 
-    float * out;         // (n, n_head, head_size), contiguous
+    float * out; // (n, n_head, head_size), contiguous
 };
 
 // Whether a kernel exists for this job's sizes and types.

@@ -204,7 +204,9 @@ class _Inputs:
         self._owners[:n_masks] = tree.mask_owners
         for i, vector in enumerate(tree.embeddings):
             if vector.shape != self._embeddings[i].shape:
-                raise ArgumentError(f"embedding row {i} has shape {vector.shape}, the model takes {self._embeddings[i].shape}")
+                raise ArgumentError(
+                    f"embedding row {i} has shape {vector.shape}, the model takes {self._embeddings[i].shape}"
+                )
             self._embeddings[i] = vector
         begin = 0
         for block in tree.mask_blocks:  # (k, n_embd)

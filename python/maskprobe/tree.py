@@ -4,22 +4,32 @@ import numpy as np
 
 from .errors import ArgumentError
 
-
 EMBEDDING = -1  # the "token" of a node that is an embedding row
 
 
 class TokenTree:
     """A tree of candidate tokens with mask vectors behind some of its nodes.
 
-    Node 0 is the root, the newest token or a vector in its place. Rows of a pass are numbered nodes first, then masks: node i is row i, mask j
-    is row n_nodes + j.
+    Node 0 is the root, the newest token or a vector in its place. Rows of a pass are numbered nodes first, then masks:
+    node i is row i, mask j is row n_nodes + j.
 
     Attributes, one entry per node: `tokens`, `parents` (-1 for the root), `depths` (0 for the root), `logprobs` (of the
     whole path down to the node, as the proposer has it; natural logarithms). `mask_owners` has one entry per mask, in
-    the order of their places behind the owner. A node whose token is -1 is an embedding row: `embeddings` has its vector.
+    the order of their places behind the owner. A node whose token is -1 is an embedding row: `embeddings` has its
+    vector.
     """
 
-    __slots__ = ("_children", "_masks_of", "depths", "embeddings", "logprobs", "mask_blocks", "mask_owners", "parents", "tokens")
+    __slots__ = (
+        "_children",
+        "_masks_of",
+        "depths",
+        "embeddings",
+        "logprobs",
+        "mask_blocks",
+        "mask_owners",
+        "parents",
+        "tokens",
+    )
 
     def __init__(self, root: int | np.ndarray) -> None:
         is_vector = isinstance(root, np.ndarray)
@@ -29,7 +39,9 @@ class TokenTree:
         self.logprobs: list[float] = [0.0]
         self.mask_owners: list[int] = []
         self.mask_blocks: list[np.ndarray] = []  # each (k, n_embd), one after another the vectors of all masks
-        self.embeddings: list[np.ndarray] = [root] if is_vector else []  # each (n_embd,), of the nodes whose token is -1, in their order
+        self.embeddings: list[np.ndarray] = (
+            [root] if is_vector else []
+        )  # each (n_embd,), of the nodes whose token is -1, in their order
         self._children: dict[tuple[int, int], int] = {}
         self._masks_of: dict[int, list[int]] = {}
 

@@ -40,19 +40,26 @@ def setup_arg_parser() -> Parser:
         prog=f"{PROG} cost",
         formatter_class=HelpFormatter,
         help="T(n): the time of one pass of n rows",
-        description="Times one pass of n rows (a root and n - 1 candidates), for several n and kernels in turns, so that "
-        "what disturbs the machine disturbs them alike. Medians; ratios are what can be trusted.",
+        description="Times one pass of n rows (a root and n - 1 candidates), for several n and kernels in turns: what "
+        "disturbs the machine disturbs them alike. Medians; ratios are what can be trusted.",
     )
     add = partial(options.option, cost)
     add("-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
     add("--rows", metavar="N,N,...", type=row_counts, default=DEFAULT_ROWS, help="rows of the passes")
     add("-d", "--depth", metavar="N", type=values.integer(0), default=256, help="tokens in the cache")
     add(
-        "-t", "--threads", metavar="N", type=values.integer(-1, options.THREADS_MAX), default=-1,
+        "-t",
+        "--threads",
+        metavar="N",
+        type=values.integer(-1, options.THREADS_MAX),
+        default=-1,
         help="threads, -1 = one for each physical core",
     )
     add(
-        "--kernels", choices=["both", *options.KERNELS], metavar="both|ours|stock", default="both",
+        "--kernels",
+        choices=["both", *options.KERNELS],
+        metavar="both|ours|stock",
+        default="both",
         help="maskprobe's own, llama.cpp's, or both in turns",
     )
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=7, help="passes of each kind")

@@ -26,14 +26,24 @@ def add_model_options(group: Any) -> None:
     option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
     option(source, "-hf", "--hf-repo", metavar="REPO", help="user/repo[:quant] on Hugging Face, downloaded once")
     option(
-        group, "-ngl", "--gpu-layers", "--n-gpu-layers", metavar="N", type=layers, default=-1,
+        group,
+        "-ngl",
+        "--gpu-layers",
+        "--n-gpu-layers",
+        metavar="N",
+        type=layers,
+        default=-1,
         help="layers kept on a GPU; -1, 'auto' and 'all' mean all",
     )
     group.add_argument("--mlock", action="store_true", help="keep the weights in RAM")
     group.add_argument("--no-mmap", action="store_true", help="read the file instead of mapping it")
     option(
-        group, "--kernels", choices=KERNELS, metavar="ours|stock", default="stock",
-        help="CPU kernels: llama.cpp's, or maskprobe's own for passes of few rows, which repack the weights into memory",
+        group,
+        "--kernels",
+        choices=KERNELS,
+        metavar="ours|stock",
+        default="stock",
+        help="CPU kernels: llama.cpp's, or maskprobe's own for few rows, which repack the weights into memory",
     )
     group.add_argument("--check-tensors", action="store_true", help="refuse NaN and infinite weights; reads all of it")
 
@@ -42,26 +52,51 @@ def add_context_options(group: Any) -> None:
     tokens, threads = values.integer(0, INT32), values.integer(-1, THREADS_MAX)
     cache = {"choices": CACHE_TYPES, "metavar": "TYPE", "default": "f16"}
     option(
-        group, "-c", "--ctx-size", metavar="N", type=tokens, default=0,
+        group,
+        "-c",
+        "--ctx-size",
+        metavar="N",
+        type=tokens,
+        default=0,
         help="context in tokens, 0 = the model's, as far as memory goes",
     )
     option(
-        group, "-b", "--batch-size", metavar="N", type=values.integer(1, INT32), default=2048,
+        group,
+        "-b",
+        "--batch-size",
+        metavar="N",
+        type=values.integer(1, INT32),
+        default=2048,
         help="prompt tokens given to llama.cpp at once",
     )
     option(
-        group, "-ub", "--ubatch-size", metavar="N", type=tokens, default=0,
+        group,
+        "-ub",
+        "--ubatch-size",
+        metavar="N",
+        type=tokens,
+        default=0,
         help="tokens in one graph, 0 = 512, or less where that would take much memory",
     )
     option(
         group, "-t", "--threads", metavar="N", type=threads, default=-1, help="threads, -1 = one for each physical core"
     )
     option(
-        group, "-tb", "--threads-batch", metavar="N", type=threads, default=-1,
+        group,
+        "-tb",
+        "--threads-batch",
+        metavar="N",
+        type=threads,
+        default=-1,
         help="threads while the prompt is evaluated, -1 = as -t",
     )
     option(
-        group, "-fa", "--flash-attn", choices=SWITCH, metavar="on|off|auto", default="auto",
+        group,
+        "-fa",
+        "--flash-attn",
+        choices=SWITCH,
+        metavar="on|off|auto",
+        default="auto",
         help="flash attention; auto = off on the CPU, llama.cpp's choice on a GPU",
     )
     option(group, "-ctk", "--cache-type-k", help=f"type of the K cache: {', '.join(CACHE_TYPES)}", **cache)
@@ -71,25 +106,44 @@ def add_context_options(group: Any) -> None:
 def add_sampling_options(group: Any) -> None:
     count, share, any_number = values.integer(0, INT32), values.number(0, 1), values.number()
     option(
-        group, "-s", "--seed", metavar="N", type=values.integer(-1, SEED_MAX), default=-1,
+        group,
+        "-s",
+        "--seed",
+        metavar="N",
+        type=values.integer(-1, SEED_MAX),
+        default=-1,
         help="seed, -1 = a random one, told in the statistics",
     )
     option(
-        group, "--temp", metavar="X", type=values.number(0), default=0.8,
+        group,
+        "--temp",
+        metavar="X",
+        type=values.number(0),
+        default=0.8,
         help="temperature, 0 = always the most likely token",
     )
     option(group, "--top-k", metavar="N", type=count, default=40, help="the N most likely tokens, 0 = off")
     option(group, "--top-p", metavar="X", type=share, default=0.95, help="the likeliest with X of the mass, 1 = off")
     option(group, "--min-p", metavar="X", type=share, default=0.05, help="those above X times the best one, 0 = off")
     option(
-        group, "--repeat-last-n", metavar="N", type=values.integer(-1, INT32), default=64,
+        group,
+        "--repeat-last-n",
+        metavar="N",
+        type=values.integer(-1, INT32),
+        default=64,
         help="tokens that the penalties look back at, 0 = off, -1 = the context",
     )
     option(group, "--repeat-penalty", metavar="X", type=values.number(0), default=1.0, help="1 = off")
     option(group, "--presence-penalty", metavar="X", type=any_number, default=0.0, help="0 = off")
     option(group, "--frequency-penalty", metavar="X", type=any_number, default=0.0, help="0 = off")
     option(
-        group, "-l", "--logit-bias", metavar="TOKEN(+|-)BIAS", type=values.logit_bias, action="append", default=[],
+        group,
+        "-l",
+        "--logit-bias",
+        metavar="TOKEN(+|-)BIAS",
+        type=values.logit_bias,
+        action="append",
+        default=[],
         help="change a token's logit: 15043+1, 15043-0.5; never: 15043-inf, 15043=false; may be repeated",
     )
     grammar = group.add_mutually_exclusive_group()
@@ -101,30 +155,56 @@ def add_sampling_options(group: Any) -> None:
 
 def add_probing_options(group: Any) -> None:
     option(
-        group, "--propose", choices=("none", "esp"), metavar="none|esp", default="esp",
+        group,
+        "--propose",
+        choices=("none", "esp"),
+        metavar="none|esp",
+        default="esp",
         help="where candidates come from: esp = mask probes, none = plain decoding, whatever the options below say",
     )
     option(
-        group, "--tree", metavar="TREE", type=values.tree, default="14",
+        group,
+        "--tree",
+        metavar="TREE",
+        type=values.tree,
+        default="14",
         help="candidates at each depth, as 14 or 7,2, or 'dynamic'",
     )
     option(
-        group, "--rows", metavar="N", type=values.integer(1, values.ROWS_MAX),
+        group,
+        "--rows",
+        metavar="N",
+        type=values.integer(1, values.ROWS_MAX),
         help="rows of a pass at most, for --tree dynamic (default: 30)",
     )
     option(
-        group, "--masks", metavar="K", type=values.integer(1, values.ROWS_MAX),
+        group,
+        "--masks",
+        metavar="K",
+        type=values.integer(1, values.ROWS_MAX),
         help="masks behind a node (default: the depth of the tree, dynamic: 2)",
     )
     option(
-        group, "--mask-children", metavar="C|all", type=values.mask_children, default="all",
+        group,
+        "--mask-children",
+        metavar="C|all",
+        type=values.mask_children,
+        default="all",
         help="masks behind the root and its best C children, or behind all nodes",
     )
     option(
-        group, "--mask-init", metavar="KIND", type=values.mask_embedding, default="mean",
+        group,
+        "--mask-init",
+        metavar="KIND",
+        type=values.mask_embedding,
+        default="mean",
         help="mask vectors: mean, last-k, last-k:K, sample, soft, token:ID or file:PATH",
     )
     option(
-        group, "--mask-update", metavar="X", type=values.number(0, 1), default=0.0,
+        group,
+        "--mask-update",
+        metavar="X",
+        type=values.number(0, 1),
+        default=0.0,
         help="how far the mask vectors move towards each new token",
     )

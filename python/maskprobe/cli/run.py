@@ -72,26 +72,59 @@ def add_prompt_options(group: Any) -> None:
     source = group.add_mutually_exclusive_group()
     source.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt; - reads standard input")
     source.add_argument("-f", "--file", metavar="FILE", type=values.text_file, help="read the prompt from a UTF-8 file")
-    group.add_argument("-e", "--escape", action="store_true", default=True,
-                       help=r"read \n \t \r \' \" \\ \xHH in -p, -sys and -r (default); a file is taken as it is")
+    group.add_argument(
+        "-e",
+        "--escape",
+        action="store_true",
+        default=True,
+        help=r"read \n \t \r \' \" \\ \xHH in -p, -sys and -r (default); a file is taken as it is",
+    )
     group.add_argument("--no-escape", action="store_false", dest="escape", help="take backslashes as they are")
-    group.add_argument("-st", "--single-turn", action="store_true",
-                       help="put the prompt as the user's message into the model's chat template")
+    group.add_argument(
+        "-st",
+        "--single-turn",
+        action="store_true",
+        help="put the prompt as the user's message into the model's chat template",
+    )
     group.add_argument("-sys", "--system-prompt", metavar="TEXT", help="a system message before it; implies -st")
-    options.option(group, "-n", "--predict", "--n-predict", metavar="N", type=values.integer(-1), default=-1,
-                   help="tokens to generate at most, -1 = until the text ends or the context is full")
-    group.add_argument("-r", "--reverse-prompt", metavar="TEXT", action="append", default=[],
-                       help="stop where this text comes, without printing it; may be repeated")
+    options.option(
+        group,
+        "-n",
+        "--predict",
+        "--n-predict",
+        metavar="N",
+        type=values.integer(-1),
+        default=-1,
+        help="tokens to generate at most, -1 = until the text ends or the context is full",
+    )
+    group.add_argument(
+        "-r",
+        "--reverse-prompt",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="stop where this text comes, without printing it; may be repeated",
+    )
     group.add_argument("--ignore-eos", action="store_true", help="never generate a token that ends the text")
 
 
 def add_output_options(group: Any) -> None:
     group.add_argument("--display-prompt", action="store_true", help="print the prompt before the completion")
     group.add_argument("--no-display-prompt", action="store_false", dest="display_prompt", help="do not (default)")
-    options.option(group, "--color", choices=options.SWITCH, metavar="on|off|auto", default="auto",
-                   help="show in green the tokens that a probe had guessed; auto = on a terminal")
-    group.add_argument("--stats-json", metavar="FILE", type=values.output_file,
-                       help="write the statistics and the token ids as one JSON object")
+    options.option(
+        group,
+        "--color",
+        choices=options.SWITCH,
+        metavar="on|off|auto",
+        default="auto",
+        help="show in green the tokens that a probe had guessed; auto = on a terminal",
+    )
+    group.add_argument(
+        "--stats-json",
+        metavar="FILE",
+        type=values.output_file,
+        help="write the statistics and the token ids as one JSON object",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

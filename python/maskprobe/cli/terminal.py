@@ -98,9 +98,7 @@ class Progress:
         columns = [progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TaskProgressColumn()]
         if self._unit == "bytes":
             columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
-        bar = progress.Progress(
-            *columns, progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True
-        )
+        bar = progress.Progress(*columns, progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True)
         bar.add_task(self._label, completed=self._done, total=self._total)
         bar.start()
         self._bar = bar
