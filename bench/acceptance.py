@@ -81,7 +81,7 @@ def llama_cpp_tokens(path: Path, prompts: list[list[int]], n: int, n_ctx: int, e
 
 def measure(args: argparse.Namespace) -> list[Row]:
     path = resolve_model(args.model)
-    model = Model(path, n_threads=args.threads)
+    model = Model(path, n_threads=args.threads, use_kernels=args.kernels == "ours")
     cache = {"type_k": args.cache_type, "type_v": args.cache_type}
     session = Session(model, n_ctx=args.ctx_size, n_rows_max=128, n_threads=args.threads, **cache)
     sampling = SamplingParams(temp=args.temp, seed=args.seed)
@@ -147,6 +147,7 @@ def main() -> int:
     parser.add_argument("-t", "--threads", type=int, default=0)
     parser.add_argument("--temp", type=float, default=0.0)
     parser.add_argument("-s", "--seed", type=int, default=1)
+    parser.add_argument("--kernels", choices=["ours", "stock"], default="stock", help="CPU kernels (default stock)")
     parser.add_argument("--cache-type", default="f32", help="of K and V (default f32)")
     parser.add_argument(
         "--configurations", nargs="*", choices=list(CONFIGURATIONS), metavar="TREE", help="default: all"
