@@ -137,6 +137,10 @@ static void check_parts(const metadata & keys, const arch_info & arch, const ggu
     if (is_one_of(summary.arch, "bailingmoe2 glm4moe grovemoe lfm2moe smallthinker")) {
         keys.u32("expert_count", 1, MAX_EXPERTS);
     }
+    const gguf_value * scale = keys.file.find(keys.full("attention.temperature_scale"), GGUF_TYPE_FLOAT32, false);
+    if (scale && gguf_number<float>(*scale) != 0 && is_one_of(summary.arch, "deepseek2 mistral4")) {
+        keys.u32("attention.temperature_length", 1, MAX_INT);
+    }
     if (is_one_of(summary.arch, "granitehybrid jamba mamba")) {
         const auto inner = (uint32_t) std::min<int64_t>(2 * summary.n_embd, MAX_INT);
         keys.u32("ssm.inner_size", inner, inner);
@@ -179,7 +183,7 @@ static void check_widths(const metadata & keys, const arch_info & arch, layer_he
         file.refuse("%s is %" PRIu32 " and the value length %" PRIu32 ", this architecture needs them equal",
                     keys.full("attention.key_length").c_str(), k, v);
     }
-    if ((arch.flags & ROPE_FILLS_HEAD) && rot != v && rot_swa != v_swa) {
+    if ((arch.flags & ROPE_FILLS_HEAD) && rot != v && (rot_swa != v_swa || !(arch.flags & WINDOW_PATTERN))) {
         file.refuse("%s is %" PRIu32 ", this architecture needs the head's width of %" PRIu32,
                     keys.full("rope.dimension_count").c_str(), rot, v);
     }
@@ -228,7 +232,14 @@ static void check_experts(const metadata & keys, const std::string & arch, uint3
         keys.file.refuse("%s is %" PRIu32 " with %" PRIu32 " used, of %" PRIu32 " experts",
                          keys.full("expert_group_count").c_str(), groups, groups_used, count);
     }
+    // the others have a default
+    const bool needs_gate =
+        count > 0 && is_one_of(arch, "bailingmoe2 bailingmoe3 deepseek32 deepseek4 dots1 dots3note exaone-moe "
+                                     "hy_v4 kimi-k3 kimi-linear lfm2moe minimax-m2 minimax-m3");
     keys.u32_or("expert_gating_func", 0, 0, 4);
+    if (needs_gate) {
+        keys.u32("expert_gating_func", 1, 4);
+    }
 }
 
 static void check_rope(const metadata & keys) {

@@ -76,20 +76,30 @@ static const gguf_value * check_types(const vocabulary & vocab) {
     return types;
 }
 
-// The first bytes of what RWKV's escaped token stands for: at most the first two.
-static std::string rwkv_start(std::string_view escaped) {
+// What RWKV's escaped token stands for, read as llama.cpp reads it, also where the escapes are wrong.
+static std::string rwkv_bytes(std::string_view escaped) {
     std::string bytes;
-    for (size_t i = 0; i < escaped.size() && bytes.size() < 2; i++) {
-        if (escaped[i] != '\\' || i + 1 == escaped.size()) {
-            bytes += escaped[i];
-            continue;
-        }
-        const char c = escaped[++i];
-        if (c == 'x' && i + 2 < escaped.size()) {
-            bytes += (char) strtol(std::string(escaped.substr(i + 1, 2)).c_str(), nullptr, 16);
-            i += 2;
+    bool escaping = false;
+    int n_hex = 0;
+    uint8_t hex = 0;
+    for (const char c : escaped) {
+        if (n_hex > 0) {
+            hex = (uint8_t) (hex * 16 + (c >= 'a' ? c - 'a' + 10 : c - '0'));
+            if (--n_hex == 0) {
+                bytes += (char) hex;
+                hex = 0;
+            }
+        } else if (escaping) {
+            escaping = false;
+            if (c == 'x') {
+                n_hex = 2;
+            } else {
+                bytes += c == 't' ? '\t' : c == 'n' ? '\n' : c == 'r' ? '\r' : c;
+            }
+        } else if (c == '\\') {
+            escaping = true;
         } else {
-            bytes += c == 't' ? '\t' : c == 'n' ? '\n' : c == 'r' ? '\r' : c;
+            bytes += c;
         }
     }
     return bytes;
@@ -114,9 +124,10 @@ static void check_rwkv(const vocabulary & vocab, const gguf_value & tokens) {
     std::bitset<256> alone, first;
     string_walk walk(tokens);
     for (uint64_t i = 0; i < tokens.count; i++) {
-        const std::string start = rwkv_start(walk.next());
-        if (!start.empty()) {
-            (start.size() == 1 ? alone : first).set((uint8_t) start[0]);
+        const std::string_view text = walk.next();
+        const std::string bytes = rwkv_bytes(text.empty() ? "[EMPTY" : text);
+        if (!bytes.empty()) {
+            (bytes.size() == 1 ? alone : first).set((uint8_t) bytes[0]);
         }
     }
     // llama.cpp never leaves a byte behind that starts a token and is none

@@ -358,6 +358,9 @@ def tensor_files() -> list[BadFile]:
         bad("a tensor is missing", "refused", lambda f: f.tensors.remove(f.tensor("blk.1.ffn_up.weight"))),
         replaced("fewer embeddings than tokens", "rows", embedding, [WIDTH, 100], TENSOR_F16, WIDTH * 200),
         replaced("embeddings of another width", "rows", embedding, [16, len(TOKENS)], TENSOR_F16, 32 * len(TOKENS)),
+        replaced(
+            "keys of more heads", "head counts", "blk.0.attn_k.weight", [WIDTH, WIDTH], TENSOR_F16, 2 * WIDTH * WIDTH
+        ),
         replaced("norm in F16", norm, norm, [WIDTH], TENSOR_F16, 2 * WIDTH),
         replaced("embeddings in I32", embedding, embedding, [WIDTH, len(TOKENS)], TENSOR_I32, 32 * len(TOKENS)),
         replaced("matrix in Q8_K", "q8_K", "blk.0.ffn_up.weight", [256, 1], TENSOR_Q8_K, 292),
