@@ -1,6 +1,7 @@
 """Models that the tests make themselves, once per run."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT / "models"))
+
+# A shell ignores Ctrl-C for what it runs in the background, and what it starts inherits that: the tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two spinning threads on a busy two-core machine wait for each other most of the time.
 N_THREADS = 1

@@ -416,7 +416,9 @@ def test_ctrl_c_before_anything_is_loaded(tiny):
 def test_ctrl_c_while_the_model_is_loaded(monkeypatch, capfd):
     def slow_model(_path, *, progress, **_settings):
         os.kill(os.getpid(), signal.SIGINT)
+        until = time.monotonic() + TIMEOUT_S
         while progress(0.5):
+            assert time.monotonic() < until
             time.sleep(0.01)
         raise Cancelled("loading was cancelled")
 
