@@ -31,8 +31,14 @@ def secure_streams() -> None:
 
 def say(line: str) -> None:
     """A line to standard error, if anybody listens there."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        # What was not taken stays in the buffer, and the interpreter would fail on it once more when it ends.
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
 
 
 class Completion:
