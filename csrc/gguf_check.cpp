@@ -205,6 +205,7 @@ gguf_summary gguf_check(const std::string & path) {
     if (!summary.find("token_embd.weight")) {
         first.refuse("tensor token_embd.weight is missing");
     }
+    check_companions(first, summary);
     return summary;
 }
 

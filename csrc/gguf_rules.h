@@ -25,4 +25,7 @@ uint64_t check_vocabulary(const gguf_file & file);
 void check_tensors(const gguf_file & file, const arch_info & arch, const layer_heads & heads, uint64_t n_vocab,
                    gguf_summary & summary);
 
+// Tensors that llama.cpp takes for granted where others are, although its loader does not ask for them.
+void check_companions(const gguf_file & file, const gguf_summary & summary);
+
 } // namespace mp

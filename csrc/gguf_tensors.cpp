@@ -5,6 +5,7 @@
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
+#include <unordered_set>
 
 namespace mp {
 
@@ -87,6 +88,38 @@ void check_tensors(const gguf_file & file, const arch_info & arch, const layer_h
             summary.n_ctx_max = tensor.ne[1];
         }
         check_projection(file, arch, heads, summary, tensor);
+    }
+}
+
+// In the architectures named (all, if none is), a layer that has the first tensor must have one of the others.
+static const struct companion {
+    const char * archs;
+    const char * present;
+    const char * needed;
+    const char * or_else;
+} COMPANIONS[] = {
+    {"falcon-h1 granitehybrid nemotron_h nemotron_h_moe", "ssm_conv1d.weight", "ssm_conv1d.bias", nullptr},
+    {"glm-dsa", "indexer.k_norm.weight", "indexer.attn_k.weight", nullptr},
+    {"glm-dsa", "indexer.k_norm.weight", "indexer.attn_q_b.weight", nullptr},
+    {"glm-dsa", "indexer.k_norm.weight", "indexer.proj.weight", nullptr},
+    {nullptr, "ffn_down_exps.weight", "ffn_up_exps.weight", "ffn_gate_up_exps.weight"},
+};
+
+void check_companions(const gguf_file & file, const gguf_summary & summary) {
+    std::unordered_set<std::string_view> names;
+    for (const gguf_tensor & tensor : summary.tensors) {
+        names.insert(tensor.name);
+    }
+    for (const companion & rule : COMPANIONS) {
+        if (rule.archs && !is_one_of(summary.arch, rule.archs)) {
+            continue;
+        }
+        for (int64_t il = 0; il < summary.n_layer; il++) {
+            const auto has = [&](const char * part) { return part && names.count(format("blk.%" PRId64 ".%s", il, part)); };
+            if (has(rule.present) && !has(rule.needed) && !has(rule.or_else)) {
+                file.refuse("tensor blk.%" PRId64 ".%s is missing", il, rule.needed);
+            }
+        }
     }
 }
 
