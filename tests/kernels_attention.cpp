@@ -287,7 +287,7 @@ template <class T> static double error_of(const std::vector<float> & out, const 
 }
 
 static problem random_problem(int32_t max_n, int32_t max_cells, bool masked = false) {
-    const int32_t head_size = pick({64, 80, 96, 128, 256});
+    const int32_t head_size = pick({4, 8, 20, 48, 64, 80, 96, 128, 256});
     ggml_type types[2];
     for (ggml_type & type : types) {
         do {
@@ -488,10 +488,10 @@ static void test_blind_rows(instruction_set set) {
     }
 }
 
-// The same cells in another order: how much the result depends on where the prefix lies.
+// The same cells in another order: where the prefix lies does not matter, but for a last bit very rarely.
 static void test_cell_order(instruction_set set) {
-    double worst = 0;
-    for (int32_t i = 0; i < 10; i++) {
+    int64_t n_numbers = 0, n_different = 0;
+    for (int32_t i = 0; i < 30; i++) {
         const int32_t n_kv = random_int(500, 4000);
         problem p(2, 1, 4, pick({64, 128, 256}), n_kv, GGML_TYPE_F32, GGML_TYPE_F32, NO_MASK, false);
         std::vector<int32_t> order(n_kv);
@@ -507,11 +507,16 @@ static void test_cell_order(instruction_set set) {
             moved.write_k(order[cell], 0, p.k_float.data() + p.float_at(cell, 0));
             moved.write_v(order[cell], 0, p.v_float.data() + p.float_at(cell, 0));
         }
-        const double error = error_of(run(moved.job, set), run(p.job, set), p.job.head_size);
-        worst = error <= worst ? worst : error;
+        const std::vector<float> a = run(moved.job, set), b = run(p.job, set);
+        for (size_t j = 0; j < b.size(); j++) {
+            n_different += a[j] != b[j];
+            check(std::fabs(a[j] - b[j]) <= 1e-6f * std::fabs(b[j]) + 1e-12f, "a cell's place changes a result");
+        }
+        n_numbers += b.size();
     }
-    check(worst < 1e-5, "cells in another order: " + std::to_string(worst));
-    printf("%-8s cells in another order:     %.1e\n", name_of(set), worst);
+    check(n_different <= 1, "results that depend on the order of the cells: " + std::to_string(n_different));
+    printf("%-8s cells in another order:     %lld of %lld numbers differ\n", name_of(set), (long long) n_different,
+           (long long) n_numbers);
 }
 
 static void test_unsupported() {
@@ -521,8 +526,10 @@ static void test_unsupported() {
     job.v_type = GGML_TYPE_Q8_0;
     check(!attention_supports(job, instruction_set::portable), "80 is not a multiple of a block");
     job = p.job;
-    job.head_size = 72;
-    check(!attention_supports(job, instruction_set::portable), "size 72");
+    job.head_size = 70;
+    check(!attention_supports(job, instruction_set::portable), "size 70");
+    job.head_size = 516;
+    check(!attention_supports(job, instruction_set::portable), "size 516");
     job = p.job;
     job.k_type = GGML_TYPE_Q4_0;
     check(!attention_supports(job, instruction_set::portable), "K in Q4_0");

@@ -1,9 +1,10 @@
 #include "attention_sets.h"
 
 #include <algorithm>
-#include <iterator>
 
 namespace mp {
+
+static constexpr int32_t MAX_HEAD_SIZE = 512;
 
 static bool type_supported(ggml_type type, int32_t head_size) {
     switch (type) {
@@ -19,8 +20,7 @@ static bool type_supported(ggml_type type, int32_t head_size) {
 }
 
 bool attention_supports(const attention_job & job, instruction_set set) {
-    const int32_t sizes[] = {64, 80, 96, 128, 256};
-    if (std::find(std::begin(sizes), std::end(sizes), job.head_size) == std::end(sizes)) {
+    if (job.head_size < 4 || job.head_size > MAX_HEAD_SIZE || job.head_size % 4 != 0) {
         return false;
     }
     if (job.n_head_kv < 1 || job.n_head < 1 || job.n_head % job.n_head_kv != 0) {
@@ -38,11 +38,15 @@ size_t attention_scratch_size(const attention_job & job) {
     const size_t block = 64, tile = 4, max_lanes = 16; // of attention_kernel.h
     const size_t rows = attention_chunk_rows(job);
     const size_t lines = rows * job.n_head;
-    const size_t floats = (2 * block + max_lanes + lines) * job.head_size + (tile + rows) * block + 2 * rows + 3 * lines;
-    return (floats * sizeof(float) + 63) / 64 * 64;
+    const size_t floats = (2 * block + max_lanes) * job.head_size + (tile + rows) * block + 2 * lines;
+    const size_t doubles = lines * job.head_size + tile * block + lines + rows;
+    return (floats * sizeof(float) + doubles * sizeof(double) + 63) / 64 * 64;
 }
 
 void attention_run(const attention_job & job, instruction_set set, int32_t head_begin, int32_t head_end, void * scratch) {
+    if (job.head_size % 16 != 0) { // of tiny models: the vectors of the other sets are too long
+        return attention_run_portable(job, head_begin, head_end, scratch);
+    }
     switch (set) {
 #if MP_ATTENTION_X86
     case instruction_set::avx512_vnni:

@@ -49,16 +49,14 @@ inline vec max(vec a, vec b) {
     return _mm256_max_ps(a, b);
 }
 
-inline float sum_of(vec x) {
-    __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    y = _mm_add_ps(y, _mm_movehl_ps(y, y));
-    return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
-}
-
 inline float max_of(vec x) {
     __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     y = _mm_max_ps(y, _mm_movehl_ps(y, y));
     return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+
+inline vec round(vec x) {
+    return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
 inline vec power_of_two(vec shifted) {
@@ -112,6 +110,35 @@ inline void transpose4(const float * from, size_t ld, float * to) {
     store(to + 1 * ROW, _mm256_castpd_ps(_mm256_unpackhi_pd(ab_low, cd_low)));
     store(to + 2 * ROW, _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high)));
     store(to + 3 * ROW, _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high)));
+}
+
+using wide = __m256d;
+constexpr int32_t WIDE_LANES = 4;
+
+inline wide load_wide(const double * p) {
+    return _mm256_loadu_pd(p);
+}
+inline void store_wide(double * p, wide x) {
+    _mm256_storeu_pd(p, x);
+}
+inline wide set1_wide(double x) {
+    return _mm256_set1_pd(x);
+}
+inline wide add_wide(wide a, wide b) {
+    return _mm256_add_pd(a, b);
+}
+inline wide mul_wide(wide a, wide b) {
+    return _mm256_mul_pd(a, b);
+}
+inline wide fma_wide(wide a, wide b, wide c) {
+    return _mm256_fmadd_pd(a, b, c);
+}
+inline double sum_of_wide(wide x) {
+    const __m128d y = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(y, _mm_unpackhi_pd(y, y)));
+}
+inline wide widen(const float * p) {
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
 }
 
 #    include "attention_kernel.h"

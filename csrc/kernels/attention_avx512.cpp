@@ -51,11 +51,12 @@ inline vec fma(vec a, vec b, vec c) {
 inline vec max(vec a, vec b) {
     return _mm512_max_ps(a, b);
 }
-inline float sum_of(vec x) {
-    return _mm512_reduce_add_ps(x);
-}
 inline float max_of(vec x) {
     return _mm512_reduce_max_ps(x);
+}
+
+inline vec round(vec x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
 inline vec power_of_two(vec shifted) {
@@ -112,6 +113,34 @@ inline void transpose4(const float * from, size_t ld, float * to) {
     store(to + 1 * ROW, _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low)));
     store(to + 2 * ROW, _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high)));
     store(to + 3 * ROW, _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high)));
+}
+
+using wide = __m512d;
+constexpr int32_t WIDE_LANES = 8;
+
+inline wide load_wide(const double * p) {
+    return _mm512_loadu_pd(p);
+}
+inline void store_wide(double * p, wide x) {
+    _mm512_storeu_pd(p, x);
+}
+inline wide set1_wide(double x) {
+    return _mm512_set1_pd(x);
+}
+inline wide add_wide(wide a, wide b) {
+    return _mm512_add_pd(a, b);
+}
+inline wide mul_wide(wide a, wide b) {
+    return _mm512_mul_pd(a, b);
+}
+inline wide fma_wide(wide a, wide b, wide c) {
+    return _mm512_fmadd_pd(a, b, c);
+}
+inline double sum_of_wide(wide x) {
+    return _mm512_reduce_add_pd(x);
+}
+inline wide widen(const float * p) {
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
 }
 
 #    include "attention_kernel.h"

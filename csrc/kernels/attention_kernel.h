@@ -8,17 +8,26 @@
 //   load, store, set1, add, sub, mul, div
 //   fma(a, b, c)                  a * b + c; always or never rounded in between
 //   max(a, b)                     b where either is NaN
-//   sum_of, max_of                over the lanes
+//   max_of                        over the lanes
 //   power_of_two(x)               2^i where x = 1.5 * 2^23 + i
+//   round(x)                      to the nearest integer, ties to even; infinities and NaN stay
 //   zero_below(y, x, limit)       0 where x < limit, else y
 //   hide(x, mask)                 -inf where the mask is, else x
 //   with_sign(x, sign)            |x| with the sign of the other
 //   load_f16, load_bf16, load_i8  LANES numbers as floats
 //   transpose4(from, ld, to)      the first 4 columns of LANES rows, `ld` floats apart; rows of `to` are BLOCK apart
+//   wide, WIDE_LANES              a vector of doubles, half as many as LANES
+//   load_wide, store_wide, set1_wide, add_wide, mul_wide, sum_of_wide
+//   fma_wide(a, b, c)             a * b + c
+//   widen(p)                      WIDE_LANES floats from memory as doubles
 //
 // Bit-identity of rows. Scores and outputs are pure chains of `fma` in an order that depends on the cell alone, however
 // many rows a tile has. All else that concerns one row happens in softmax(), which is one function for all. What a cell
 // hidden from a row adds to its sums is 0 times a finite number: nothing but the sign of a zero, and finish() removes it.
+//
+// Order of cells. A weight is e^score / 2^largest with an integer `largest`: when it grows, all that was summed is scaled
+// by a power of two, which rounds nothing. The sums are of exact products in double precision. So the order in which
+// cells come moves a result by 1e-16 of its terms, before it is rounded to single precision.
 
 static constexpr int32_t BLOCK = 64; // cells
 static constexpr int32_t TILE = 4;   // rows
@@ -36,11 +45,12 @@ struct workspace {
     float * keys;       // (head_size, BLOCK)
     float * values;     // (BLOCK, head_size)
     float * staging;    // (LANES, head_size)
-    float * weights;    // (TILE, BLOCK): scores, then what softmax() makes of them
+    float * scores;     // (TILE, BLOCK)
+    double * weights;   // (TILE, BLOCK): what softmax() makes of them
     float * masks;      // (rows, BLOCK)
-    float * sums;       // (lines, head_size)
-    float * largest;    // (lines): running maximum of the scores
-    float * total;      // (lines): running sum of the weights
+    double * sums;      // (lines, head_size)
+    double * total;     // (lines): running sum of the weights
+    float * largest;    // (lines): running maximum of the scores, in powers of two
     uint64_t * visible; // (rows): one bit for each cell of the block
     int32_t * active;   // (lines of one KV head): those that see a cell of the block
 };
@@ -49,18 +59,18 @@ static workspace divide(void * scratch, const attention_job & job) {
     const size_t head_size = job.head_size;
     const size_t rows = attention_chunk_rows(job);
     const size_t lines = rows * job.n_head;
-    float * p = (float *) scratch;
     workspace w;
-    w.keys = p;
+    w.keys = (float *) scratch;
     w.values = w.keys + head_size * BLOCK;
     w.staging = w.values + BLOCK * head_size;
-    w.weights = w.staging + LANES * head_size;
-    w.masks = w.weights + TILE * BLOCK;
-    w.visible = (uint64_t *) (w.masks + rows * BLOCK);
-    w.sums = (float *) (w.visible + rows);
-    w.largest = w.sums + lines * head_size;
-    w.total = w.largest + lines;
-    w.active = (int32_t *) (w.total + lines);
+    w.scores = w.staging + LANES * head_size;
+    w.masks = w.scores + TILE * BLOCK;
+    w.weights = (double *) (w.masks + rows * BLOCK);
+    w.sums = w.weights + TILE * BLOCK;
+    w.total = w.sums + lines * head_size;
+    w.visible = (uint64_t *) (w.total + lines);
+    w.largest = (float *) (w.visible + rows);
+    w.active = (int32_t *) (w.largest + lines);
     return w;
 }
 
@@ -200,14 +210,17 @@ static uint64_t masks_to_float(const attention_job & job, const chunk & c, int64
 
 // --- arithmetic ------------------------------------------------------------------------------------------------------
 
-// e^x for x <= 0, relative error below 3e-7; 0 below -87, NaN for NaN.
-static inline vec exp_negative(vec x) {
-    const vec limit = set1(-87.0f);
-    const vec y = max(limit, x);
-    const vec magic = set1(12582912.0f); // 1.5 * 2^23: the sum is rounded to an integer
-    const vec shifted = fma(y, set1(1.44269504f), magic);
-    const vec n = sub(shifted, magic);
-    vec r = fma(n, set1(-0.693145752f), y); // ln 2 in two parts, the first with few digits
+// x in powers of two, rounded: the exponent that goes with e^x.
+static inline vec exponent_of(vec x) {
+    return round(mul(x, set1(1.44269504f)));
+}
+
+// e^x / 2^largest for an integer `largest` >= exponent_of(x), relative error below 3e-7; 0 below 2^-126, NaN for NaN.
+// Its digits depend on x alone.
+static inline vec exp_scaled(vec x, vec largest) {
+    const vec limit = set1(-126.0f);
+    const vec n = exponent_of(x);
+    vec r = fma(n, set1(-0.693145752f), x); // ln 2 in two parts, the first with few digits
     r = fma(n, set1(-1.42860677e-6f), r);
     vec p = set1(1.0f / 720);
     p = fma(p, r, set1(1.0f / 120));
@@ -216,13 +229,26 @@ static inline vec exp_negative(vec x) {
     p = fma(p, r, set1(1.0f / 2));
     p = fma(p, r, set1(1.0f));
     p = fma(p, r, set1(1.0f));
-    return zero_below(mul(p, power_of_two(shifted)), x, limit);
+    const vec exponent = sub(n, largest);
+    const vec scale = power_of_two(add(max(limit, exponent), set1(12582912.0f))); // 1.5 * 2^23
+    return zero_below(mul(p, scale), exponent, limit);
+}
+
+// 2^exponent for an integer exponent <= 0; 0 where it is far below.
+static inline double scale_of(float exponent) {
+    if (!(exponent > -1000.0f)) {
+        return 0.0;
+    }
+    const uint64_t bits = (uint64_t) (1023 + (int64_t) exponent) << 52;
+    double scale;
+    memcpy(&scale, &bits, sizeof(scale));
+    return scale;
 }
 
 // tanh with an absolute error below 3e-7.
 static inline vec hyperbolic_tangent(vec x) {
     const vec magnitude = with_sign(x, set1(1.0f));
-    const vec e = exp_negative(mul(magnitude, set1(-2.0f)));
+    const vec e = exp_scaled(mul(magnitude, set1(-2.0f)), set1(0.0f));
     return with_sign(div(sub(set1(1.0f), e), add(set1(1.0f), e)), x);
 }
 
@@ -257,21 +283,21 @@ static void score_tile(const float * const * q, const float * keys, int32_t head
     }
 }
 
-// From products to weights e^(score - largest), in place. Returns what the sums over earlier blocks are to be multiplied
-// with. A score of NaN makes `total` NaN, and with it all that comes out; the maximum passes it over.
-__attribute__((noinline)) static float softmax(const attention_job & job, float * weights, const float * mask,
-                                               float & largest, float & total) {
+// From products to weights. Returns what the sums over earlier blocks are to be multiplied with. A score of NaN makes
+// `total` NaN, and with it all that comes out; the maximum passes it over.
+__attribute__((noinline)) static double softmax(const attention_job & job, float * scores, const float * mask,
+                                                double * weights, float & largest, double & total) {
     const vec scale = set1(job.soft_cap != 0 ? job.scale / job.soft_cap : job.scale);
     vec lane_max = set1(-INFINITY);
     for (int32_t i = 0; i < BLOCK; i += LANES) {
-        vec x = mul(load(weights + i), scale);
+        vec x = mul(load(scores + i), scale);
         if (job.soft_cap != 0) {
             x = mul(set1(job.soft_cap), hyperbolic_tangent(x));
         }
         const vec m = load(mask + i);
         x = hide(add(x, m), m);
-        lane_max = max(x, lane_max);
-        store(weights + i, x);
+        lane_max = max(exponent_of(x), lane_max);
+        store(scores + i, x);
     }
     const float block_max = max_of(lane_max);
     const float before = largest;
@@ -279,43 +305,46 @@ __attribute__((noinline)) static float softmax(const attention_job & job, float 
         largest = block_max;
     }
     const vec base = set1(largest == -INFINITY ? 0.0f : largest);
-    vec sum = set1(0.0f);
     for (int32_t i = 0; i < BLOCK; i += LANES) {
-        const vec p = exp_negative(sub(load(weights + i), base));
-        sum = add(sum, p);
-        store(weights + i, p);
+        store(scores + i, exp_scaled(load(scores + i), base));
     }
-    const float factor = largest == before ? 1.0f : expf(before - largest);
-    total = total * factor + sum_of(sum);
+    wide sum = set1_wide(0.0);
+    for (int32_t i = 0; i < BLOCK; i += WIDE_LANES) {
+        const wide p = widen(scores + i);
+        sum = add_wide(sum, p);
+        store_wide(weights + i, p);
+    }
+    const double factor = largest == before ? 1.0 : scale_of(before - largest);
+    total = total * factor + sum_of_wide(sum);
     return factor;
 }
 
-// sums[r] * factor[r] + weights[r] times the values of the first n_cells cells, columns [0, N * LANES).
-template <int32_t ROWS, int32_t N> static void value_columns(const float * weights, const float * factor,
+// sums[r] * factor[r] + weights[r] times the values of the first n_cells cells, columns [0, N * WIDE_LANES).
+template <int32_t ROWS, int32_t N> static void value_columns(const double * weights, const double * factor,
                                                              const float * values, int32_t n_cells, int32_t head_size,
-                                                             float * const * sums, int32_t column) {
-    vec sum[ROWS][N];
+                                                             double * const * sums, int32_t column) {
+    wide sum[ROWS][N];
     for (int32_t r = 0; r < ROWS; r++) {
         for (int32_t j = 0; j < N; j++) {
-            sum[r][j] = mul(load(sums[r] + column + j * LANES), set1(factor[r]));
+            sum[r][j] = mul_wide(load_wide(sums[r] + column + j * WIDE_LANES), set1_wide(factor[r]));
         }
     }
     const float * value = values + column;
     for (int32_t cell = 0; cell < n_cells; cell++, value += head_size) {
-        vec v[N];
+        wide v[N];
         for (int32_t j = 0; j < N; j++) {
-            v[j] = load(value + j * LANES);
+            v[j] = widen(value + j * WIDE_LANES);
         }
         for (int32_t r = 0; r < ROWS; r++) {
-            const vec p = set1(weights[r * BLOCK + cell]);
+            const wide p = set1_wide(weights[r * BLOCK + cell]);
             for (int32_t j = 0; j < N; j++) {
-                sum[r][j] = fma(p, v[j], sum[r][j]);
+                sum[r][j] = fma_wide(p, v[j], sum[r][j]);
             }
         }
     }
     for (int32_t r = 0; r < ROWS; r++) {
         for (int32_t j = 0; j < N; j++) {
-            store(sums[r] + column + j * LANES, sum[r][j]);
+            store_wide(sums[r] + column + j * WIDE_LANES, sum[r][j]);
         }
     }
 }
@@ -326,24 +355,25 @@ template <int32_t ROWS> static void run_tile(const attention_job & job, const ch
     const int32_t group = job.n_head / job.n_head_kv;
     const int32_t first_line = (head_kv - c.head_begin) * c.n * group;
     const float * q[ROWS];
-    float * sums[ROWS];
+    double * sums[ROWS];
     for (int32_t r = 0; r < ROWS; r++) {
         const int32_t row = c.first + active[r] / group;
         const int32_t head = head_kv * group + active[r] % group;
         q[r] = (const float *) ((const char *) job.q + row * job.q_row + head * job.q_head);
         sums[r] = w.sums + (size_t) (first_line + active[r]) * job.head_size;
     }
-    score_tile<ROWS>(q, w.keys, job.head_size, w.weights);
-    float factor[ROWS];
+    score_tile<ROWS>(q, w.keys, job.head_size, w.scores);
+    double factor[ROWS];
     for (int32_t r = 0; r < ROWS; r++) {
         const int32_t line = first_line + active[r];
-        factor[r] = softmax(job, w.weights + r * BLOCK, w.masks + active[r] / group * BLOCK, w.largest[line], w.total[line]);
+        const float * mask = w.masks + active[r] / group * BLOCK;
+        factor[r] = softmax(job, w.scores + r * BLOCK, mask, w.weights + r * BLOCK, w.largest[line], w.total[line]);
     }
     int32_t column = 0;
-    for (; column + VECS * LANES <= job.head_size; column += VECS * LANES) {
+    for (; column + VECS * WIDE_LANES <= job.head_size; column += VECS * WIDE_LANES) {
         value_columns<ROWS, VECS>(w.weights, factor, w.values, n_cells, job.head_size, sums, column);
     }
-    for (; column < job.head_size; column += LANES) {
+    for (; column < job.head_size; column += WIDE_LANES) {
         value_columns<ROWS, 1>(w.weights, factor, w.values, n_cells, job.head_size, sums, column);
     }
 }
@@ -355,11 +385,11 @@ static bool finish(const attention_job & job, const chunk & c, const workspace &
     for (int32_t line = 0; line < (c.head_end - c.head_begin) * c.n * group; line++) {
         const int32_t row = c.first + line / group % c.n;
         const int32_t head = (c.head_begin + line / group / c.n) * group + line % group;
-        const float * sums = w.sums + (size_t) line * job.head_size;
+        const double * sums = w.sums + (size_t) line * job.head_size;
         float * out = job.out + ((size_t) row * job.n_head + head) * job.head_size;
-        const float factor = w.total[line] == 0.0f ? 0.0f : 1.0f / w.total[line];
+        const double factor = w.total[line] == 0.0 ? 0.0 : 1.0 / w.total[line];
         for (int32_t i = 0; i < job.head_size; i++) {
-            out[i] = sums[i] * factor + 0.0f; // a zero comes out positive
+            out[i] = (float) (sums[i] * factor) + 0.0f; // a zero comes out positive
             has_nan |= out[i] != out[i];
         }
     }
@@ -397,7 +427,7 @@ static void run_block(const attention_job & job, const chunk & c, const workspac
 
 static void run_chunk(const attention_job & job, const chunk & c, const workspace & w) {
     const int32_t lines = (c.head_end - c.head_begin) * c.n * (job.n_head / job.n_head_kv);
-    memset(w.sums, 0, (size_t) lines * job.head_size * sizeof(float));
+    memset(w.sums, 0, (size_t) lines * job.head_size * sizeof(double));
     for (int32_t line = 0; line < lines; line++) {
         w.largest[line] = -INFINITY;
         w.total[line] = 0;

@@ -59,14 +59,21 @@ inline vec choose(ivec condition, vec yes, vec no) {
 inline vec max(vec a, vec b) {
     return choose((ivec) (a > b), a, b);
 }
-inline float sum_of(vec x) {
-    return (x[0] + x[2]) + (x[1] + x[3]);
-}
-
 inline float max_of(vec x) {
     const float a = x[0] > x[1] ? x[0] : x[1];
     const float b = x[2] > x[3] ? x[2] : x[3];
     return a > b ? a : b;
+}
+
+inline vec with_sign(vec x, vec sign) {
+    return choose(set1(INT32_MIN), sign, x);
+}
+
+// From 2^23 on there are no fractions, and the sum would lose digits.
+inline vec round(vec x) {
+    const vec magic = with_sign(set1(8388608.0f), x);
+    const ivec small = (ivec) (with_sign(x, set1(1.0f)) < set1(8388608.0f));
+    return choose(small, (x + magic) - magic, x);
 }
 
 inline vec power_of_two(vec shifted) {
@@ -77,9 +84,6 @@ inline vec zero_below(vec y, vec x, vec limit) {
 }
 inline vec hide(vec x, vec mask) {
     return choose((ivec) (mask == set1(-INFINITY)), set1(-INFINITY), x);
-}
-inline vec with_sign(vec x, vec sign) {
-    return choose(set1(INT32_MIN), sign, x);
 }
 
 inline ivec load_u16(const char * p) {
@@ -110,6 +114,36 @@ inline void transpose4(const float * from, size_t ld, float * to) {
     for (int32_t i = 0; i < 4; i++) {
         store(to + i * ROW, vec{from[i], from[ld + i], from[2 * ld + i], from[3 * ld + i]});
     }
+}
+
+typedef double wide __attribute__((vector_size(16)));
+constexpr int32_t WIDE_LANES = 2;
+
+inline wide load_wide(const double * p) {
+    wide x;
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
+inline void store_wide(double * p, wide x) {
+    memcpy(p, &x, sizeof(x));
+}
+inline wide set1_wide(double x) {
+    return wide{x, x};
+}
+inline wide add_wide(wide a, wide b) {
+    return a + b;
+}
+inline wide mul_wide(wide a, wide b) {
+    return a * b;
+}
+inline wide fma_wide(wide a, wide b, wide c) {
+    return a * b + c;
+}
+inline double sum_of_wide(wide x) {
+    return x[0] + x[1];
+}
+inline wide widen(const float * p) {
+    return wide{(double) p[0], (double) p[1]};
 }
 
 #include "attention_kernel.h"
