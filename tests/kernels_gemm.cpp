@@ -58,7 +58,7 @@ buffer make_buffer(size_t size) {
 // --- weights and activations -----------------------------------------------------------------------------------------
 
 bool is_float(ggml_type type) {
-    return type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
 }
 
 // A half between 2^-9 and 2^-5, of either sign.
@@ -225,10 +225,15 @@ void check_values(const mp::gemm_kernel & kernel, int64_t n, int64_t n_out, int6
     std::vector<float> y = multiply(kernel, packed.get(), x, 0, n, n_out);
     std::vector<float> in_ggml = multiply_in_ggml(kernel.type, weights, x, n_out);
     const auto * portable = mp::find_gemm_kernel(kernel.type, mp::instruction_set::portable);
+    portable = kernel.block == 1 ? &kernel : portable; // its shapes are no others'
     buffer portable_packed = pack(*portable, weights, n_out, k);
     std::vector<float> in_portable = multiply(*portable, portable_packed.get(), x, 0, n, n_out);
     std::vector<float> values(n_out * k);
-    ggml_get_type_traits(kernel.type)->to_float(weights.data(), values.data(), n_out * k);
+    if (kernel.type == GGML_TYPE_F32) {
+        memcpy(values.data(), weights.data(), weights.size());
+    } else {
+        ggml_get_type_traits(kernel.type)->to_float(weights.data(), values.data(), n_out * k);
+    }
     std::vector<double> rounded, bound;
     for (int64_t i = 0; i < n; i++) {
         const float * row = &y[i * (n_out + 3)];
@@ -324,6 +329,10 @@ void check(const mp::gemm_kernel & kernel) {
 
 int main() {
     int n_kernels = 0;
+    for (ggml_type type : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16}) {
+        check(*mp::find_gemm_kernel_any_shape(type));
+        n_kernels++;
+    }
     for (mp::instruction_set set : {mp::instruction_set::portable, mp::instruction_set::avx2, mp::instruction_set::avx_vnni,
                                     mp::instruction_set::avx512_vnni}) {
         if (!mp::has_instruction_set(set)) {

@@ -61,4 +61,7 @@ struct gemm_kernel {
 // nullptr where there is none for this type.
 const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set);
 
+// Plain C++ for F32, F16 and BF16 of any shape, however small or odd; nullptr for another type.
+const gemm_kernel * find_gemm_kernel_any_shape(ggml_type type);
+
 } // namespace mp
