@@ -1,20 +1,17 @@
-"""maskprobe-bench: what a pass costs on this machine."""
+"""maskprobe-bench: what a pass costs on this machine, and what candidates gain on it."""
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from .. import Error, Model, Session, TokenTree, resolve_model
-from . import options, values
+from . import bench_run, options, values
+from .bench_table import facts_of
 from .build import HelpFormatter, Parser
 from .interrupt import EXIT_STATUS
 from .terminal import Completion, OutputClosed, Progress, say, secure_streams
@@ -64,6 +61,9 @@ def setup_arg_parser() -> Parser:
     )
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=7, help="passes of each kind")
     add("-o", "--output", choices=["md", "json"], metavar="md|json", default="md", help="form of the result")
+    cost.set_defaults(run=cost_text)
+    for module in (bench_run,):
+        module.add_command(commands)
     return parser
 
 
@@ -77,8 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     args = setup_arg_parser().parse_args(argv)
     try:
         out = Completion("off")
-        points, facts = measure_cost(args)
-        out.write(as_json(points, facts) if args.output == "json" else as_markdown(points, facts))
+        out.write(args.run(args))
         return 0
     except KeyboardInterrupt:
         say(f"{PROG}: interrupted")
@@ -86,6 +85,11 @@ def main(argv: list[str] | None = None) -> int:
     except (Error, OutputClosed) as error:
         say(f"{PROG}: error: {error}")
         return 1
+
+
+def cost_text(args: argparse.Namespace) -> str:
+    points, facts = measure_cost(args)
+    return as_json(points, facts) if args.output == "json" else as_markdown(points, facts)
 
 
 def measure_cost(args: argparse.Namespace) -> tuple[list[Point], dict[str, Any]]:
@@ -120,7 +124,7 @@ def measure_cost(args: argparse.Namespace) -> tuple[list[Point], dict[str, Any]]
                 for name in sessions:
                     result = sessions[name].decode(trees[n], 1)
                     points[name, n].samples_ns.append(1000 * (result.decode_us + result.engine_us))
-        facts = describe(path, model, session, args.depth)
+        facts = {**facts_of(path, model, session.n_threads), "n_prompt": 0, "n_gen": 0, "n_depth": args.depth}
     return list(points.values()), facts
 
 
@@ -130,36 +134,6 @@ def tree_of(n_rows: int, n_vocab: int) -> TokenTree:
     for i in range(1, n_rows):
         tree.add(0, (101 * i + 2) % n_vocab, 0.0)
     return tree
-
-
-def describe(path: Path, model: Model, session: Session, depth: int) -> dict[str, Any]:
-    """llama-bench's keys for what is the same in every line."""
-    return {
-        "build_commit": f"maskprobe {version('maskprobe')}, llama-cpp-python {version('llama-cpp-python')}",
-        "cpu_info": cpu_name(),
-        "model_filename": path.name,
-        "model_type": model.info.description,
-        "model_size": model.info.size,
-        "model_n_params": model.info.n_params,
-        "n_batch": 2048,
-        "n_threads": session.n_threads,
-        "type_k": "f16",
-        "type_v": "f16",
-        "n_prompt": 0,
-        "n_gen": 0,
-        "n_depth": depth,
-        "test_time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-
-
-def cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def as_json(points: list[Point], facts: dict[str, Any]) -> str:

@@ -1,0 +1,140 @@
+"""One generation measured, and what many of them come to."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import Engine, Pass, Proposer, SamplingParams, Session, TokenTree
+
+CALIBRATION_BINS = 20
+
+WHAT_IS_TIMED = (
+    "Timed are all passes of a generation, from asking for candidates to learning from the pass; not timed are\n"
+    "loading, prompt evaluation and output"
+)
+
+
+@dataclass
+class Measured:
+    """One generation. All of it goes into a line of JSON and comes back."""
+
+    tokens: list[int]
+    margins: list[float]  # log-probability gap of the model's two best tokens, one per token
+    n_prompt: int
+    passes: int
+    rows: int
+    gen_ns: int
+    n_draft: int  # candidates offered
+    accept_hist: list[int]  # [d]: passes that accepted d candidates
+    calibration: list[list[float]] = field(default_factory=list)  # per bin: candidates, sum of probabilities, accepted
+
+    @property
+    def n_accepted(self) -> int:
+        return sum(depth * count for depth, count in enumerate(self.accept_hist))
+
+
+class Watched(Proposer):
+    """A proposer, with what it offers counted: candidates, and how often those of some probability were accepted.
+
+    A candidate's probability is that of its whole path, as the proposer put it into the tree."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.proposer = proposer
+        self.n_rows_max, self.n_top = proposer.n_rows_max, proposer.n_top
+        self.begin = proposer.begin
+        self.propose = proposer.propose
+        self.reset()
+
+    def reset(self) -> None:
+        self.n_draft = 0
+        self._outcomes: list[tuple[list[float], list[int]]] = []  # log-probabilities of a tree's nodes, accepted nodes
+
+    def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
+        self.n_draft += tree.n_nodes - 1
+        self._outcomes.append((tree.logprobs, list(path)))
+        self.proposer.observe(tree, result, path, emitted)
+
+    def calibration(self) -> list[list[float]]:
+        """For each of CALIBRATION_BINS equal ranges of the probability: how many candidates, the sum of their
+        probabilities, how many were accepted."""
+        import numpy as np
+
+        bins = np.zeros((CALIBRATION_BINS, 3))
+        for logprobs, path in self._outcomes:
+            probabilities = np.exp(np.minimum(logprobs, 0.0))
+            accepted = np.zeros(len(logprobs))
+            accepted[path] = 1.0
+            which = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+            outcome = np.stack([np.ones(len(logprobs)), probabilities, accepted], axis=1)
+            np.add.at(bins, which[1:], outcome[1:])  # without the root
+        return bins.tolist()
+
+
+def measure(
+    session: Session, proposer: Watched, prompt: Sequence[int], sampling: SamplingParams, n: int, ignore_eos: bool
+) -> Measured:
+    """Generates at most `n` tokens behind the prompt. Raises what Engine.generate raises."""
+    proposer.reset()
+    engine = Engine(session, proposer)
+    results = list(engine.generate(prompt, sampling, max_tokens=n, ignore_eos=ignore_eos))
+    stats = engine.stats
+    return Measured(
+        tokens=list(stats.tokens),
+        margins=[result.margin for result in results],
+        n_prompt=stats.n_prompt,
+        passes=stats.passes,
+        rows=stats.rows,
+        gen_ns=round(1e6 * stats.gen_ms),
+        n_draft=proposer.n_draft,
+        accept_hist=list(stats.accept_hist),
+        calibration=proposer.calibration() if proposer.n_draft else [],
+    )
+
+
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+    """Index of the first token that differs; a text that ends earlier differs there."""
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), None if len(a) == len(b) else n)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A ratio of medians, and the quartiles of the single ratios."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+def speed_up(plain: Sequence[float], other: Sequence[float]) -> Spread:
+    """How much faster `other` is: times per token, pairwise of the same work."""
+    ratios = [a / b for a, b in zip(plain, other, strict=True)]
+    quartiles = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    return Spread(statistics.median(plain) / statistics.median(other), quartiles[0], quartiles[2])
+
+
+def timing_keys(samples_ns: Sequence[int], n_tokens: Sequence[int]) -> dict[str, Any]:
+    """llama-bench's keys for generations of so many tokens each."""
+    rates = [1e9 * n / ns for n, ns in zip(n_tokens, samples_ns, strict=True)]
+    return {
+        "avg_ns": round(statistics.mean(samples_ns)),
+        "stddev_ns": round(statistics.pstdev(samples_ns)),
+        "avg_ts": statistics.mean(rates),
+        "stddev_ts": statistics.pstdev(rates),
+        "samples_ns": list(samples_ns),
+        "samples_ts": rates,
+    }
+
+
+def draft_keys(runs: Sequence[Measured]) -> dict[str, Any]:
+    """What was offered and accepted, pooled over generations."""
+    passes = sum(run.passes for run in runs)
+    depths = max(len(run.accept_hist) for run in runs)
+    return {
+        "draft_n": sum(run.n_draft for run in runs),
+        "draft_n_accepted": sum(run.n_accepted for run in runs),
+        "rows_per_step": sum(run.rows for run in runs) / passes,
+        "tokens_per_step": sum(len(run.tokens) for run in runs) / passes,
+        "accept_hist": [sum(run.accept_hist[d] for run in runs if d < len(run.accept_hist)) for d in range(depths)],
+    }

@@ -1,0 +1,342 @@
+"""maskprobe-bench run: every source of candidates against plain decoding, prompt by prompt in one run."""
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from .. import Cancelled, Model, NoProposer, SamplingParams, Session, resolve_model
+from . import options, values
+from .bench_measure import (
+    WHAT_IS_TIMED,
+    Measured,
+    Watched,
+    draft_keys,
+    first_difference,
+    measure,
+    speed_up,
+    timing_keys,
+)
+from .bench_prompts import Job, read_prompts, tokenized
+from .bench_results import ResultFile
+from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
+from .build import HelpFormatter
+from .interrupt import Interrupt
+from .terminal import Progress, say
+
+PROG = "maskprobe-bench run"
+PLAIN = "none"
+ALL_TASKS = "all"
+AUTO = "auto"
+
+DESCRIPTION = f"""\
+Decodes every prompt plainly and with every source of candidates, in turns, so that what disturbs the machine disturbs
+all alike. Speed-ups are ratios of the median times per token, with the quartiles of the ratios of single prompts.
+{WHAT_IS_TIMED}.
+
+A source that learns keeps what it has learned from prompt to prompt, apart for each temperature and repetition: it
+never sees a prompt twice. Repetition i of a temperature above 0 has the seed + i.
+
+Prompts: code and stories are the project's own, in a checkout. Files are told by their fields: Spec-Bench's
+question.jsonl (first turns only), GSM8K, HumanEval (.jsonl or .jsonl.gz), any JSON lines with a field prompt, question
+or turns, and text files with one prompt per line.
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of candidates at a width. rows None: its own choice."""
+
+    propose: str
+    rows: int | None
+
+    @property
+    def width(self) -> str:
+        return AUTO if self.rows is None else str(self.rows)
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        prog=PROG,
+        formatter_class=HelpFormatter,
+        help="tokens per pass and speed-up over plain decoding, for sources of candidates and prompt sets",
+        description=DESCRIPTION,
+    )
+    parser.set_defaults(run=run)
+    add = partial(options.option, parser)
+    add("-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
+    add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="code, stories, or files; default: both sets")
+    add("--limit", metavar="N", type=values.integer(1), help="prompts of each task at most, evenly spread")
+    parser.add_argument("--single-turn", "-st", action="store_true", help="prompts in the model's chat template")
+    add(
+        "--propose",
+        metavar="NAME,...",
+        type=names,
+        default="esp,esp-soft,lookup,recycle",
+        help="sources of candidates, as maskprobe-run has them; plain decoding is always there",
+    )
+    add(
+        "--rows",
+        metavar="auto|N,N,...",
+        type=widths,
+        default=AUTO,
+        help="rows of a pass; auto = the source's own choice",
+    )
+    add("-n", "--predict", metavar="N", type=values.integer(1, options.INT32), default=100, help="tokens per prompt")
+    add("--temp", metavar="X,X,...", type=temperatures, default="0", help="temperatures")
+    add("-s", "--seed", metavar="N", type=values.integer(0, options.SEED_MAX), default=7, help="seed")
+    add("-r", "--repetitions", metavar="N", type=values.integer(1), default=1, help="runs over all prompts")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on behind the end of a text")
+    add_machine_options(add)
+    add(
+        "--resume",
+        metavar="FILE",
+        type=values.output_file,
+        help="keep each prompt's results in this file, and skip the prompts that it has; sources start afresh then",
+    )
+    add("-o", "--output", choices=FORMS, metavar="|".join(FORMS), default="md", help="form of the result")
+
+
+def add_machine_options(add: Callable[..., None]) -> None:
+    """Threads, kernels, context and cache."""
+    add(
+        "-t",
+        "--threads",
+        metavar="N",
+        type=values.integer(-1, options.THREADS_MAX),
+        default=-1,
+        help="threads, -1 = one for each physical core",
+    )
+    add("--kernels", choices=options.KERNELS, metavar="ours|stock", default="stock", help="CPU kernels")
+    add(
+        "-c",
+        "--ctx-size",
+        metavar="N",
+        type=values.integer(0, options.INT32),
+        default=0,
+        help="context in tokens, 0 = what the prompts need, at most the model's",
+    )
+    cache = {"choices": options.CACHE_TYPES, "metavar": "TYPE", "default": "f16"}
+    add("-ctk", "--cache-type-k", help="type of the K cache", **cache)
+    add("-ctv", "--cache-type-v", help="type of the V cache", **cache)
+
+
+def names(text: str) -> list[str]:
+    found = [part.strip() for part in text.split(",")]
+    if not all(found):
+        raise values.fail(f"must be names with commas between them, not '{text}'")
+    return list(dict.fromkeys(found))
+
+
+def widths(text: str) -> list[int | None]:
+    one = values.integer(1, values.ROWS_MAX)
+    return list(dict.fromkeys(None if part == AUTO else one(part) for part in text.split(",")))
+
+
+def temperatures(text: str) -> list[float]:
+    one = values.number(0)
+    return list(dict.fromkeys(one(part) for part in text.split(",")))
+
+
+def run(args: argparse.Namespace) -> str:
+    """All of the subcommand: the result as text."""
+    prompts, notes = read_prompts(args.prompts, args.limit)
+    path = resolve_model(args.model)
+    with ExitStack() as opened:
+        model = opened.enter_context(
+            Model(path, use_kernels=options.KERNELS[args.kernels], n_threads=max(args.threads, 0))
+        )
+        if args.single_turn:
+            prompts = [replace(p, text=model.chat_format([{"role": "user", "content": p.text}])) for p in prompts]
+        limit = args.ctx_size or model.info.n_ctx_train
+        jobs, left_out = tokenized(model, prompts, args.predict, limit)
+        for line in (notes := notes + left_out):
+            say(f"{PROG}: {line}")
+        bench = Bench(args, model, jobs)
+        opened.enter_context(bench)
+        facts = {**facts_of(path, model, bench.n_threads), "type_k": args.cache_type_k, "type_v": args.cache_type_v}
+        results = ResultFile(args.resume, settings_of(args, facts, jobs))
+        interrupt = opened.enter_context(Interrupt())
+        try:
+            with interrupt.cancels(bench.cancel):
+                bench.measure_all(results)
+        except Cancelled:
+            if args.resume is not None:
+                done = f"{len(results.entries)} of {len(jobs)} prompts are in '{args.resume}'"
+                say(f"{PROG}: {done}, the same command goes on from there")
+            raise KeyboardInterrupt from None
+    rows = summarize(results.entries, facts, args)
+    return render(rows, args.output, COLUMNS, [headline(facts, args), WHAT_IS_TIMED, *notes])
+
+
+def settings_of(args: argparse.Namespace, facts: Row, jobs: Sequence[Job]) -> Row:
+    """What must be the same where a run goes on."""
+    same = (
+        "build_commit",
+        "cpu_info",
+        "model_filename",
+        "model_size",
+        "model_n_params",
+        "n_threads",
+        "type_k",
+        "type_v",
+    )
+    chosen = ("propose", "rows", "predict", "temp", "seed", "repetitions", "ignore_eos", "kernels", "ctx_size")
+    return {
+        **{key: facts[key] for key in same},
+        **{key: getattr(args, key) for key in chosen},
+        "prompts": [f"{job.task}/{job.name}: {len(job.tokens)} tokens" for job in jobs],
+    }
+
+
+def sources_of(args: argparse.Namespace) -> list[Source]:
+    """Plain decoding, then what the arguments name."""
+    named = [propose for propose in args.propose if propose != PLAIN]
+    return [Source(PLAIN, None), *(Source(propose, rows) for propose in named for rows in args.rows)]
+
+
+class Bench:
+    """Two sessions over a model, one as plain decoding has it and one for trees, and the sources of candidates."""
+
+    def __init__(self, args: argparse.Namespace, model: Model, jobs: Sequence[Job]) -> None:
+        from ..proposers.registry import proposer_named
+
+        self._args, self._jobs = args, jobs
+        self.sources = sources_of(args)
+        self._proposers = {
+            (source, temp, repetition): Watched(proposer_named(source.propose, model, rows=source.rows))
+            for source in self.sources[1:]
+            for temp in args.temp
+            for repetition in range(args.repetitions)
+        }
+        n_rows_max = max((p.n_rows_max for p in self._proposers.values()), default=1)
+        n_top_max = max([2, *(p.n_top for p in self._proposers.values())])
+        needed = max(len(job.tokens) for job in jobs) + args.predict + n_rows_max
+        settings = {
+            "n_ctx": args.ctx_size or min(needed, model.info.n_ctx_train),
+            "n_threads": max(args.threads, 0),
+            "type_k": args.cache_type_k,
+            "type_v": args.cache_type_v,
+        }
+        # A session for few rows is the faster one: plain decoding is measured at its best.
+        self._plain = Session(model, n_rows_max=1, n_top_max=2, **settings)
+        self._trees = Session(model, n_rows_max=n_rows_max, n_top_max=n_top_max, **settings)
+        self.n_threads = self._plain.n_threads
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._plain.close()
+        self._trees.close()
+
+    def cancel(self) -> None:
+        self._plain.cancel()
+        self._trees.cancel()
+
+    def measure_all(self, results: "ResultFile") -> None:
+        """Raises Cancelled after cancel()."""
+        todo = [(i, job) for i, job in enumerate(self._jobs) if not results.has(i)]
+        with Progress("measuring") as progress:
+            for session in (self._plain, self._trees):  # the first passes are slower
+                measure(session, Watched(NoProposer()), todo[0][1].tokens if todo else [1], SamplingParams(), 2, True)
+            for done, (index, job) in enumerate(todo):
+                progress(done, len(todo))
+                found = self._measure_prompt(index, job)
+                results.add({"index": index, "task": job.task, "prompt": job.name, "results": found})
+
+    def _measure_prompt(self, index: int, job: Job) -> list[Row]:
+        """The results of one prompt: all temperatures, repetitions and sources."""
+        found = []
+        for temp, repetition in itertools.product(self._args.temp, range(self._args.repetitions)):
+            sampling = SamplingParams(temp=temp, seed=(self._args.seed + repetition) % (options.SEED_MAX + 1))
+            # Nobody is always first.
+            sources = self.sources[(at := index % len(self.sources)) :] + self.sources[:at]
+            runs = {source: self._generate(source, job, sampling, repetition) for source in sources}
+            plain = runs[Source(PLAIN, None)]
+            for source, run in runs.items():
+                split = first_difference(plain.tokens, run.tokens)
+                margin = plain.margins[split] if split is not None and split < len(plain.margins) else None
+                about = {"propose": source.propose, "rows": source.width, "temp": temp, "repetition": repetition}
+                found.append({**about, "split": split, "margin": margin, "measured": asdict(run)})
+        return found
+
+    def _generate(self, source: Source, job: Job, sampling: SamplingParams, repetition: int) -> Measured:
+        if source.propose == PLAIN:
+            session, proposer = self._plain, Watched(NoProposer())
+        else:
+            session, proposer = self._trees, self._proposers[source, sampling.temp, repetition]
+        return measure(session, proposer, job.tokens, sampling, self._args.predict, self._args.ignore_eos)
+
+
+def summarize(entries: Sequence[Row], facts: Row, args: argparse.Namespace) -> list[Row]:
+    """One row for each temperature, task (and all of them together) and source."""
+    tasks = list(dict.fromkeys(entry["task"] for entry in entries))
+    rows = []
+    for temp, task in itertools.product(args.temp, tasks if len(tasks) == 1 else [*tasks, ALL_TASKS]):
+        results: dict[tuple[str, str], list[Row]] = {}  # in the order of the arguments
+        for source in sources_of(args):
+            results[source.propose, source.width] = []
+        for entry in entries:
+            if task in (entry["task"], ALL_TASKS):
+                for result in sorted(entry["results"], key=lambda result: result["repetition"]):
+                    if result["temp"] == temp:
+                        results[result["propose"], result["rows"]].append(result)
+        plain = [Measured(**result["measured"]) for result in results[PLAIN, AUTO]]
+        for (propose, width), found in results.items():
+            about = {"task": task, "temp": temp, "propose": propose, "rows": width, "kernels": args.kernels}
+            rows.append({**facts, **about, "seed": args.seed, **pooled(found, plain, args.predict)})
+    return rows
+
+
+def pooled(results: Sequence[Row], plain: Sequence[Measured], n_predict: int) -> Row:
+    """What the generations of one source come to, beside those of plain decoding."""
+    runs = [Measured(**result["measured"]) for result in results]
+    per_token = [run.gen_ns / len(run.tokens) for run in runs]
+    spread = speed_up([run.gen_ns / len(run.tokens) for run in plain], per_token)
+    splits = [result for result in results if result["split"] is not None]
+    bins = [run.calibration for run in runs if run.calibration]
+    return {
+        "n_prompt": round(statistics.mean(run.n_prompt for run in runs)),
+        "n_gen": n_predict,
+        "n_depth": 0,
+        **timing_keys([run.gen_ns for run in runs], [len(run.tokens) for run in runs]),
+        **draft_keys(runs),
+        "speed_up": spread.ratio,
+        "speed_up_quartiles": [spread.low, spread.high],
+        "n_runs": len(runs),
+        "n_identical": len(runs) - len(splits),
+        "margins": [result["margin"] for result in splits],
+        "calibration": [[sum(values) for values in zip(*rows, strict=True)] for rows in zip(*bins, strict=True)],
+    }
+
+
+def headline(facts: Row, args: argparse.Namespace) -> str:
+    return (
+        f"{facts['model_filename']} ({facts['model_type']}), threads: {facts['n_threads']}, {args.kernels} kernels, "
+        f"{args.predict} tokens per prompt, {facts['cpu_info']}"
+    )
+
+
+COLUMNS: list[Column] = [
+    ("task", plain_text("task")),
+    ("temp", plain_text("temp")),
+    ("propose", plain_text("propose")),
+    ("rows", plain_text("rows")),
+    ("tokens/pass", decimals("tokens_per_step", 3)),
+    ("rows/pass", decimals("rows_per_step", 1)),
+    ("t/s", lambda row: f"{row['avg_ts']:.1f} ± {row['stddev_ts']:.1f}"),
+    ("speed-up", decimals("speed_up", 2)),
+    ("quartiles", lambda row: "{:.2f} - {:.2f}".format(*row["speed_up_quartiles"])),
+    ("identical", lambda row: f"{row['n_identical']} of {row['n_runs']}"),
+    ("margins at the splits", lambda row: ", ".join(margin_text(m) for m in row["margins"]) or "-"),
+]
+
+
+def margin_text(margin: float | None) -> str:
+    return "ended" if margin is None else f"{margin:.2g}"
