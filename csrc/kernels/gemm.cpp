@@ -6,6 +6,10 @@
 
 #if defined(__x86_64__)
 #    include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#    include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#    include <sys/sysctl.h>
 #endif
 
 namespace mp {
@@ -20,6 +24,10 @@ const char * instruction_set_name(instruction_set set) {
         return "AVX-VNNI";
     case instruction_set::avx512_vnni:
         return "AVX512-VNNI";
+    case instruction_set::neon_dotprod:
+        return "NEON-dotprod";
+    case instruction_set::neon_i8mm:
+        return "NEON-i8mm";
     }
     return "unknown";
 }
@@ -28,9 +36,11 @@ const char * instruction_set_name(instruction_set set) {
 
 namespace {
 
-// The compiler's own checks include that the operating system saves the registers.
+// The compiler's own checks include that the operating system saves the registers. Clang before 16 does not know F16C.
 bool has_avx2() {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 &&
+           (ecx & (1u << 29)) != 0;
 }
 
 bool has_avx_vnni() {
@@ -56,8 +66,9 @@ bool has_instruction_set(instruction_set set) {
         return has_avx_vnni();
     case instruction_set::avx512_vnni:
         return has_avx512_vnni();
+    default:
+        return false;
     }
-    return false;
 }
 
 const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
@@ -70,8 +81,64 @@ const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
         return find_gemm_kernel_avx_vnni(type);
     case instruction_set::avx512_vnni:
         return find_gemm_kernel_avx512_vnni(type);
+    default:
+        return nullptr;
     }
-    return nullptr;
+}
+
+#elif defined(__aarch64__)
+
+namespace {
+
+#    if defined(__linux__)
+
+// A bit of the kernel's hardware capabilities, which older headers do not name.
+bool has_dotprod() {
+    return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;
+}
+
+#    elif defined(__APPLE__)
+
+bool has_feature(const char * name) {
+    int value = 0;
+    size_t size = sizeof(value);
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+
+bool has_dotprod() {
+    return has_feature("hw.optional.arm.FEAT_DotProd");
+}
+
+#    else
+
+bool has_dotprod() {
+    return false;
+}
+
+#    endif
+
+} // namespace
+
+bool has_instruction_set(instruction_set set) {
+    switch (set) {
+    case instruction_set::portable:
+        return true;
+    case instruction_set::neon_dotprod:
+        return has_dotprod();
+    default:
+        return false;
+    }
+}
+
+const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
+    switch (set) {
+    case instruction_set::portable:
+        return find_gemm_kernel_portable(type);
+    case instruction_set::neon_dotprod:
+        return find_gemm_kernel_neon_dotprod(type);
+    default:
+        return nullptr;
+    }
 }
 
 #else
@@ -88,7 +155,8 @@ const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
 
 instruction_set best_instruction_set() {
     static const instruction_set best = [] {
-        for (instruction_set set : {instruction_set::avx512_vnni, instruction_set::avx_vnni, instruction_set::avx2}) {
+        for (instruction_set set : {instruction_set::avx512_vnni, instruction_set::avx_vnni, instruction_set::avx2,
+                                    instruction_set::neon_i8mm, instruction_set::neon_dotprod}) {
             if (has_instruction_set(set)) {
                 return set;
             }

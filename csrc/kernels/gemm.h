@@ -24,6 +24,8 @@ enum class instruction_set {
     avx2,        // with FMA and F16C
     avx_vnni,    // 256 bits
     avx512_vnni, // with F, BW, DQ, VL
+    neon_dotprod,
+    neon_i8mm,
 };
 
 const char * instruction_set_name(instruction_set set);

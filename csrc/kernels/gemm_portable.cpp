@@ -51,11 +51,19 @@ struct portable {
     static MP_INLINE floats multiply(const floats & a, const floats & b) {
         return each<floats>([&](int i) { return a.lane[i] * b.lane[i]; });
     }
+    // Left to itself, a compiler for a processor with such an instruction uses it for some tile widths and not for others.
+    static MP_INLINE float multiply_add(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF)
+        return __builtin_fmaf(a, b, c);
+#else
+        return a * b + c;
+#endif
+    }
     static MP_INLINE floats multiply_add(const floats & a, const floats & b, const floats & c) {
-        return each<floats>([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+        return each<floats>([&](int i) { return multiply_add(a.lane[i], b.lane[i], c.lane[i]); });
     }
     static MP_INLINE floats multiply_subtract(const floats & a, const floats & b, const floats & c) {
-        return each<floats>([&](int i) { return c.lane[i] - a.lane[i] * b.lane[i]; });
+        return each<floats>([&](int i) { return multiply_add(-a.lane[i], b.lane[i], c.lane[i]); });
     }
     static MP_INLINE floats to_floats(const ints & a) {
         return each<floats>([&](int i) { return static_cast<float>(a.lane[i]); });

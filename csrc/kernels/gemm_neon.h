@@ -1,0 +1,127 @@
+// What the ARM vector machines share: 4 rows of weights in a vector of 128 bits, and the quantisation of activations.
+#pragma once
+
+#include "gemm_formats.h"
+
+#include <arm_neon.h>
+
+namespace mp {
+namespace {
+
+struct neon_base {
+    static constexpr int lanes = 4;
+
+    using floats = float32x4_t;
+    using ints = int32x4_t;
+    using bytes = uint8x16_t;
+
+    // A number for all lanes: instructions take it from a register that a plain load has filled.
+    struct one_float {
+        float value;
+    };
+
+    static MP_INLINE floats zero_floats() { return vdupq_n_f32(0); }
+    static MP_INLINE ints zero_ints() { return vdupq_n_s32(0); }
+    static MP_INLINE one_float broadcast(const float * value) { return {*value}; }
+    static MP_INLINE ints broadcast(const int32_t * value) { return vld1q_dup_s32(value); }
+    static MP_INLINE floats multiply(floats a, floats b) { return vmulq_f32(a, b); }
+    static MP_INLINE floats multiply(floats a, one_float b) { return vmulq_n_f32(a, b.value); }
+    static MP_INLINE floats multiply_add(floats a, floats b, floats c) { return vfmaq_f32(c, a, b); }
+    static MP_INLINE floats multiply_add(floats a, one_float b, floats c) { return vfmaq_n_f32(c, a, b.value); }
+    static MP_INLINE floats multiply_subtract(floats a, floats b, floats c) { return vfmsq_f32(c, a, b); }
+    static MP_INLINE floats to_floats(ints a) { return vcvtq_f32_s32(a); }
+    static MP_INLINE void store(float * target, floats a) { vst1q_f32(target, a); }
+
+    static MP_INLINE floats load_halves(const uint8_t * source) {
+        return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(source)));
+    }
+    template <bool is_signed> static MP_INLINE floats load_scales(const uint8_t * source) {
+        uint32_t four;
+        memcpy(&four, source, 4);
+        uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(four));
+        if constexpr (is_signed) {
+            return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(bytes)))));
+        } else {
+            return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+        }
+    }
+    static MP_INLINE bytes load_bytes(const uint8_t * source) { return vld1q_u8(source); }
+
+    // (a >> shift) & mask in every byte; a negative shift is to the left.
+    template <int shift> static MP_INLINE bytes field(bytes a, int mask) {
+        bytes shifted = a;
+        if constexpr (shift > 0) {
+            shifted = vshrq_n_u8(a, shift);
+        } else if constexpr (shift < 0) {
+            shifted = vshlq_n_u8(a, -shift);
+        }
+        return (255 >> (shift > 0 ? shift : 0) & ~mask) == 0 ? shifted : vandq_u8(shifted, vdupq_n_u8(mask));
+    }
+    static MP_INLINE bytes either(bytes a, bytes b) { return vorrq_u8(a, b); }
+    static MP_INLINE bytes look_up(bytes index) { return vreinterpretq_u8_s8(vqtbl1q_s8(vld1q_s8(iq4_nl_values), index)); }
+
+    static MP_INLINE float round_to_half(float value) {
+        return vgetq_lane_f32(vcvt_f32_f16(vcvt_f16_f32(vdupq_n_f32(value))), 0);
+    }
+
+    // Magnitudes compared as integers: NaN above infinity above every number.
+    static MP_INLINE float largest_magnitude(const float * x, int count) {
+        uint32x4_t magnitude = vdupq_n_u32(0x7fffffff);
+        uint32x4_t largest[2] = {vdupq_n_u32(0), vdupq_n_u32(0)};
+        for (int i = 0; i < count; i += 8) {
+            for (int j = 0; j < 2; j++) {
+                uint32x4_t bits = vreinterpretq_u32_f32(vld1q_f32(x + i + 4 * j));
+                largest[j] = vmaxq_u32(largest[j], vandq_u32(bits, magnitude));
+            }
+        }
+        return vget_lane_f32(vreinterpret_f32_u32(vdup_n_u32(vmaxvq_u32(vmaxq_u32(largest[0], largest[1])))), 0);
+    }
+
+    // 32 values times factor, rounded to the nearest integer; the sums of the two halves.
+    static MP_INLINE void quantise_32(const float * x, float factor, int8_t * quants, int32_t * sums) {
+        for (int half = 0; half < 2; half++) {
+            int16x4_t four[4];
+            MP_UNROLL
+            for (int i = 0; i < 4; i++) {
+                four[i] = vmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 16 * half + 4 * i), factor)));
+            }
+            int8x16_t sixteen =
+                vcombine_s8(vmovn_s16(vcombine_s16(four[0], four[1])), vmovn_s16(vcombine_s16(four[2], four[3])));
+            vst1q_s8(quants + 16 * half, sixteen);
+            sums[half] = vaddlvq_s8(sixteen);
+        }
+    }
+};
+
+// For weights that are not quantised: 8 rows, so that a number of an activation serves two vectors.
+template <instruction_set the_set> struct neon_floats {
+    static constexpr instruction_set set = the_set;
+    static constexpr int lanes = 8;
+
+    using floats = float32x4x2_t;
+
+    static MP_INLINE floats zero_floats() { return {{vdupq_n_f32(0), vdupq_n_f32(0)}}; }
+    static MP_INLINE float broadcast(const float * value) { return *value; }
+    static MP_INLINE floats add(floats a, floats b) {
+        return {{vaddq_f32(a.val[0], b.val[0]), vaddq_f32(a.val[1], b.val[1])}};
+    }
+    static MP_INLINE floats multiply_add(floats a, float b, floats c) {
+        return {{vfmaq_n_f32(c.val[0], a.val[0], b), vfmaq_n_f32(c.val[1], a.val[1], b)}};
+    }
+    static MP_INLINE void store(float * target, floats a) {
+        vst1q_f32(target, a.val[0]);
+        vst1q_f32(target + 4, a.val[1]);
+    }
+    static MP_INLINE floats load_halves(const uint8_t * source) {
+        float16x8_t eight = vreinterpretq_f16_u8(vld1q_u8(source));
+        return {{vcvt_f32_f16(vget_low_f16(eight)), vcvt_high_f32_f16(eight)}};
+    }
+    static MP_INLINE floats load_bfloats(const uint8_t * source) {
+        uint16x8_t eight = vreinterpretq_u16_u8(vld1q_u8(source));
+        return {{vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(eight), 16)),
+                 vreinterpretq_f32_u32(vshll_high_n_u16(eight, 16))}};
+    }
+};
+
+} // namespace
+} // namespace mp
