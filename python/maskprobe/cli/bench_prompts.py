@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ArgumentError, Model
+from .bench_checkout import checkout_file
 
 OWN_SETS = ("code", "stories")  # bench/prompts/*.txt of a checkout
 
@@ -60,13 +61,7 @@ def read_prompts(sources: Sequence[str], limit: int | None) -> tuple[list[Prompt
 
 
 def own_set(name: str) -> Path | None:
-    """A set of the checkout that this is run in, or that this package lies in; the installed package has none."""
-    here = Path(__file__).resolve()
-    for folder in (Path.cwd(), *Path.cwd().parents, *here.parents):
-        path = folder / "bench" / "prompts" / f"{name}.txt"
-        if path.is_file():
-            return path
-    return None
+    return checkout_file(f"bench/prompts/{name}.txt")
 
 
 def read_file(path: Path) -> tuple[list[Prompt], int]:

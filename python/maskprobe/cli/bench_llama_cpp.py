@@ -1,0 +1,102 @@
+"""llama.cpp by itself, through llama_cpp's low-level functions: plain greedy decoding with one call per token."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import llama_cpp
+
+from .. import ArgumentError, DecodeError, OutOfMemory
+
+CACHE_TYPES = {
+    "f32": llama_cpp.GGML_TYPE_F32,
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
+
+
+@dataclass(frozen=True)
+class PlainRun:
+    tokens: list[int]
+    gen_ns: int  # of the passes and the sampler, without the prompt
+
+
+class LlamaCpp:
+    """A model and a context as llama.cpp opens them by default, but for what is said here. Flash attention is off, as
+    in maskprobe: it is slower for single rows on a CPU. Tokens of `forbidden` are never drawn.
+
+    Raises ArgumentError, OutOfMemory."""
+
+    def __init__(
+        self, path: Path, *, n_ctx: int, n_threads: int, type_k: str, type_v: str, forbidden: Sequence[int] = ()
+    ) -> None:
+        for name in (type_k, type_v):
+            if name not in CACHE_TYPES:
+                raise ArgumentError(f"a cache of type {name} is not offered here: {', '.join(CACHE_TYPES)} are")
+        llama_cpp.llama_backend_init()
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        if not self._model:
+            raise OutOfMemory(f"llama.cpp cannot load '{path}'")
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_threads = params.n_threads_batch = n_threads
+        params.type_k, params.type_v = CACHE_TYPES[type_k], CACHE_TYPES[type_v]
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            llama_cpp.llama_model_free(self._model)
+            raise OutOfMemory(f"llama.cpp cannot open a context of {n_ctx} tokens")
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._sampler = greedy_without(forbidden, llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self._n_batch = llama_cpp.llama_n_batch(self._context)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        llama_cpp.llama_sampler_free(self._sampler)
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)
+
+    def generate(self, prompt: Sequence[int], n: int) -> PlainRun:
+        """At most `n` tokens behind the prompt, greedily. Timed from the pass of the prompt's last token on.
+
+        Raises DecodeError."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+        for begin in range(0, len(prompt) - 1, self._n_batch):
+            self._decode(prompt[begin : min(begin + self._n_batch, len(prompt) - 1)])
+        tokens: list[int] = []
+        token = prompt[-1]
+        started = time.perf_counter_ns()
+        while len(tokens) < n:
+            self._decode([token])
+            token = llama_cpp.llama_sampler_sample(self._sampler, self._context, -1)
+            tokens.append(token)
+            if llama_cpp.llama_vocab_is_eog(self._vocab, token):
+                break
+        return PlainRun(tokens, time.perf_counter_ns() - started)
+
+    def _decode(self, tokens: Sequence[int]) -> None:
+        array = (llama_cpp.llama_token * len(tokens))(*tokens)
+        status = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(tokens)))
+        if status:
+            raise DecodeError(f"llama.cpp failed a pass of {len(tokens)} tokens with status {status}")
+
+
+def greedy_without(forbidden: Sequence[int], n_vocab: int) -> Any:
+    """A sampler that takes the most likely token that is not forbidden; to be freed by the caller."""
+    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+    if forbidden:
+        biases = (llama_cpp.llama_logit_bias * len(forbidden))(*((token, -math.inf) for token in forbidden))
+        llama_cpp.llama_sampler_chain_add(
+            chain, llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(forbidden), biases)
+        )
+    llama_cpp.llama_sampler_chain_add(chain, llama_cpp.llama_sampler_init_greedy())
+    return chain

@@ -1,0 +1,103 @@
+"""The oracle is right as often as it is told, and maskprobe-bench synthetic measures with just that."""
+
+import json
+
+import pytest
+
+from fakes import FakeModel, FakeSession
+from maskprobe import ArgumentError, Engine, SamplingParams
+from maskprobe.cli import bench, bench_synthetic
+from maskprobe.proposers.oracle import DEPTH_MAX, Oracle
+
+N_VOCAB = 200
+GREEDY = SamplingParams(temp=0.0)
+
+
+def text_of(n: int) -> tuple[FakeModel, list[int]]:
+    """A model, and a prompt with what it puts behind it."""
+    model = FakeModel(n_vocab=N_VOCAB)
+    results = Engine(FakeSession(model)).generate([3, 4], GREEDY, max_tokens=n, ignore_eos=True)
+    return model, [3, 4] + [result.token for result in results]
+
+
+@pytest.mark.parametrize("tau, rows", [(1.0, 4), (1.5, 8), (1.63, 30), (2.0, 16), (2.0, 2), (4.0, 5), (9.0, 60)])
+def test_the_stated_tokens_per_pass_come_out_with_the_stated_rows(tau, rows):
+    model, text = text_of(240)
+    session = FakeSession(model)
+    engine = Engine(session, Oracle(text, N_VOCAB, tau=tau, rows=rows))
+    results = list(engine.generate(text[:2], GREEDY, max_tokens=220, ignore_eos=True))
+    assert [result.token for result in results] == text[2:222]
+    assert engine.stats.tokens_per_pass == pytest.approx(tau, abs=0.04 * tau)
+    assert set(session.rows_of_passes[:-1]) <= {rows}
+
+
+def test_a_loop_of_one_token_makes_no_wrong_candidate_right():
+    oracle = Oracle([7] * 100, N_VOCAB, tau=1.0, rows=40)
+    for n in range(1, 60):
+        tree = oracle.propose([7] * n, 64)
+        assert tree.n_rows == 40
+        path = [0]
+        while (node := tree.child(path[-1], 7)) is not None:
+            path.append(node)
+        assert path == [0]
+
+
+def test_a_text_that_went_elsewhere_gets_wrong_candidates():
+    text = list(range(100))
+    oracle = Oracle(text, N_VOCAB, tau=5.0, rows=5)
+    assert oracle.propose(text[:50], 8).tokens == [49, 50, 51, 52, 53]
+    assert oracle.propose([*text[:49], 99], 8).child(0, 50) is None
+
+
+@pytest.mark.parametrize("tau, rows, n_vocab", [(0.9, 8, 200), (3.1, 3, 200), (DEPTH_MAX + 1.1, 60, 200), (2, 16, 30)])
+def test_what_cannot_be_had_is_refused(tau, rows, n_vocab):
+    with pytest.raises(ArgumentError):
+        Oracle([1, 2], n_vocab, tau=tau, rows=rows)
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_model_path):
+    return ["synthetic", "-m", str(tiny_model_path("tiny-llama")), "-t", "1", "-r", "3", "-d", "20", "-n", "40"]
+
+
+def test_all_are_measured_beside_llama_cpp(capfd, arguments):
+    assert bench.main([*arguments, "--tau", "1.5@8,2@6", "--kernels", "stock", "-o", "json"]) == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert [(row["kernels"], row["propose"]) for row in rows] == [
+        ("stock", "llama.cpp"),
+        ("stock", "none"),
+        ("stock", "oracle"),
+        ("stock", "oracle"),
+    ]
+    for row in rows:
+        assert len(row["samples_ns"]) == 3 and row["speed_up"] > 0.0 and row["n_splits"] == 0
+        asked = row["tokens_per_step_asked"] or 1.0
+        assert row["tokens_per_step"] == pytest.approx(asked, abs=0.1)
+        assert row["rows_per_step"] == (row["rows_per_step_asked"] or 1)
+    assert rows[0]["speed_up"] == 1.0
+
+
+def test_shapes_are_made_once(capfd, arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_synthetic, "cache_folder", lambda name: tmp_path)
+    shaped = ["synthetic", "--shape", "tiny-qwen3", "--type", "f32", "-t", "1", "-r", "1", "-n", "4", "--tau", "2@4"]
+    assert bench.main([*shaped, "--kernels", "stock"]) == 0
+    text, error = capfd.readouterr()
+    assert "| stock | oracle | 2@4 |" in text and "writing random weights" in error
+    (file,) = tmp_path.iterdir()
+    before = file.stat().st_mtime_ns
+    assert bench.main([*shaped, "--kernels", "stock"]) == 0
+    assert file.stat().st_mtime_ns == before
+    assert bench.main(["synthetic", "--shape", "no-such"]) == 1
+    assert "invalid choice: 'no-such'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("tau", ["2", "x@3", "2@", "2@1", "2@300", ""])
+def test_targets_that_cannot_be_read(capfd, arguments, tau):
+    with pytest.raises(SystemExit):
+        bench.main([*arguments, "--tau", tau])
+    assert "argument --tau" in capfd.readouterr().err
+
+
+def test_a_target_that_cannot_be_had(capfd, arguments):
+    assert bench.main([*arguments, "--tau", "9@4"]) == 1
+    assert "9 tokens per pass cannot be had with 4 rows: 1 to 4 can" in capfd.readouterr().err
