@@ -29,7 +29,7 @@ EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 SETS = {
     "cortex-a72": {"portable"},
     "neoverse-n1": {"portable", "NEON-dotprod"},
-    "max": {"portable", "NEON-dotprod"},
+    "max": {"portable", "NEON-dotprod", "NEON-i8mm"},
 }
 
 

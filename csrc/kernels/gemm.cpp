@@ -36,7 +36,8 @@ const char * instruction_set_name(instruction_set set) {
 
 namespace {
 
-// The compiler's own checks include that the operating system saves the registers. Clang before 16 does not know F16C.
+// The compiler's own checks include that the operating system saves the
+// registers. Clang before 16 does not know F16C.
 bool has_avx2() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 &&
@@ -92,9 +93,13 @@ namespace {
 
 #    if defined(__linux__)
 
-// A bit of the kernel's hardware capabilities, which older headers do not name.
+// Bits of the kernel's hardware capabilities, which older headers do not name.
 bool has_dotprod() {
     return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;
+}
+
+bool has_i8mm() {
+    return (getauxval(AT_HWCAP2) & (1ul << 13)) != 0;
 }
 
 #    elif defined(__APPLE__)
@@ -109,9 +114,17 @@ bool has_dotprod() {
     return has_feature("hw.optional.arm.FEAT_DotProd");
 }
 
+bool has_i8mm() {
+    return has_feature("hw.optional.arm.FEAT_I8MM");
+}
+
 #    else
 
 bool has_dotprod() {
+    return false;
+}
+
+bool has_i8mm() {
     return false;
 }
 
@@ -125,6 +138,8 @@ bool has_instruction_set(instruction_set set) {
         return true;
     case instruction_set::neon_dotprod:
         return has_dotprod();
+    case instruction_set::neon_i8mm:
+        return has_i8mm();
     default:
         return false;
     }
@@ -136,6 +151,8 @@ const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
         return find_gemm_kernel_portable(type);
     case instruction_set::neon_dotprod:
         return find_gemm_kernel_neon_dotprod(type);
+    case instruction_set::neon_i8mm:
+        return find_gemm_kernel_neon_i8mm(type);
     default:
         return nullptr;
     }

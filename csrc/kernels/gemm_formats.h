@@ -206,26 +206,9 @@ template <class F, int lanes> size_t packed_size(int64_t n_out, int64_t k) {
     return static_cast<size_t>(n_out / lanes * (k / F::block)) * packed_block<F, lanes>::size;
 }
 
-// One block of one row into its lane. Four quants at a time: the bytes of a word never mix.
-template <class F, int lanes, bool keep_sign>
-void pack_lane(const typename F::ggml_block & source, uint8_t * target, int lane) {
+// The quants of one block, 8 words of four for each sub-block, into a lane. The bytes of a word never mix.
+template <class F, int lanes, bool keep_sign> void pack_quants(const uint8_t * quants, uint8_t * target, int lane) {
     using P = packed_block<F, lanes>;
-    memcpy(target + P::d + 2 * lane, &source.d, 2);
-    if constexpr (P::has_scales) {
-        uint8_t scale[16], min[16];
-        F::scales(source, scale, min);
-        for (int i = 0; i < P::n_scales; i++) {
-            target[P::scale + i * lanes + lane] = scale[i];
-        }
-        if constexpr (F::has_min) {
-            memcpy(target + P::dmin + 2 * lane, &source.dmin, 2);
-            for (int i = 0; i < F::n_sub; i++) {
-                target[P::min + (i / 2 * lanes + lane) * 2 + i % 2] = min[i];
-            }
-        }
-    }
-    uint8_t quants[F::block];
-    F::unpack(source, quants);
     for (int sub = 0; sub < F::n_sub; sub++) {
         uint32_t words[8];
         memcpy(words, quants + 32 * sub, 32);
@@ -251,6 +234,29 @@ void pack_lane(const typename F::ggml_block & source, uint8_t * target, int lane
             store(4 + i, high);
         }
     }
+}
+
+// One block of one row into its lane.
+template <class F, int lanes, bool keep_sign>
+void pack_lane(const typename F::ggml_block & source, uint8_t * target, int lane) {
+    using P = packed_block<F, lanes>;
+    memcpy(target + P::d + 2 * lane, &source.d, 2);
+    if constexpr (P::has_scales) {
+        uint8_t scale[16], min[16];
+        F::scales(source, scale, min);
+        for (int i = 0; i < P::n_scales; i++) {
+            target[P::scale + i * lanes + lane] = scale[i];
+        }
+        if constexpr (F::has_min) {
+            memcpy(target + P::dmin + 2 * lane, &source.dmin, 2);
+            for (int i = 0; i < F::n_sub; i++) {
+                target[P::min + (i / 2 * lanes + lane) * 2 + i % 2] = min[i];
+            }
+        }
+    }
+    uint8_t quants[F::block];
+    F::unpack(source, quants);
+    pack_quants<F, lanes, keep_sign>(quants, target, lane);
 }
 
 template <class F, int lanes, bool keep_sign>
