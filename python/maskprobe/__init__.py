@@ -22,7 +22,17 @@ from .errors import (
 )
 from .masks import MaskEmbedding, mask_embedding
 from .model import Device, Model, ModelInfo, devices, set_verbose, version
-from .proposers import MaskProbe, NoProposer, Proposer
+from .proposers import (
+    LastLogits,
+    Lookahead,
+    MaskProbe,
+    NgramAutomaton,
+    NoProposer,
+    PromptLookup,
+    Proposer,
+    TokenRecycling,
+    proposer_named,
+)
 from .sampler import Sampler, SamplingParams
 from .session import Pass, Session
 from .text import TextStream
@@ -38,14 +48,18 @@ __all__ = [
     "Device",
     "Engine",
     "Error",
+    "LastLogits",
+    "Lookahead",
     "MaskEmbedding",
     "MaskProbe",
     "Model",
     "ModelError",
     "ModelInfo",
+    "NgramAutomaton",
     "NoProposer",
     "OutOfMemory",
     "Pass",
+    "PromptLookup",
     "Proposer",
     "Sampler",
     "SamplingParams",
@@ -54,6 +68,7 @@ __all__ = [
     "Stats",
     "Step",
     "TextStream",
+    "TokenRecycling",
     "TokenResult",
     "TokenTree",
     "accept",
@@ -61,6 +76,7 @@ __all__ = [
     "devices",
     "mask_embedding",
     "prefix",
+    "proposer_named",
     "resolve_model",
     "set_verbose",
 ]

@@ -1,7 +1,24 @@
 """Proposers: where candidates come from. One file per source, one small interface."""
 
 from .base import Proposer
+from .last_logits import LastLogits
+from .lookahead import Lookahead
+from .lookup import PromptLookup
 from .mask_probe import MaskProbe
+from .ngram import NgramAutomaton
 from .plain import NoProposer
+from .recycle import TokenRecycling
+from .registry import SOURCES, proposer_named
 
-__all__ = ["MaskProbe", "NoProposer", "Proposer"]
+__all__ = [
+    "SOURCES",
+    "LastLogits",
+    "Lookahead",
+    "MaskProbe",
+    "NgramAutomaton",
+    "NoProposer",
+    "PromptLookup",
+    "Proposer",
+    "TokenRecycling",
+    "proposer_named",
+]

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+from ..errors import ArgumentError
 from ..session import Pass
 from ..tree import TokenTree
+
+N_ROWS_LIMIT = 256  # rows of a pass that the core takes
 
 
 class Proposer:
@@ -26,3 +29,10 @@ class Proposer:
         """Learns from a pass over `tree`: `path` are its accepted nodes, `emitted` the tokens drawn behind them.
 
         `result` is valid until this returns."""
+
+
+def checked_count(name: str, value: int, low: int = 1, high: int = N_ROWS_LIMIT) -> int:
+    """`value` if it lies in low..high. Raises ArgumentError."""
+    if not low <= value <= high:
+        raise ArgumentError(f"{name} = {value} is out of range: {low} to {high}")
+    return value
