@@ -19,6 +19,7 @@ from .. import (
     Session,
     hub,
     mask_embedding,
+    proposer_named,
     resolve_model,
 )
 from . import values
@@ -117,7 +118,7 @@ def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
             use_mmap=not args.no_mmap,
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
-            self_check=args.propose != "none",
+            self_check=args.propose == "esp",  # it looks at embedding rows
             use_kernels=KERNELS[args.kernels],
             n_threads=max(args.threads, 0),
             progress=progress,
@@ -150,9 +151,12 @@ def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, gram
 
 
 def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer:
-    """What the options ask for; plain decoding, with a line that says why, on a model that cannot be probed."""
-    if args.propose == "none":
-        return NoProposer()
+    """What the options ask for; plain decoding, with a line that says why, on a model that cannot do it."""
+    if args.propose != "esp":
+        if args.propose != "none" and not model.info.can_tree:
+            say(f"{parser.prog}: {model.info.note}")
+        with usage(parser, "--rows"):
+            return proposer_named(args.propose, model, rows=args.rows)
     if model.info.note:
         say(f"{parser.prog}: {model.info.note}")
     if not (model.info.can_tree and model.info.can_probe):

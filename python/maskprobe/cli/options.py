@@ -2,11 +2,15 @@
 
 from typing import Any
 
+from ..proposers import SOURCES
 from . import values
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 KERNELS = {"stock": False, "ours": True}  # name -> Model's use_kernels
 SWITCH = {"on": 1, "off": 0, "auto": -1}
+PROPOSE = [name for name in SOURCES if name != "esp-soft"]  # that is esp with --mask-init soft
+# The options of esp alone and their defaults; argparse leaves None, so that one given with another source is seen.
+ESP_DEFAULTS = {"tree": "14", "masks": None, "mask_children": "all", "mask_init": "mean", "mask_update": 0.0}
 SEED_MAX = 2**32 - 2  # llama.cpp takes the number above for "random"
 
 INT32 = 2**31 - 1
@@ -157,54 +161,50 @@ def add_probing_options(group: Any) -> None:
     option(
         group,
         "--propose",
-        choices=("none", "esp"),
-        metavar="none|esp",
+        choices=PROPOSE,
+        metavar="NAME",
         default="esp",
-        help="where candidates come from: esp = mask probes, none = plain decoding, whatever the options below say",
+        help="where candidates come from: " + ", ".join(f"{name} = {SOURCES[name].describes}" for name in PROPOSE),
     )
     option(
         group,
         "--tree",
         metavar="TREE",
         type=values.tree,
-        default="14",
-        help="candidates at each depth, as 14 or 7,2, or 'dynamic'",
+        help="esp: candidates at each depth, as 14 or 7,2, or 'dynamic' (default: 14)",
     )
     option(
         group,
         "--rows",
         metavar="N",
         type=values.integer(1, values.ROWS_MAX),
-        help="rows of a pass at most, for --tree dynamic (default: 30)",
+        help="rows of a pass at most (default: the source's own); esp: for --tree dynamic (default: 30)",
     )
     option(
         group,
         "--masks",
         metavar="K",
         type=values.integer(1, values.ROWS_MAX),
-        help="masks behind a node (default: the depth of the tree, dynamic: 2)",
+        help="esp: masks behind a node (default: the depth of the tree, dynamic: 2)",
     )
     option(
         group,
         "--mask-children",
         metavar="C|all",
         type=values.mask_children,
-        default="all",
-        help="masks behind the root and its best C children, or behind all nodes",
+        help="esp: masks behind the root and its best C children, or behind all nodes (default: all)",
     )
     option(
         group,
         "--mask-init",
         metavar="KIND",
         type=values.mask_embedding,
-        default="mean",
-        help="mask vectors: mean, last-k, last-k:K, sample, soft, token:ID or file:PATH",
+        help="esp: mask vectors: mean, last-k, last-k:K, sample, soft, token:ID or file:PATH (default: mean)",
     )
     option(
         group,
         "--mask-update",
         metavar="X",
         type=values.number(0, 1),
-        default=0.0,
-        help="how far the mask vectors move towards each new token",
+        help="esp: how far the mask vectors move towards each new token (default: 0.0)",
     )

@@ -63,7 +63,7 @@ def setup_arg_parser() -> Parser:
     options.add_sampling_options(parser.add_argument_group("sampling"))
     probing = parser.add_argument_group("probing")
     options.add_probing_options(probing)
-    probing.add_argument("--compare", action="store_true", help="run again without probing, compare tokens and speed")
+    probing.add_argument("--compare", action="store_true", help="run again plainly, compare tokens and speed")
     add_output_options(parser.add_argument_group("output"))
     return parser
 
@@ -117,7 +117,7 @@ def add_output_options(group: Any) -> None:
         choices=options.SWITCH,
         metavar="on|off|auto",
         default="auto",
-        help="show in green the tokens that a probe had guessed; auto = on a terminal",
+        help="show in green the tokens that were guessed right; auto = on a terminal",
     )
     group.add_argument(
         "--stats-json",
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
         tokens = model.tokenize(text, add_special=True, parse_special=True)
         sampling = build.sampling_params(args, parser, model, grammar)
         proposer = build.proposer(args, parser, model)
-        probing = isinstance(proposer, MaskProbe)
+        proposing = not isinstance(proposer, NoProposer)
         if args.display_prompt:
             out.write(text)
 
@@ -175,14 +175,14 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
         if out.on_terminal:
             out.write("\n")
         comparison = None
-        if args.compare and probing and not result.interrupted:
+        if args.compare and proposing and not result.interrupted:
             with suppress(KeyboardInterrupt):  # between the runs: the first one counts
                 comparison = compare_with_plain(job, args, parser, result, ctrl_c)
 
         report = Report(
             model=str(model.path),
-            propose="esp" if probing else "none",
-            tree=args.tree if probing else None,
+            propose=args.propose if proposing else "none",
+            tree=args.tree if isinstance(proposer, MaskProbe) else None,
             seed=sampling.seed,
             n_prompt=len(tokens),
             load_ms=load_ms,
@@ -198,7 +198,13 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
 
 
 def check_combinations(args: argparse.Namespace, parser: Parser) -> None:
-    if args.rows is not None and args.tree != "dynamic":
+    """What one option says about another. Those of mask probes get their defaults here."""
+    for name, default in options.ESP_DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif args.propose not in ("esp", "none"):
+            parser.error(f"argument --{name.replace('_', '-')}: it is for --propose esp, not for {args.propose}")
+    if args.propose == "esp" and args.rows is not None and args.tree != "dynamic":
         parser.error(f"argument --rows: it is for --tree dynamic, the tree {args.tree} has its rows fixed")
     if args.compare and args.propose == "none":
         parser.error("argument --compare: with --propose none there is nothing to compare")
