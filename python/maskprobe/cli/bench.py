@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from .. import Error, Model, Session, TokenTree, resolve_model
-from . import bench_run, bench_synthetic, options, values
+from . import bench_peers, bench_run, bench_synthetic, bench_trace, options, values
 from .bench_table import facts_of
 from .build import HelpFormatter, Parser
 from .interrupt import EXIT_STATUS
@@ -62,7 +62,7 @@ def setup_arg_parser() -> Parser:
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=7, help="passes of each kind")
     add("-o", "--output", choices=["md", "json"], metavar="md|json", default="md", help="form of the result")
     cost.set_defaults(run=cost_text)
-    for module in (bench_run, bench_synthetic):
+    for module in (bench_run, bench_synthetic, bench_peers, bench_trace):
         module.add_command(commands)
     return parser
 

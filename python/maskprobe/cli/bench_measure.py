@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import Engine, Pass, Proposer, SamplingParams, Session, TokenTree
+from .. import Engine, Model, NoProposer, Pass, Proposer, SamplingParams, Session, TokenTree
+from ..proposers.registry import proposer_named
 
 CALIBRATION_BINS = 20
+PLAIN = "none"  # plain decoding among the sources of candidates
 
 WHAT_IS_TIMED = (
     "Timed are all passes of a generation, from asking for candidates to learning from the pass; not timed are\n"
@@ -69,6 +71,12 @@ class Watched(Proposer):
             outcome = np.stack([np.ones(len(logprobs)), probabilities, accepted], axis=1)
             np.add.at(bins, which[1:], outcome[1:])  # without the root
         return bins.tolist()
+
+
+def source_named(name: str, model: Model, rows: int | None) -> Proposer | None:
+    """A source of candidates by its name, None where it cannot work with this model. Raises ArgumentError."""
+    proposer = proposer_named(name, model, rows=rows)
+    return None if isinstance(proposer, NoProposer) and name != PLAIN else proposer
 
 
 def measure(

@@ -33,6 +33,7 @@ class Job:
 
     task: str
     name: str
+    text: str
     tokens: list[int]
 
 
@@ -119,8 +120,18 @@ def from_entry(entry: Any, stem: str, number: int, where: str) -> tuple[Prompt, 
         task = "gsm8k" if "####" in str(fields["answer"]) else task
     if not isinstance(text, str) or not text:
         raise ArgumentError(f"{where} has no text in a field prompt, question or turns")
-    answer = next((fields[key] for key in ("answer", "canonical_solution") if isinstance(fields.get(key), str)), "")
-    return Prompt(str(task), name or str(number), text, answer), n_turns
+    return Prompt(str(task), name or str(number), text, answer_of(fields)), n_turns
+
+
+def answer_of(fields: dict[str, Any]) -> str:
+    """What was answered, "" where the line does not say. References come in lists, one for each turn."""
+    for key in ("answer", "completion", "response", "canonical_solution", "reference"):
+        value = fields.get(key)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, str):
+            return value
+    return ""
 
 
 def tokenized(model: Model, prompts: Sequence[Prompt], n_predict: int, n_ctx: int) -> tuple[list[Job], list[str]]:
@@ -128,7 +139,7 @@ def tokenized(model: Model, prompts: Sequence[Prompt], n_predict: int, n_ctx: in
     line says how many.
 
     Raises ArgumentError where none is left."""
-    jobs = [Job(p.task, p.name, model.tokenize(p.text, add_special=True, parse_special=True)) for p in prompts]
+    jobs = [Job(p.task, p.name, p.text, model.tokenize(p.text, add_special=True, parse_special=True)) for p in prompts]
     fitting = [job for job in jobs if 0 < len(job.tokens) <= n_ctx - n_predict]
     if not fitting:
         shortest = min(len(job.tokens) for job in jobs)

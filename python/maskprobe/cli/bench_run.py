@@ -10,14 +10,17 @@ from functools import partial
 from typing import Any
 
 from .. import Cancelled, Model, NoProposer, SamplingParams, Session, resolve_model
+from ..proposers.registry import SOURCES
 from . import options, values
 from .bench_measure import (
+    PLAIN,
     WHAT_IS_TIMED,
     Measured,
     Watched,
     draft_keys,
     first_difference,
     measure,
+    source_named,
     speed_up,
     timing_keys,
 )
@@ -29,7 +32,6 @@ from .interrupt import Interrupt
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench run"
-PLAIN = "none"
 ALL_TASKS = "all"
 AUTO = "auto"
 
@@ -77,7 +79,7 @@ def add_command(commands: Any) -> None:
         "--propose",
         metavar="NAME,...",
         type=names,
-        default="esp,esp-soft,lookup,recycle",
+        default=",".join(name for name in SOURCES if name != PLAIN),
         help="sources of candidates, as maskprobe-run has them; plain decoding is always there",
     )
     add(
@@ -170,7 +172,7 @@ def run(args: argparse.Namespace) -> str:
                 done = f"{len(results.entries)} of {len(jobs)} prompts are in '{args.resume}'"
                 say(f"{PROG}: {done}, the same command goes on from there")
             raise KeyboardInterrupt from None
-    rows = summarize(results.entries, facts, args)
+    rows = summarize(results.entries, bench.sources, facts, args)
     return render(rows, args.output, COLUMNS, [headline(facts, args), WHAT_IS_TIMED, *notes])
 
 
@@ -194,26 +196,23 @@ def settings_of(args: argparse.Namespace, facts: Row, jobs: Sequence[Job]) -> Ro
     }
 
 
-def sources_of(args: argparse.Namespace) -> list[Source]:
-    """Plain decoding, then what the arguments name."""
-    named = [propose for propose in args.propose if propose != PLAIN]
-    return [Source(PLAIN, None), *(Source(propose, rows) for propose in named for rows in args.rows)]
-
-
 class Bench:
     """Two sessions over a model, one as plain decoding has it and one for trees, and the sources of candidates."""
 
     def __init__(self, args: argparse.Namespace, model: Model, jobs: Sequence[Job]) -> None:
-        from ..proposers.registry import proposer_named
-
         self._args, self._jobs = args, jobs
-        self.sources = sources_of(args)
-        self._proposers = {
-            (source, temp, repetition): Watched(proposer_named(source.propose, model, rows=source.rows))
-            for source in self.sources[1:]
-            for temp in args.temp
-            for repetition in range(args.repetitions)
-        }
+        self.sources = [Source(PLAIN, None)]
+        self._proposers: dict[tuple[Source, float, int], Watched] = {}
+        for propose, rows in itertools.product([name for name in args.propose if name != PLAIN], args.rows):
+            source = Source(propose, rows)
+            for temp, repetition in itertools.product(args.temp, range(args.repetitions)):
+                proposer = source_named(propose, model, rows)
+                if proposer is not None:
+                    self._proposers[source, temp, repetition] = Watched(proposer)
+            if (source, args.temp[0], 0) in self._proposers:
+                self.sources.append(source)
+            else:
+                say(f"{PROG}: {propose} is left out: it cannot work with this model ({model.info.note})")
         n_rows_max = max((p.n_rows_max for p in self._proposers.values()), default=1)
         n_top_max = max([2, *(p.n_top for p in self._proposers.values())])
         needed = max(len(job.tokens) for job in jobs) + args.predict + n_rows_max
@@ -274,14 +273,12 @@ class Bench:
         return measure(session, proposer, job.tokens, sampling, self._args.predict, self._args.ignore_eos)
 
 
-def summarize(entries: Sequence[Row], facts: Row, args: argparse.Namespace) -> list[Row]:
+def summarize(entries: Sequence[Row], sources: Sequence[Source], facts: Row, args: argparse.Namespace) -> list[Row]:
     """One row for each temperature, task (and all of them together) and source."""
     tasks = list(dict.fromkeys(entry["task"] for entry in entries))
     rows = []
     for temp, task in itertools.product(args.temp, tasks if len(tasks) == 1 else [*tasks, ALL_TASKS]):
-        results: dict[tuple[str, str], list[Row]] = {}  # in the order of the arguments
-        for source in sources_of(args):
-            results[source.propose, source.width] = []
+        results: dict[tuple[str, str], list[Row]] = {(source.propose, source.width): [] for source in sources}
         for entry in entries:
             if task in (entry["task"], ALL_TASKS):
                 for result in sorted(entry["results"], key=lambda result: result["repetition"]):

@@ -17,14 +17,13 @@ from ..proposers.oracle import Oracle
 from . import options, values
 from .bench_checkout import cache_folder, checkout_file
 from .bench_llama_cpp import LlamaCpp
-from .bench_measure import speed_up, timing_keys
+from .bench_measure import PLAIN, speed_up, timing_keys
 from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench synthetic"
 LLAMA_CPP = "llama.cpp"  # plain decoding of llama.cpp by itself
-PLAIN = "none"
 ORACLE = "oracle"
 SLACK = 64  # tokens of the text known beyond those that are asked for
 TAU_AT_ROWS = re.compile(r"(\d+(?:\.\d*)?)@(\d+)")
