@@ -1,0 +1,137 @@
+"""maskprobe-bench peers: every peer is a row, and one that cannot run says why."""
+
+import json
+import stat
+import sys
+
+import pytest
+
+from maskprobe import ArgumentError
+from maskprobe.cli import bench, bench_peers
+from maskprobe.cli import bench_llama_tools as tools
+
+N = 12
+
+# What stands in for a program of llama.cpp: it writes the prompt and says how long it took.
+PROGRAM = """#!/bin/sh
+case "$0 $*" in *ngram-mod*) echo "error: cannot do that" >&2; exit 3 ;; esac
+while [ "$1" != -bf ]; do shift; done
+cat "$2"
+echo " and more"
+case "$0" in
+    *completion) echo "p: sampling time = 1.00 ms"; echo "p: prompt eval time = 9.0 ms / 4 tokens"
+                 echo "p:        eval time =      99.00 ms /    10 runs   ( 9.9 ms per token)" ;;
+    *) echo "decoded   12 tokens in    0.060 seconds, speed:  200.000 t/s"
+       echo "n_drafted = 20"; echo "n_accept  = 8" ;;
+esac
+"""
+CMAKE = f"""#!{sys.executable}
+import os, sys
+if "--build" in sys.argv:
+    folder = os.path.join(sys.argv[sys.argv.index("--build") + 1], "bin")
+    os.makedirs(folder)
+    for name in sys.argv[sys.argv.index("--target") + 1 : sys.argv.index("-j")]:
+        with open(os.path.join(folder, name), "w") as file:
+            file.write({PROGRAM!r})
+        os.chmod(file.name, 0o755)
+elif not os.path.exists(os.path.join(sys.argv[sys.argv.index("-S") + 1], "sound")):
+    sys.exit("CMake Error: nothing sound here")
+"""
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_model_path, tmp_path_factory):
+    prompts = tmp_path_factory.mktemp("prompts") / "mine.jsonl"
+    entries = [{"prompt": text, "task": task} for text, task in (("a b a b", "ab"), ("one two", "ab"), ("x y x", "xy"))]
+    prompts.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    model = str(tiny_model_path("tiny-llama"))
+    return ["peers", "-m", model, "--prompts", str(prompts), "--propose", "lookup", "-t", "1", "-n", str(N)]
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A source tree of llama.cpp, as far as is looked at, and a cmake that makes programs of it."""
+    tree = tmp_path / "llama.cpp"
+    (tree / "examples" / "lookahead").mkdir(parents=True)
+    (tree / "CMakeLists.txt").touch()
+    (tree / "sound").touch()
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "cmake").write_text(CMAKE)
+    (folder / "cmake").chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setattr(tools, "cache_folder", lambda name: tmp_path / "cache")
+    return tree
+
+
+def rows_of(capfd, *arguments) -> dict[tuple[str, str], dict]:
+    assert bench.main([*arguments, "-o", "json"]) == 0
+    return {(row["task"], row["peer"]): row for row in json.loads(capfd.readouterr().out)}
+
+
+def test_every_peer_is_a_row(capfd, arguments, source):
+    rows = rows_of(capfd, *arguments, "--llama-source", str(source), "--modes", "ngram-simple,ngram-mod,lookahead")
+    plain = rows["all", "llama.cpp"]
+    assert (plain["tokens_per_step"], plain["rows_per_step"], plain["speed_up"]) == (1.0, 1.0, 1.0)
+    for name in ("maskprobe none, stock", "maskprobe lookup, stock", "llama-cpp-python prompt lookup"):
+        for task, n in (("ab", 2), ("xy", 1), ("all", 3)):
+            row = rows[task, name]
+            assert (row["n_identical"], row["n_runs"]) == (n, n)
+            assert row["speed_up"] > 0.0 and row["own_plain_speed_up"] > 0.0
+    assert rows["all", "maskprobe none, stock"]["tokens_per_step"] == 1.0
+    ours, theirs = rows["all", "maskprobe lookup, stock"], rows["all", "llama-cpp-python prompt lookup"]
+    for row in (ours, theirs):
+        assert 1.0 < row["tokens_per_step"] < row["rows_per_step"]
+
+    completion = rows["all", "llama-completion"]
+    assert completion["avg_ts"] == pytest.approx(100.0) and completion["tokens_per_step"] == 1.0
+    simple = rows["ab", "llama-speculative-simple ngram-simple"]
+    assert (simple["tokens_per_step"], simple["rows_per_step"]) == (3.0, 6.0)
+    assert simple["own_plain_speed_up"] == pytest.approx(2.0)
+    assert simple["n_identical"] == 0  # its text is not the model's
+    assert rows["ab", "llama-lookahead"]["rows_per_step"] is None
+    failure = rows["all", "llama-speculative-simple ngram-mod"]["failure"]
+    assert failure == "llama-speculative-simple ended with status 3: error: cannot do that"
+    assert ("ab", "llama-speculative-simple ngram-mod") not in rows
+
+
+def test_the_table_says_what_is_timed_and_what_could_not_run(capfd, arguments):
+    assert bench.main(arguments) == 0
+    text = capfd.readouterr().out
+    assert "Timed is generation alone" in text
+    assert "| llama.cpp's programs | - | - | - | - | - | - | no source tree named (--llama-source) |" in text
+
+
+def test_programs_are_built_once(source, tmp_path, monkeypatch):
+    folder = tools.build(source)
+    assert sorted(path.name for path in folder.iterdir()) == sorted({mode.program for mode in tools.MODES.values()})
+    (source / "sound").unlink()
+    assert tools.build(source) == folder
+    monkeypatch.setattr(tools, "cache_folder", lambda name: tmp_path / "another")
+    with pytest.raises(ArgumentError, match="CMake Error: nothing sound here"):
+        tools.build(source)
+    with pytest.raises(ArgumentError, match="not a source tree"):
+        tools.build(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ArgumentError, match="there is no cmake"):
+        tools.build(source)
+
+
+def test_a_peer_that_dies_is_a_line(capfd, arguments, monkeypatch):
+    script = "import sys; print('{}', flush=True); sys.stdin.readline(); sys.exit('boom')"
+    start = bench_peers.Worker.__init__
+
+    def doomed(worker, *arguments):
+        start(worker, *arguments)
+        worker._command = [sys.executable, "-c", script]
+
+    monkeypatch.setattr(bench_peers.Worker, "__init__", doomed)
+    rows = rows_of(capfd, *arguments)
+    assert rows["all", "llama-cpp-python prompt lookup"]["failure"] == "ended with status 1: boom"
+    assert rows["all", "llama.cpp"]["n_identical"] == 3
+
+
+def test_unknown_names_are_refused(capfd, arguments):
+    for option, name in (("--modes", "ngram-magic"), ("--propose", "magic")):
+        assert bench.main([*arguments, option, name]) == 1
+        assert name in capfd.readouterr().err
