@@ -1,6 +1,9 @@
 """Tokens per pass, rows per pass and exactness of embedding-space probing, against plain decoding of the same engine.
 
     python bench/acceptance.py -m MODEL --prompts bench/prompts/stories.txt -n 120
+    python bench/acceptance.py -m MODEL --prompts bench/prompts/code.txt -n 100 --propose lookup recycle --rows 8 16
+
+--propose measures other sources of candidates instead, each at each of the row budgets.
 
 Every configuration decodes every prompt right after plain decoding did, in one run, so the speed-ups (medians over the
 prompts) compare like with like; on a busy machine they are still only ratios. `identical` counts the prompts whose
@@ -16,7 +19,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import maskprobe
-from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, mask_embedding, resolve_model
+from maskprobe import (
+    Engine,
+    MaskProbe,
+    Model,
+    Proposer,
+    SamplingParams,
+    Session,
+    mask_embedding,
+    proposer_named,
+    resolve_model,
+)
+from maskprobe.proposers import SOURCES
 
 CONFIGURATIONS = {
     "4": {"tree": "4"},
@@ -79,6 +93,22 @@ def llama_cpp_tokens(path: Path, prompts: list[list[int]], n: int, n_ctx: int, e
     return outputs
 
 
+def proposers_of(args: argparse.Namespace, model: Model) -> dict[str, Proposer]:
+    """What is to be measured, by the names of the table's lines."""
+    if args.propose:
+        return {
+            f"{name} {rows or ''}".strip(): proposer_named(name, model, rows=rows)
+            for name in args.propose
+            for rows in args.rows
+        }
+    proposers = {}
+    for name in args.configurations or CONFIGURATIONS:
+        settings = dict(CONFIGURATIONS[name])
+        mask = mask_embedding(settings.pop("mask", "mean"), model)
+        proposers[name] = MaskProbe(model, mask=mask, **settings)
+    return proposers
+
+
 def measure(args: argparse.Namespace) -> list[Row]:
     path = resolve_model(args.model)
     model = Model(path, n_threads=args.threads, use_kernels=args.kernels == "ours")
@@ -86,14 +116,8 @@ def measure(args: argparse.Namespace) -> list[Row]:
     session = Session(model, n_ctx=args.ctx_size, n_rows_max=128, n_threads=args.threads, **cache)
     sampling = SamplingParams(temp=args.temp, seed=args.seed)
     prompts = [model.tokenize(text) for text in args.prompts.read_text("utf-8").splitlines() if text]
-    names = args.configurations or list(CONFIGURATIONS)
-    proposers = {}
-    for name in names:
-        settings = dict(CONFIGURATIONS[name])
-        mask = mask_embedding(settings.pop("mask", "mean"), model)
-        proposers[name] = MaskProbe(model, mask=mask, **settings)
-
-    table = [Row("plain")] + [Row(name) for name in names]
+    proposers = proposers_of(args, model)
+    table = [Row("plain")] + [Row(name) for name in proposers]
     plain_outputs, margins = [], []
     for i, prompt in enumerate(prompts):
         plain = Engine(session)
@@ -126,7 +150,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
 
 def print_markdown(table: list[Row], n_prompts: int) -> None:
     print(
-        "| tree | tokens per pass | rows per pass | speed-up over plain, median | identical | margins at the splits |"
+        "| source | tokens per pass | rows per pass | speed-up over plain, median | identical | margins at the splits |"
     )
     print("|---|---|---|---|---|---|")
     for row in table:
@@ -151,6 +175,10 @@ def main() -> int:
     parser.add_argument("--cache-type", default="f32", help="of K and V (default f32)")
     parser.add_argument(
         "--configurations", nargs="*", choices=list(CONFIGURATIONS), metavar="TREE", help="default: all"
+    )
+    parser.add_argument("--propose", nargs="+", choices=list(SOURCES), metavar="NAME", help="other sources instead")
+    parser.add_argument(
+        "--rows", nargs="+", type=int, default=[None], metavar="N", help="their rows (default: their own)"
     )
     parser.add_argument("--reference", action="store_true", help="compare with llama-cpp-python's greedy decoding too")
     parser.add_argument("-o", "--output", choices=["md", "json"], default="md")

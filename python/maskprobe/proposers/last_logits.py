@@ -35,7 +35,8 @@ class LastLogits(Proposer):
     another token, say what may follow it: their likely tokens, weighted by the candidate's own probability, are
     candidates behind the root. The rows one place *beyond*, behind them, give candidates behind the root's children.
     The paper gives each rank a fixed length, in a tree of 64. This one grows the most probable candidates first, by the
-    shares of each kind that stood so far, so that a tree of 4 or 8 rows is of use too.
+    shares of each kind that stood so far, so that a tree of 4 or 8 rows is of use too. These shares outlive a
+    generation; all else starts afresh.
 
     n_top: candidates per row it looks at, None: as many as rows. Raises ArgumentError for a number out of range.
     """
@@ -66,8 +67,13 @@ class LastLogits(Proposer):
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         self._rates.observe(tree, self._kinds, path, emitted)
         last = path[-1]
-        beside = [node for node in range(last + 1, tree.n_nodes) if tree.parents[node] == last]
-        beyond = [node for node in range(last + 1, tree.n_nodes) if tree.parents[node] in beside]
+        beside: list[int] = []
+        beyond: list[int] = []
+        for node in range(last + 1, tree.n_nodes):
+            if tree.parents[node] == last:
+                beside.append(node)
+            elif tree.parents[node] in beside:
+                beyond.append(node)
         others = [token for token in result.top_tokens[last].tolist() if token != emitted[-1]]
         self._lists = [others, _mixed(tree, result, beside, last), _mixed(tree, result, beyond, last)]
 

@@ -21,7 +21,7 @@ class Lookahead(Proposer):
     cache, the root and itself:
 
         level 0, place i         level 0, places 1 to i - 1
-        level j > 0, place i     level 0, places 1 to i, and levels 1 to j at its own place i
+        level j > 0, place i     level 0, places 1 to i, and levels 1 to j - 1 at its own place i
 
     That is the mask of the paper, and it is a tree as it stands, without a row more: level 0 is a chain behind the root
     (place 0 of level 0 is the root itself), and from each of its W nodes hangs the chain of the levels at that place.
@@ -33,7 +33,8 @@ class Lookahead(Proposer):
          ...   ...   ...          ...
 
     What the model finds most likely behind the last level is the newest level of the next pass, the oldest falls out.
-    So each pass gives W n-grams, the tokens of place i from level 0 to the new level, which go into the pool.
+    So each pass gives W n-grams, the tokens of place i from level 0 to the new level, which go into the pool. The
+    window moves on by one place per pass, however many tokens were accepted (as in the authors' own program).
 
     The *verification branch* holds the pool's n-grams that begin with the root, N - 1 tokens each. The pool keeps the G
     newest per first token. It also takes the n-grams of the prompt and of the output (the paper's prompt as reference).
@@ -62,7 +63,6 @@ class Lookahead(Proposer):
         self._n_random = 0  # passes until the random tokens are out of the window
         self._pool: dict[int, dict[tuple[int, ...], None]] = {}  # first token -> the N - 1 others, the newest last
         self._n_read = 0  # tokens of prompt and output that the pool knows
-        self._random = random.Random(0)
         self._kinds = [WINDOW_KIND]
         self._rates = AcceptanceRates((0.05, *GUESS_SHARES))
 
@@ -78,8 +78,8 @@ class Lookahead(Proposer):
         return cls(window=chains // 2, ngram=ngram, guesses=chains - chains // 2)
 
     def begin(self, tokens: Sequence[int]) -> None:
-        self._random = random.Random(0)
-        self._levels = [self._random.choices(tokens, k=self.window) for _ in range(self._n_levels)]
+        numbers = random.Random(0)
+        self._levels = [numbers.choices(tokens, k=self.window) for _ in range(self._n_levels)]
         self._n_random = self._n_levels
         self._pool = {}
         self._n_read = 0
