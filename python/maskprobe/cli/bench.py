@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from .. import Error, Model, Session, TokenTree, resolve_model
-from . import bench_peers, bench_run, bench_synthetic, bench_trace, options, values
+from . import bench_peers, bench_pictures, bench_run, bench_synthetic, bench_trace, options, values
 from .bench_table import facts_of
 from .build import HelpFormatter, Parser
 from .interrupt import EXIT_STATUS
@@ -60,6 +60,7 @@ def setup_arg_parser() -> Parser:
         help="maskprobe's own, llama.cpp's, or both in turns",
     )
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=7, help="passes of each kind")
+    add("--pictures", metavar="DIR", help="also draw T(n) into this folder (needs matplotlib)")
     add("-o", "--output", choices=["md", "json"], metavar="md|json", default="md", help="form of the result")
     cost.set_defaults(run=cost_text)
     for module in (bench_run, bench_synthetic, bench_peers, bench_trace):
@@ -88,7 +89,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def cost_text(args: argparse.Namespace) -> str:
+    pictures = None if args.pictures is None else bench_pictures.folder_for(args.pictures)
     points, facts = measure_cost(args)
+    if pictures is not None:
+        medians = {(p.kernels, p.n_rows): statistics.median(p.samples_ns) for p in points}
+        bench_pictures.draw_cost(medians, pictures)
     return as_json(points, facts) if args.output == "json" else as_markdown(points, facts)
 
 

@@ -1,9 +1,12 @@
 """One generation measured, and what many of them come to."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from .. import Engine, Model, NoProposer, Pass, Proposer, SamplingParams, Session, TokenTree
 from ..proposers.registry import proposer_named
@@ -58,19 +61,23 @@ class Watched(Proposer):
         self.proposer.observe(tree, result, path, emitted)
 
     def calibration(self) -> list[list[float]]:
-        """For each of CALIBRATION_BINS equal ranges of the probability: how many candidates, the sum of their
-        probabilities, how many were accepted."""
-        import numpy as np
-
-        bins = np.zeros((CALIBRATION_BINS, 3))
+        """calibration_bins() of all candidates offered since reset()."""
+        probabilities: list[float] = []
+        accepted: list[bool] = []
         for logprobs, path in self._outcomes:
-            probabilities = np.exp(np.minimum(logprobs, 0.0))
-            accepted = np.zeros(len(logprobs))
-            accepted[path] = 1.0
-            which = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-            outcome = np.stack([np.ones(len(logprobs)), probabilities, accepted], axis=1)
-            np.add.at(bins, which[1:], outcome[1:])  # without the root
-        return bins.tolist()
+            probabilities += [math.exp(min(logprob, 0.0)) for logprob in logprobs[1:]]  # without the root
+            accepted += [node in path for node in range(1, len(logprobs))]
+        return calibration_bins(probabilities, accepted)
+
+
+def calibration_bins(probabilities: Sequence[float], accepted: Sequence[bool]) -> list[list[float]]:
+    """What candidates came to, for each of CALIBRATION_BINS equal ranges of the probability: how many there were, the
+    sum of their probabilities, how many were accepted."""
+    bins = np.zeros((CALIBRATION_BINS, 3))
+    p = np.asarray(probabilities, float)
+    which = np.minimum((p * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    np.add.at(bins, which, np.stack([np.ones(len(p)), p, np.asarray(accepted, float)], axis=1))
+    return bins.tolist()
 
 
 def source_named(name: str, model: Model, rows: int | None) -> Proposer | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import Cancelled, Model, NoProposer, SamplingParams, Session, resolve_model
 from ..proposers.registry import SOURCES
-from . import options, values
+from . import bench_pictures, options, values
 from .bench_measure import (
     PLAIN,
     WHAT_IS_TIMED,
@@ -101,6 +101,7 @@ def add_command(commands: Any) -> None:
         type=values.output_file,
         help="keep each prompt's results in this file, and skip the prompts that it has; sources start afresh then",
     )
+    add("--pictures", metavar="DIR", help="also draw the results into this folder (needs matplotlib)")
     add("-o", "--output", choices=FORMS, metavar="|".join(FORMS), default="md", help="form of the result")
 
 
@@ -147,6 +148,7 @@ def temperatures(text: str) -> list[float]:
 
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
+    pictures = None if args.pictures is None else bench_pictures.folder_for(args.pictures)
     prompts, notes = read_prompts(args.prompts, args.limit)
     path = resolve_model(args.model)
     with ExitStack() as opened:
@@ -173,6 +175,8 @@ def run(args: argparse.Namespace) -> str:
                 say(f"{PROG}: {done}, the same command goes on from there")
             raise KeyboardInterrupt from None
     rows = summarize(results.entries, bench.sources, facts, args)
+    if pictures is not None:
+        bench_pictures.draw_run(rows, pictures)
     return render(rows, args.output, COLUMNS, [headline(facts, args), WHAT_IS_TIMED, *notes])
 
 
