@@ -13,13 +13,14 @@ namespace {
 // --- halves and bfloats ----------------------------------------------------------------------------------------------
 
 float from_half(uint16_t half) {
-    int exponent = half >> 10 & 31;
-    int fraction = half & 1023;
-    float magnitude = exponent == 31 && fraction != 0 ? NAN
-                      : exponent == 31                ? INFINITY
-                      : exponent == 0                 ? std::ldexp(static_cast<float>(fraction), -24)
-                                                      : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
-    return std::copysign(magnitude, half & 0x8000 ? -1.0f : 1.0f);
+    // With its exponent and fraction where a float has them, a half is 2^112 too small.
+    uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
+    float magnitude;
+    memcpy(&magnitude, &bits, 4);
+    if ((half & 0x7c00) == 0x7c00) {
+        magnitude = (half & 1023) != 0 ? NAN : INFINITY;
+    }
+    return std::copysign(magnitude * 0x1p112f, half & 0x8000 ? -1.0f : 1.0f);
 }
 
 uint16_t to_half(float value) {

@@ -1,9 +1,15 @@
 // Attention kernels against double precision, against ggml's own operation, and against themselves: a row's result must
 // be bit for bit the same in every company. Prints the largest errors; exit status 1 when one is too large.
+//
+// With MP_GGML_STAND_IN it is linked with tests/ggml_stand_in.cpp and not with ggml, nothing is compared with that, and
+// there are fewer problems: then it runs in an emulator.
 
 #include "attention.h"
 
-#include "ggml-backend.h"
+#include "ggml.h"
+#if !defined(MP_GGML_STAND_IN)
+#    include "ggml-backend.h"
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -19,6 +25,15 @@ using namespace mp;
 
 static std::mt19937 engine(20240607);
 static int failures = 0;
+
+// How many problems of `usual`.
+static int32_t n_problems(int32_t usual) {
+#if defined(MP_GGML_STAND_IN)
+    return usual / 5;
+#else
+    return usual;
+#endif
+}
 
 static void check(bool ok, const std::string & what) {
     if (!ok) {
@@ -49,12 +64,23 @@ static std::vector<instruction_set> available_sets() {
         __builtin_cpu_supports("avx512vl")) {
         sets.push_back(instruction_set::avx512_vnni);
     }
+#elif defined(__aarch64__)
+    sets.push_back(instruction_set::neon_dotprod);
 #endif
     return sets;
 }
 
 static const char * name_of(instruction_set set) {
-    return set == instruction_set::portable ? "portable" : set == instruction_set::avx2 ? "avx2" : "avx512";
+    switch (set) {
+    case instruction_set::portable:
+        return "portable";
+    case instruction_set::avx2:
+        return "avx2";
+    case instruction_set::neon_dotprod:
+        return "neon";
+    default:
+        return "avx512";
+    }
 }
 
 static const float HIDDEN = -INFINITY;
@@ -301,7 +327,7 @@ static problem random_problem(int32_t max_n, int32_t max_cells, bool masked = fa
 
 static void test_reference(instruction_set set) {
     double worst = 0;
-    for (int32_t i = 0; i < 250; i++) {
+    for (int32_t i = 0; i < n_problems(250); i++) {
         const problem p = random_problem(i % 50 == 0 ? 300 : 20, i % 50 == 0 ? 80 : 400);
         check(attention_supports(p.job, set), "supported: " + p.describe());
         const std::vector<float> out = run(p.job, set);
@@ -313,7 +339,24 @@ static void test_reference(instruction_set set) {
     printf("%-8s against double precision:   %.1e\n", name_of(set), worst);
 }
 
-static void test_against_ggml(instruction_set set, ggml_backend_t backend) {
+#if !defined(MP_GGML_STAND_IN)
+
+static ggml_backend_t open_backend() {
+    ggml_backend_load_all();
+    ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+    if (!backend) {
+        printf("ggml has no CPU backend\n");
+        exit(1);
+    }
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+    const auto set_n_threads =
+        (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    set_n_threads(backend, 1);
+    return backend;
+}
+
+static void test_against_ggml(instruction_set set) {
+    static ggml_backend_t backend = open_backend();
     double worst = 0, worst_half = 0, worst_bf16 = 0, worst_q8 = 0;
     for (int32_t i = 0; i < 100; i++) {
         const problem p = random_problem(20, 300);
@@ -358,6 +401,8 @@ static void test_against_ggml(instruction_set set, ggml_backend_t backend) {
            worst_half, worst_bf16, worst_q8);
 }
 
+#endif
+
 // The rows of p in the order given, some of them perhaps missing.
 static std::vector<float> run_rows(const problem & p, const std::vector<int32_t> & rows, instruction_set set) {
     attention_job job = p.job;
@@ -391,7 +436,7 @@ static void check_rows(const problem & p, const std::vector<float> & out, const 
 }
 
 static void test_batch_invariance(instruction_set set) {
-    for (int32_t i = 0; i < 60; i++) {
+    for (int32_t i = 0; i < n_problems(60); i++) {
         const problem p = random_problem(i % 20 == 0 ? 100 : 33, 300);
         const std::vector<float> out = run(p.job, set);
         std::vector<int32_t> rows(p.job.n);
@@ -410,7 +455,7 @@ static void test_batch_invariance(instruction_set set) {
 
 // A NaN or an infinity in a cell harms exactly the rows that see it.
 static void test_bad_numbers(instruction_set set) {
-    for (int32_t i = 0; i < 120; i++) {
+    for (int32_t i = 0; i < n_problems(120); i++) {
         problem p = random_problem(20, 200, true);
         const attention_job & job = p.job;
         const int64_t cell = random_int(0, (int32_t) job.n_kv - 1);
@@ -491,7 +536,7 @@ static void test_blind_rows(instruction_set set) {
 // The same cells in another order: where the prefix lies does not matter, but for a last bit very rarely.
 static void test_cell_order(instruction_set set) {
     int64_t n_numbers = 0, n_different = 0;
-    for (int32_t i = 0; i < 30; i++) {
+    for (int32_t i = 0; i < n_problems(30); i++) {
         const int32_t n_kv = random_int(500, 4000);
         problem p(2, 1, 4, pick({64, 128, 256}), n_kv, GGML_TYPE_F32, GGML_TYPE_F32, NO_MASK, false);
         std::vector<int32_t> order(n_kv);
@@ -539,27 +584,17 @@ static void test_unsupported() {
 }
 
 int main() {
-    ggml_backend_load_all();
-    ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
-    if (!backend) {
-        printf("ggml has no CPU backend\n");
-        return 1;
-    }
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
-    const auto set_n_threads =
-        (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
-    set_n_threads(backend, 1);
-
     test_unsupported();
     for (const instruction_set set : available_sets()) {
         test_reference(set);
-        test_against_ggml(set, backend);
+#if !defined(MP_GGML_STAND_IN)
+        test_against_ggml(set);
+#endif
         test_batch_invariance(set);
         test_bad_numbers(set);
         test_blind_rows(set);
         test_cell_order(set);
     }
-    ggml_backend_free(backend);
     printf("%d failures\n", failures);
     return failures != 0;
 }

@@ -69,6 +69,18 @@ def test_quantised_products(products, processor):
     assert {line.split()[0] for line in printed.splitlines()[:-1]} == SETS[processor]
 
 
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory):
+    target = tmp_path_factory.mktemp("arm") / "kernels_attention"
+    return cross_compile(target, TESTS / "kernels_attention.cpp", *sorted(KERNELS.glob("attention*.cpp")))
+
+
+def test_attention(attention):
+    """On a processor that has nothing but the basic instructions."""
+    printed = emulate(attention, "cortex-a72")
+    assert {line.split()[0] for line in printed.splitlines()[:-1]} == {"portable", "neon"}
+
+
 # --- the stand-in for ggml -------------------------------------------------------------------------------------------
 
 

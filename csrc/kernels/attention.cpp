@@ -27,7 +27,7 @@ bool attention_supports(const attention_job & job, instruction_set set) {
         return false;
     }
     return type_supported(job.k_type, job.head_size) && type_supported(job.v_type, job.head_size) &&
-           (MP_ATTENTION_X86 || set == instruction_set::portable);
+           (MP_ATTENTION_X86 || MP_ATTENTION_NEON || set == instruction_set::portable);
 }
 
 int32_t attention_chunk_rows(const attention_job & job) {
@@ -54,6 +54,10 @@ void attention_run(const attention_job & job, instruction_set set, int32_t head_
     case instruction_set::avx_vnni:
     case instruction_set::avx2:
         return attention_run_avx2(job, head_begin, head_end, scratch);
+#elif MP_ATTENTION_NEON
+    case instruction_set::neon_dotprod:
+    case instruction_set::neon_i8mm:
+        return attention_run_neon(job, head_begin, head_end, scratch);
 #endif
     default:
         return attention_run_portable(job, head_begin, head_end, scratch);

@@ -8,6 +8,11 @@
 #else
 #    define MP_ATTENTION_X86 0
 #endif
+#if defined(__aarch64__)
+#    define MP_ATTENTION_NEON 1
+#else
+#    define MP_ATTENTION_NEON 0
+#endif
 
 namespace mp {
 
@@ -17,5 +22,6 @@ int32_t attention_chunk_rows(const attention_job & job);
 void attention_run_portable(const attention_job & job, int32_t head_begin, int32_t head_end, void * scratch);
 void attention_run_avx2(const attention_job & job, int32_t head_begin, int32_t head_end, void * scratch);
 void attention_run_avx512(const attention_job & job, int32_t head_begin, int32_t head_end, void * scratch);
+void attention_run_neon(const attention_job & job, int32_t head_begin, int32_t head_end, void * scratch);
 
 } // namespace mp

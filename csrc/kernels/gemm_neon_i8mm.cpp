@@ -1,5 +1,5 @@
 // Products of 2 x 8 bytes with 8 x 2 bytes in one instruction: 4 rows of weights with pairs of rows of activations, up to
-// 16 of the latter. The numbers and their order are those of gemm_kernel.h, and the results are the same bits; the layouts
+// 12 of the latter. The numbers and their order are those of gemm_kernel.h, and the results are the same bits; the layouts
 // differ.
 //
 // Packed weights are those of gemm_formats.h for 4 lanes, but for the order of the quants: vector v of the 8 of a
@@ -45,7 +45,7 @@ struct neon_i8mm : neon_base {
     static constexpr bool signed_weights = true;
 };
 
-constexpr int max_pairs = 8;
+constexpr int max_pairs = 6;
 
 // --- formats ---------------------------------------------------------------------------------------------------------
 

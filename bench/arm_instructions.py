@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Counts the instructions that the ARM kernels take for a product of weights with n rows, in an emulator.
+
+No time is measured: an emulator has none. What is counted are the instructions of one call of multiply() for weights of
+2048 x 2048, divided by n: those that the program executes for two calls less those for one. They say how much of the
+work for one row is shared by n, and how much less there is to do with better instructions.
+
+Needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user), a C compiler, and the headers
+that llama-cpp-python installs.
+"""
+
+import argparse
+import importlib.util
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+SETS = ["portable", "NEON-dotprod", "NEON-i8mm"]
+N_WEIGHTS = 2048 * 2048
+
+# Counts instructions, block by block as they are executed. Versions of the interface differ in its number only.
+PLUGIN = """
+#include <inttypes.h>
+#include <stdio.h>
+
+int qemu_plugin_version = VERSION;
+size_t qemu_plugin_tb_n_insns(const void * block);
+void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id, void (*translated)(uint64_t, void *));
+void qemu_plugin_register_vcpu_tb_exec_cb(void *, void (*executed)(unsigned, void *), int flags, void * user_data);
+void qemu_plugin_register_atexit_cb(uint64_t id, void (*leaving)(uint64_t, void *), void * user_data);
+
+static uint64_t count;
+
+static void executed(unsigned processor, void * n) {
+    (void) processor;
+    count += (uintptr_t) n;
+}
+
+static void translated(uint64_t id, void * block) {
+    (void) id;
+    qemu_plugin_register_vcpu_tb_exec_cb(block, executed, 0, (void *) qemu_plugin_tb_n_insns(block));
+}
+
+static void leaving(uint64_t id, void * user_data) {
+    (void) id, (void) user_data;
+    fprintf(stderr, "%" PRIu64 "\\n", count);
+}
+
+int qemu_plugin_install(uint64_t id, const void * info, int n_arguments, char ** arguments) {
+    (void) info, (void) n_arguments, (void) arguments;
+    qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    qemu_plugin_register_atexit_cb(id, leaving, NULL);
+    return 0;
+}
+"""
+
+
+def run(*command):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+
+
+def build(folder, compiler):
+    package = Path(importlib.util.find_spec("llama_cpp").origin).parent
+    kernels = PROJECT / "csrc" / "kernels"
+    sources = [PROJECT / "bench" / "arm_instructions.cpp", PROJECT / "tests" / "ggml_stand_in.cpp"]
+    sources += sorted(kernels.glob("gemm*.cpp"))
+    program = folder / "arm_instructions"
+    options = ["-O3", "-std=c++17", "-ffp-contract=off", "-static", f"-I{package.parent / 'include'}", f"-I{kernels}"]
+    done = run(*shlex.split(compiler), *options, *sources, "-o", program)
+    if done.returncode != 0:
+        sys.exit(done.stderr)
+    return program
+
+
+def build_plugin(folder, program):
+    source = folder / "count.c"
+    source.write_text(PLUGIN)
+    for version in (1, 2, 3, 4, 5):
+        plugin = folder / f"count_{version}.so"
+        done = run("cc", "-shared", "-fPIC", "-O2", f"-DVERSION={version}", source, "-o", plugin)
+        if done.returncode != 0:
+            sys.exit(done.stderr)
+        if run("qemu-aarch64", "-plugin", plugin, program).stderr.strip().isdigit():
+            return plugin
+    sys.exit("this qemu-aarch64 takes no plugin")
+
+
+def count(plugin, program, *arguments):
+    done = run("qemu-aarch64", "-cpu", "max", "-plugin", plugin, program, *arguments)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, arguments))}: exit status {done.returncode}\n{done.stderr}")
+    return int(done.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--types", default="q4_0,q8_0,q4_K,q6_K", help="of weights (%(default)s)")
+    parser.add_argument("--rows", default="1,8,16", help="values of n (%(default)s)")
+    parser.add_argument("--compiler", default="aarch64-linux-gnu-g++", help="for ARM (%(default)s)")
+    arguments = parser.parse_args()
+    rows = [int(n) for n in arguments.rows.split(",")]
+    print(
+        "Instructions per row of activations, in thousands, for 2048 x 2048 weights; in brackets products per instruction."
+    )
+    print()
+    print("| weights | instructions |", " | ".join(f"n = {n}" for n in rows), "|")
+    print("|---|---|" + "---:|" * len(rows))
+    with tempfile.TemporaryDirectory() as folder:
+        program = build(Path(folder), arguments.compiler)
+        plugin = build_plugin(Path(folder), program)
+        for weights in arguments.types.split(","):
+            for name in SETS:
+                cells = []
+                for n in rows:
+                    once, twice = (count(plugin, program, name, weights, n, times) for times in (1, 2))
+                    per_row = (twice - once) / n
+                    cells.append(f"{per_row / 1000:.0f} ({N_WEIGHTS / per_row:.1f})")
+                print(f"| {weights} | {name} |", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
