@@ -195,10 +195,13 @@ def test_n_grams_of_the_window_become_guesses():
         text.append(50 + n_pass)
         if n_pass == 0:
             assert not proposer._pool  # the window still holds tokens that nobody guessed
-    first, middle, last = levels[0][1], levels[1][1], newest[1]
-    tree = proposer.propose([*text, first], 1000)
-    guess = tree.child(0, middle)
-    assert tree.tokens[1] == middle and children(tree, guess) == [last]
+    for first, middle, last in (
+        (levels[0][1], levels[1][1], newest[1]),
+        (text[-2], levels[1][0], newest[0]),  # the root of the last pass stands for place 0 of level 0
+    ):
+        proposer._levels = [[7, 7], [7, 7]]
+        tree = proposer.propose([*text, first], 1000)
+        assert last in children(tree, tree.child(0, middle))
 
 
 def test_n_grams_of_the_text_become_guesses_the_newest_first():
@@ -206,8 +209,11 @@ def test_n_grams_of_the_text_become_guesses_the_newest_first():
     text = [7, 1, 2, 7, 3, 4, 7, 5, 6, 7]
     proposer.begin(text)
     tree = proposer.propose(text, 1000)
-    assert tree.tokens[:5] == [7, 5, 6, 3, 4] and tree.parents[:5] == [-1, 0, 1, 0, 3]  # 7 1 2 is out: two are kept
+    assert tree.tokens[:5] == [7, 5, 6, 3, 4] and tree.parents[:5] == [-1, 0, 1, 0, 3]
+    assert children(tree)[2:] in ([], proposer._levels[1])  # the window; 7 1 2 is out, two are kept
     assert tree.n_nodes <= proposer.n_rows_max == 6
+    text += [3, 4, 7]
+    assert proposer.propose(text, 1000).tokens[:5] == [7, 3, 4, 5, 6]  # seen again: the newest
 
 
 def test_equal_rows_are_computed_once():
@@ -274,10 +280,13 @@ def test_claimed_probabilities_follow_what_is_accepted():
     for i in range(400):
         rates.observe(tree, [0, 0, 1], [0], [1 if i % 4 else 2])
     assert np.exp(rates.logprobs) == pytest.approx([0.75, 0.25], abs=0.02)
-    tree.add(1, 5, 0.0)
-    rates.observe(tree, [0, 0, 1, 0], [0], [2])  # node 3: its parent did not stand
-    rates.observe(TokenTree(0), [0, 0, 1], [0], [2])  # a tree of another source
-    assert np.exp(rates.logprobs) == pytest.approx([0.75, 0.25], abs=0.02)
+    rates = AcceptanceRates([0.75, 0.5])
+    behind = TokenTree(0)
+    behind.add(behind.add(0, 1, 0.0), 5, 0.0)
+    for _ in range(400):
+        rates.observe(behind, [0, 1, 0], [0], [2])  # node 2: its parent did not stand
+        rates.observe(TokenTree(0), [0, 0, 1], [0], [2])  # a tree of another source
+    assert np.exp(rates.logprobs) == pytest.approx([0.75, 0.0], abs=0.02)
 
 
 # --- last logits -----------------------------------------------------------------------------------------------------
@@ -289,6 +298,8 @@ def test_the_last_row_gives_its_other_tokens():
     assert proposer.propose([1, 2], 100).n_nodes == 1
     proposer.observe(TokenTree(2), result_of([[3, 4, 5, 6]]), [0], [4])
     assert children(proposer.propose([1, 2, 4], 100)) == [3, 5, 6]  # 4 was drawn
+    proposer.begin([1, 2])
+    assert proposer.propose([1, 2], 100).n_nodes == 1
 
 
 def test_rejected_rows_give_candidates():
