@@ -102,9 +102,7 @@ def main():
     parser.add_argument("--compiler", default="aarch64-linux-gnu-g++", help="for ARM (%(default)s)")
     arguments = parser.parse_args()
     rows = [int(n) for n in arguments.rows.split(",")]
-    print(
-        "Instructions per row of activations, in thousands, for 2048 x 2048 weights; in brackets products per instruction."
-    )
+    print("Thousands of instructions per row of activations, 2048 x 2048 weights (products per instruction).")
     print()
     print("| weights | instructions |", " | ".join(f"n = {n}" for n in rows), "|")
     print("|---|---|" + "---:|" * len(rows))

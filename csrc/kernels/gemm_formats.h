@@ -43,12 +43,13 @@ namespace {
 // type, block    the ggml type, values in one of its blocks
 // bits           of a stored quant
 // offset         what a stored quant is above its value; signed formats are stored with or without 128
+// shift          by how many bits a quant is moved up when it is unpacked; products with it are divided by 2^shift
 // halves         scales in a sub-block of 32 values: one, or one for each half
 // unpack()       the stored quants of one block, in the order of k (signed formats: as two's complement)
 // scales()       of one block: scale and minimum of every sub-block
 
 struct plain_format {
-    static constexpr int block = 32, n_sub = 1, halves = 1, offset = 0;
+    static constexpr int block = 32, n_sub = 1, halves = 1, offset = 0, shift = 0;
     static constexpr bool is_signed = false, has_min = false, signed_scale = false, from_table = false;
 };
 

@@ -50,6 +50,14 @@ template <class S, class F, int g> MP_INLINE typename S::bytes weights_of(const 
     }
 }
 
+template <class S, class F> MP_INLINE typename S::floats dot_to_floats(const typename S::ints & dot) {
+    if constexpr (F::shift == 0) {
+        return S::to_floats(dot);
+    } else {
+        return S::template to_floats<F::shift>(dot);
+    }
+}
+
 // --- product ---------------------------------------------------------------------------------------------------------
 
 // Adds a sub-block to the sums of the rows first, first + 1, ... of a tile of t, S::columns at a time.
@@ -80,7 +88,7 @@ MP_INLINE void add_sub_block(const typename S::template sub_block<F> & weights, 
             if constexpr (F::n_sub == 1) {
                 factor = S::multiply(factor, S::broadcast(row_scale + first + i));
             }
-            sums[first + i] = S::multiply_add(S::to_floats(dot[half][i]), factor, sums[first + i]);
+            sums[first + i] = S::multiply_add(dot_to_floats<S, F>(dot[half][i]), factor, sums[first + i]);
         }
     }
     if constexpr (first + count < t) {

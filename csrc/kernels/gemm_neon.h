@@ -1,7 +1,10 @@
 // What the ARM vector machines share: 4 rows of weights in a vector of 128 bits, and the quantisation of activations.
+//
+// Quants of Q4_0 and Q6_K are stored as signed numbers, without their offset. Moved to the top of a byte they need no
+// correction; a product is divided by a power of two, exactly, when it becomes a float.
 #pragma once
 
-#include "gemm_formats.h"
+#include "gemm_kernel.h"
 
 #include <arm_neon.h>
 
@@ -10,6 +13,7 @@ namespace {
 
 struct neon_base {
     static constexpr int lanes = 4;
+    static constexpr bool signed_weights = true;
 
     using floats = float32x4_t;
     using ints = int32x4_t;
@@ -30,6 +34,7 @@ struct neon_base {
     static MP_INLINE floats multiply_add(floats a, one_float b, floats c) { return vfmaq_n_f32(c, a, b.value); }
     static MP_INLINE floats multiply_subtract(floats a, floats b, floats c) { return vfmsq_f32(c, a, b); }
     static MP_INLINE floats to_floats(ints a) { return vcvtq_f32_s32(a); }
+    template <int shift> static MP_INLINE floats to_floats(ints a) { return vcvtq_n_f32_s32(a, shift); } // a / 2^shift
     static MP_INLINE void store(float * target, floats a) { vst1q_f32(target, a); }
 
     static MP_INLINE floats load_halves(const uint8_t * source) {
@@ -122,6 +127,48 @@ template <instruction_set the_set> struct neon_floats {
                  vreinterpretq_f32_u32(vshll_high_n_u16(eight, 16))}};
     }
 };
+
+// --- formats ---------------------------------------------------------------------------------------------------------
+
+struct signed_q4_0_format : q4_0_format {
+    static constexpr int offset = 0, shift = 4;
+    static constexpr bool is_signed = true;
+
+    static void unpack(const ggml_block & source, uint8_t * quants) {
+        q4_0_format::unpack(source, quants);
+        for (int i = 0; i < block; i++) {
+            quants[i] ^= 8;
+        }
+    }
+};
+
+struct signed_q6_k_format : q6_k_format {
+    static constexpr int offset = 0, shift = 2;
+    static constexpr bool is_signed = true;
+
+    static void unpack(const ggml_block & source, uint8_t * quants) {
+        q6_k_format::unpack(source, quants);
+        for (int i = 0; i < block; i++) {
+            quants[i] ^= 32;
+        }
+    }
+};
+
+// Vector g of the 8 of a sub-block.
+template <class S, class F, int g> MP_INLINE int8x16_t vector_of(const uint8_t * quants) {
+    if constexpr (F::shift == 0) {
+        return vreinterpretq_s8_u8(weights_of<S, F, g>(quants));
+    } else {
+        uint8x16_t both = vld1q_u8(quants + g % 4 * 16);
+        if constexpr (F::bits == 4) {
+            return vreinterpretq_s8_u8(g < 4 ? vshlq_n_u8(both, 4) : vandq_u8(both, vdupq_n_u8(0xf0)));
+        } else {
+            uint8x16_t low = g < 4 ? vshlq_n_u8(both, 2) : vandq_u8(vshrq_n_u8(both, 2), vdupq_n_u8(0x3c));
+            uint8x16_t high = S::template field<g % 4 * 2>(vld1q_u8(quants + (4 + g / 4) * 16), 255 >> g % 4 * 2);
+            return vreinterpretq_s8_u8(vsliq_n_u8(low, high, 6));
+        }
+    }
+}
 
 } // namespace
 } // namespace mp

@@ -29,7 +29,6 @@ namespace {
 struct neon_dotprod : neon_base {
     static constexpr instruction_set set = instruction_set::neon_dotprod;
     static constexpr int columns = 4, max_tile = 8;
-    static constexpr bool signed_weights = true;
 
     // The minima of two sub-blocks for four rows, one sub-block after the other.
     static MP_INLINE ints load_pairs(const uint8_t * source) {
@@ -48,7 +47,7 @@ struct neon_dotprod : neon_base {
 
         MP_INLINE explicit sub_block(const uint8_t * quants) { load(quants, make_indices<8>::type()); }
         template <int... g> MP_INLINE void load(const uint8_t * quants, indices<g...>) {
-            ((vectors[g] = vreinterpretq_s8_u8(weights_of<neon_dotprod, F, g>(quants))), ...);
+            ((vectors[g] = vector_of<neon_dotprod, F, g>(quants)), ...);
         }
     };
 
@@ -78,11 +77,21 @@ struct neon_dotprod : neon_base {
     }
 };
 
+constexpr gemm_kernel dot_kernels[] = {
+    make_kernel<neon_dotprod, signed_q4_0_format>(), make_kernel<neon_dotprod, q8_0_format>(),
+    make_kernel<neon_dotprod, q4_k_format>(),        make_kernel<neon_dotprod, q5_k_format>(),
+    make_kernel<neon_dotprod, signed_q6_k_format>(), make_kernel<neon_dotprod, iq4_nl_format>(),
+};
+
 } // namespace
 
 const gemm_kernel * find_gemm_kernel_neon_dotprod(ggml_type type) {
-    const gemm_kernel * kernel = kernel_for<neon_dotprod>(type);
-    return kernel != nullptr ? kernel : float_kernel_for<neon_floats<instruction_set::neon_dotprod>>(type);
+    for (const gemm_kernel & kernel : dot_kernels) {
+        if (kernel.type == type) {
+            return &kernel;
+        }
+    }
+    return float_kernel_for<neon_floats<instruction_set::neon_dotprod>>(type);
 }
 
 } // namespace mp

@@ -4,8 +4,7 @@
 //
 // Packed weights are those of gemm_formats.h for 4 lanes, but for the order of the quants: vector v of the 8 of a
 // sub-block holds 8 values of k, from 8 * (v / 2) on, of the rows 2 * (v % 2) and 2 * (v % 2) + 1; and the minima are
-// [4][8] bytes, row after row. Quants of Q4_0 and Q6_K are stored as signed numbers: moved to the top of a byte they need
-// no correction, and the product is divided by a power of two when it becomes a float.
+// [4][8] bytes, row after row.
 //
 // Quantised activations, tile after tile of p pairs of rows (where n is odd, the last row is its own partner), each of
 // them block after block along k:
@@ -40,60 +39,9 @@
 namespace mp {
 namespace {
 
-struct neon_i8mm : neon_base {
-    static constexpr instruction_set set = instruction_set::neon_i8mm;
-    static constexpr bool signed_weights = true;
-};
+struct neon_i8mm : neon_base {};
 
 constexpr int max_pairs = 6;
-
-// --- formats ---------------------------------------------------------------------------------------------------------
-
-// Quants without their offset, in two's complement.
-struct signed_q4_0_format : q4_0_format {
-    static constexpr int offset = 0;
-    static constexpr bool is_signed = true;
-
-    static void unpack(const ggml_block & source, uint8_t * quants) {
-        q4_0_format::unpack(source, quants);
-        for (int i = 0; i < block; i++) {
-            quants[i] ^= 8;
-        }
-    }
-};
-
-struct signed_q6_k_format : q6_k_format {
-    static constexpr int offset = 0;
-    static constexpr bool is_signed = true;
-
-    static void unpack(const ggml_block & source, uint8_t * quants) {
-        q6_k_format::unpack(source, quants);
-        for (int i = 0; i < block; i++) {
-            quants[i] ^= 32;
-        }
-    }
-};
-
-// By how many bits a quant in a register is moved up.
-template <class F> constexpr int quant_shift = F::is_signed && !F::from_table ? 8 - F::bits : 0;
-
-// Vector v of the 8 of a sub-block.
-template <class F, int v> MP_INLINE int8x16_t quants_of(const uint8_t * quants) {
-    uint8x16_t result;
-    if constexpr (quant_shift<F> == 0) {
-        result = weights_of<neon_i8mm, F, v>(quants);
-    } else {
-        result = vld1q_u8(quants + v % 4 * 16);
-        if constexpr (F::bits == 4) {
-            result = v < 4 ? vshlq_n_u8(result, 4) : vandq_u8(result, vdupq_n_u8(0xf0));
-        } else {
-            result = v < 4 ? vshlq_n_u8(result, 2) : vandq_u8(vshrq_n_u8(result, 2), vdupq_n_u8(0x3c));
-            uint8x16_t high = vld1q_u8(quants + (4 + v / 4) * 16);
-            result = vsliq_n_u8(result, neon_base::field<v % 4 * 2>(high, 255 >> v % 4 * 2), 6);
-        }
-    }
-    return vreinterpretq_s8_u8(result);
-}
 
 // --- weights ---------------------------------------------------------------------------------------------------------
 
@@ -202,20 +150,12 @@ MP_INLINE float32x4_t load_pair(const float * pair) {
     return vreinterpretq_f32_f64(vld1q_dup_f64(reinterpret_cast<const double *>(pair)));
 }
 
-template <class F> MP_INLINE float32x4_t dot_to_floats(int32x4_t dot) {
-    if constexpr (quant_shift<F> == 0) {
-        return vcvtq_f32_s32(dot);
-    } else {
-        return vcvtq_n_f32_s32(dot, quant_shift<F>);
-    }
-}
-
 template <class F> struct sub_block_vectors {
     int8x16_t vectors[8];
 
     MP_INLINE explicit sub_block_vectors(const uint8_t * quants) { load(quants, make_indices<8>::type()); }
     template <int... v> MP_INLINE void load(const uint8_t * quants, indices<v...>) {
-        ((vectors[v] = quants_of<F, v>(quants)), ...);
+        ((vectors[v] = vector_of<neon_i8mm, F, v>(quants)), ...);
     }
 };
 
@@ -242,7 +182,7 @@ template <class F> MP_INLINE void add_pair(const sub_block_vectors<F> & weights,
             if constexpr (F::n_sub == 1) {
                 factor = vmulq_f32(factor, load_pair(row_scale));
             }
-            sums.half[rows] = vfmaq_f32(sums.half[rows], dot_to_floats<F>(dot[half][rows]), factor);
+            sums.half[rows] = vfmaq_f32(sums.half[rows], dot_to_floats<neon_i8mm, F>(dot[half][rows]), factor);
         }
     }
 }
