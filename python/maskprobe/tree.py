@@ -45,6 +45,24 @@ class TokenTree:
         self._children: dict[tuple[int, int], int] = {}
         self._masks_of: dict[int, list[int]] = {}
 
+    @classmethod
+    def grown(cls, tokens: list[int], parents: list[int], logprobs: list[float]) -> "TokenTree":
+        """A whole tree at once: parents come before their children, no parent has two children of one token."""
+        tree = cls(tokens[0])
+        tree.tokens, tree.parents, tree.logprobs = tokens, parents, logprobs
+        depths = tree.depths
+        for node in range(1, len(tokens)):
+            parent = parents[node]
+            depths.append(depths[parent] + 1)
+            tree._children[parent, tokens[node]] = node
+        return tree
+
+    def first(self, n_nodes: int) -> "TokenTree":
+        """The tree of its first nodes, without masks."""
+        if n_nodes == len(self.tokens) and not self.mask_owners:
+            return self
+        return TokenTree.grown(self.tokens[:n_nodes], self.parents[:n_nodes], self.logprobs[:n_nodes])
+
     @property
     def n_nodes(self) -> int:
         return len(self.tokens)

@@ -1,0 +1,99 @@
+#include "acceptance_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+
+namespace mp {
+
+constexpr float LEARNING_RATE = 0.15f;
+constexpr float FIRST_SQUARE = 0.05f;
+constexpr float FIRST_BIAS = -2.35f;
+
+static int32_t depth_class(int32_t depth) {
+    return std::min(depth, N_DEPTHS - 1);
+}
+
+// Where learning starts: what it comes to, roughly, on small models of stories and of code.
+acceptance_model::acceptance_model() {
+    static constexpr float by_probability[NO_LEVEL] = {1.3f, 0.6f, 0.25f, -0.05f, -0.5f, -0.9f, -1.25f, -1.6f};
+    for (int32_t d = 0; d < N_DEPTHS; d++) {
+        weight[d] = {};
+        weight[d].bias = FIRST_BIAS;
+        squares[d].bias = FIRST_SQUARE;
+        std::fill_n(&squares[d].level[0][0], N_EVIDENCE * N_LEVELS, FIRST_SQUARE);
+        for (int32_t kind : {BY_TOKEN, BY_PAIR, BY_TRIPLE, BY_MASK, BY_LAST, BY_SIBLING}) {
+            std::copy_n(by_probability, NO_LEVEL, weight[d].level[kind]);
+        }
+        weight[d].level[BY_TOKEN][NO_LEVEL] = -0.7f;
+        weight[d].level[BY_PAIR][NO_LEVEL] = -0.3f;
+        weight[d].level[BY_NGRAM][0] = -0.3f;
+        for (int32_t level = 1; level < N_LEVELS; level++) {
+            weight[d].level[BY_NGRAM][level] = 0.45f * ((level - 1) / 3) - 0.4f * ((level - 1) % 3);
+        }
+    }
+}
+
+float acceptance_model::predict(int32_t depth, const evidence & candidate) const {
+    const weights & w = weight[depth_class(depth)];
+    float logit = w.bias;
+    for (int32_t kind = 0; kind < N_EVIDENCE; kind++) {
+        logit += w.level[kind][candidate.level[kind]];
+    }
+    return 1.0f / (1.0f + std::exp(-std::min(std::max(logit, -20.0f), 20.0f)));
+}
+
+void acceptance_model::learn(int32_t depth, const evidence & candidate, float predicted, bool accepted) {
+    const float slope = predicted - (accepted ? 1.0f : 0.0f);
+    if (std::fabs(slope) < 0.01f) {
+        return;
+    }
+    weights & w = weight[depth_class(depth)];
+    weights & s = squares[depth_class(depth)];
+    const auto move = [slope](float & value, float & square) {
+        square += slope * slope;
+        value -= LEARNING_RATE * slope / std::sqrt(square);
+    };
+    for (int32_t kind = 0; kind < N_EVIDENCE; kind++) {
+        move(w.level[kind][candidate.level[kind]], s.level[kind][candidate.level[kind]]);
+    }
+    move(w.bias, s.bias);
+}
+
+int32_t acceptance_model::main_evidence(int32_t depth, const evidence & candidate) const {
+    const weights & w = weight[depth_class(depth)];
+    const evidence none;
+    int32_t best = N_EVIDENCE - 1;
+    float largest = -1e30f;
+    for (int32_t kind = 0; kind < N_EVIDENCE; kind++) {
+        const float gain = w.level[kind][candidate.level[kind]] - w.level[kind][none.level[kind]];
+        if (candidate.has(kind) && gain > largest) {
+            largest = gain;
+            best = kind;
+        }
+    }
+    return best;
+}
+
+void acceptance_model::save(std::string & bytes) const {
+    bytes.append((const char *) weight, sizeof(weight));
+    bytes.append((const char *) squares, sizeof(squares));
+}
+
+bool acceptance_model::load(const char *& bytes, const char * end) {
+    if (end - bytes < (std::ptrdiff_t) (sizeof(weight) + sizeof(squares))) {
+        return false;
+    }
+    memcpy(weight, bytes, sizeof(weight));
+    memcpy(squares, bytes + sizeof(weight), sizeof(squares));
+    bytes += sizeof(weight) + sizeof(squares);
+    const auto all = [](const weights(&w)[N_DEPTHS], bool (*sound)(float)) {
+        const auto * first = (const float *) w;
+        return std::all_of(first, first + sizeof(w) / (sizeof(float)), sound);
+    };
+    return all(weight, [](float x) { return std::fabs(x) < 1e3f; }) &&
+           all(squares, [](float x) { return x >= FIRST_SQUARE && x < 1e9f; });
+}
+
+} // namespace mp

@@ -1,0 +1,332 @@
+#include "drafter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+using namespace mp;
+
+constexpr int32_t N_PAIR_SLOTS = 1 << 16;
+constexpr int32_t N_TOKEN_SLOTS = 1 << 16;
+constexpr int32_t N_NGRAM_SLOTS = 1 << 17;
+constexpr int32_t MAX_CHILDREN = 16; // candidates looked at behind one node
+constexpr int32_t MAX_DEPTH = 12;
+constexpr int32_t N_SIBLING_DEPTHS = 2;
+constexpr int32_t N_FROM_ROW = 12; // tokens looked at in a mask's or a sibling's distribution
+constexpr float LEAST_PROBABILITY = 1e-4f;
+
+mp_drafter::mp_drafter(int32_t n_vocab)
+    : n_vocab(n_vocab), by_token(N_TOKEN_SLOTS), by_pair(N_PAIR_SLOTS), by_triple(N_PAIR_SLOTS), by_ngram(N_NGRAM_SLOTS),
+      sibling(N_SIBLING_DEPTHS) {}
+
+// --- the text --------------------------------------------------------------------------------------------------------
+
+void mp_drafter::begin(const int32_t * tokens, int32_t n) {
+    forget_pass();
+    text.clear();
+    by_ngram.clear();
+    extend(tokens, n);
+}
+
+void mp_drafter::extend(const int32_t * tokens, int32_t n) {
+    forget_pass();
+    for (int32_t i = 0; i < n; i++) {
+        text.push_back(tokens[i]);
+        add_ngrams_of_last();
+    }
+}
+
+void mp_drafter::forget_pass() {
+    n_nodes = 0;
+    masks.clear();
+    last = {};
+    for (distribution & d : sibling) {
+        d = {};
+    }
+}
+
+// The newest token continues every n-gram that ends before it.
+void mp_drafter::add_ngrams_of_last() {
+    const int32_t at = (int32_t) text.size() - 1;
+    for (int32_t n : NGRAM_LENGTHS) {
+        if (n <= at) {
+            by_ngram.put(key_of_ngram(&text[at - n], n), text[at]);
+        }
+    }
+}
+
+// --- growing ---------------------------------------------------------------------------------------------------------
+
+evidence & mp_drafter::entry_for(int32_t token) {
+    for (auto & entry : collected) {
+        if (entry.first == token) {
+            return entry.second;
+        }
+    }
+    collected.push_back({token, evidence()});
+    return collected.back().second;
+}
+
+void mp_drafter::collect(int32_t at) {
+    node & parent = nodes[at];
+    collected.clear();
+
+    // The last tokens of the text and the path down to this node, newest last.
+    int32_t context[LONGEST_NGRAM];
+    int32_t n_context = 0;
+    for (int32_t i = at; i > 0 && n_context < LONGEST_NGRAM; i = nodes[i].parent) {
+        context[LONGEST_NGRAM - ++n_context] = nodes[i].token;
+    }
+    for (int32_t i = (int32_t) text.size() - 1; i >= 0 && n_context < LONGEST_NGRAM; i--) {
+        context[LONGEST_NGRAM - ++n_context] = text[i];
+    }
+    const int32_t * newest = context + LONGEST_NGRAM - 1;
+
+    const auto add_successors = [this](const successors * entry, evidence_kind kind) {
+        for (int32_t i = 0; entry && i < entry->n; i++) {
+            entry_for(entry->tokens[i]).level[kind] = (uint8_t) probability_level(entry->probabilities[i]);
+        }
+    };
+    add_successors(by_token.find(key_of_token(*newest)), BY_TOKEN);
+    if (n_context > 1) {
+        add_successors(by_pair.find(key_of_pair(newest[-1], *newest)), BY_PAIR);
+    }
+    if (n_context > 2) {
+        add_successors(by_triple.find(key_of_triple(newest[-2], newest[-1], *newest)), BY_TRIPLE);
+    }
+    for (int32_t l = N_NGRAM_LENGTHS - 1; l >= 0; l--) {
+        const int32_t n = NGRAM_LENGTHS[l];
+        const continuations * entry = n <= n_context ? by_ngram.find(key_of_ngram(newest + 1 - n, n)) : nullptr;
+        for (int32_t i = 0; entry && i < entry->n; i++) {
+            uint8_t & level = entry_for(entry->tokens[i]).level[BY_NGRAM];
+            level = level ? level : (uint8_t) (1 + 3 * l + i); // the longest suffix counts
+        }
+    }
+    const auto add_distribution = [this](const distribution & d, int32_t n, evidence_kind kind, int32_t except) {
+        for (int32_t i = 0; i < std::min(n, (int32_t) d.tokens.size()); i++) {
+            if (d.tokens[i] != except) {
+                entry_for(d.tokens[i]).level[kind] = (uint8_t) probability_level(d.probabilities[i]);
+            }
+        }
+    };
+    if (parent.depth < (int32_t) masks.size()) {
+        add_distribution(masks[parent.depth], N_FROM_ROW, BY_MASK, -1);
+    }
+    if (parent.depth == 0) {
+        add_distribution(last, N_SUCCESSORS, BY_LAST, *newest);
+    }
+    if (parent.depth < N_SIBLING_DEPTHS) {
+        add_distribution(sibling[parent.depth], N_FROM_ROW, BY_SIBLING, -1);
+    }
+
+    parent.children.clear();
+    for (const auto & entry : collected) {
+        parent.children.push_back({entry.first, model.predict(parent.depth, entry.second), entry.second});
+    }
+    const auto likelier = [](const candidate & a, const candidate & b) {
+        return a.probability != b.probability ? a.probability > b.probability : a.token < b.token;
+    };
+    const size_t n_kept = std::min<size_t>(parent.children.size(), MAX_CHILDREN);
+    std::partial_sort(parent.children.begin(), parent.children.begin() + n_kept, parent.children.end(), likelier);
+    parent.children.resize(n_kept);
+}
+
+// Best first: whatever of all nodes' next candidates has the most probable path.
+void mp_drafter::grow(int32_t n_max, mp_draft & out) {
+    struct waiting {
+        float probability;
+        int32_t parent, child; // children[child] of a node
+        bool operator<(const waiting & other) const {
+            if (probability != other.probability) {
+                return probability < other.probability;
+            }
+            return parent != other.parent ? parent > other.parent : child > other.child;
+        }
+    };
+    std::vector<waiting> heap;
+    std::vector<float> share; // per node: what its candidates' probabilities are multiplied with
+
+    const auto offer = [&](int32_t parent, size_t child) {
+        const node & p = nodes[parent];
+        if (child < p.children.size()) {
+            const float probability = p.probability * share[parent] * p.children[child].probability;
+            if (probability >= LEAST_PROBABILITY) {
+                heap.push_back({probability, parent, (int32_t) child});
+                std::push_heap(heap.begin(), heap.end());
+            }
+        }
+    };
+    const auto expand = [&](int32_t at) {
+        float sum = 0;
+        if (nodes[at].depth < MAX_DEPTH) {
+            collect(at);
+            for (const candidate & c : nodes[at].children) {
+                sum += c.probability;
+            }
+        } else {
+            nodes[at].children.clear();
+        }
+        share.push_back(1.0f / std::max(1.0f, sum));
+        offer(at, 0);
+    };
+
+    nodes.resize(std::max((int32_t) nodes.size(), n_max));
+    out_tokens.resize(n_max);
+    out_parents.resize(n_max);
+    out_probabilities.resize(n_max);
+    out_sources.resize(n_max);
+    const auto add = [&](int32_t token, int32_t parent, float probability, int32_t source) {
+        node & added = nodes[n_nodes];
+        added.token = out_tokens[n_nodes] = token;
+        added.parent = out_parents[n_nodes] = parent;
+        added.depth = parent < 0 ? 0 : nodes[parent].depth + 1;
+        added.probability = out_probabilities[n_nodes] = probability;
+        out_sources[n_nodes] = (int8_t) source;
+        expand(n_nodes++);
+    };
+    n_nodes = 0;
+    add(text.back(), -1, 1.0f, -1);
+    while (!heap.empty() && n_nodes < n_max) {
+        const waiting best = heap.front();
+        std::pop_heap(heap.begin(), heap.end());
+        heap.pop_back();
+        const node & parent = nodes[best.parent];
+        const candidate & c = parent.children[best.child];
+        add(c.token, best.parent, best.probability, model.main_evidence(parent.depth, c.why));
+        offer(best.parent, best.child + 1);
+    }
+    out = {n_nodes, out_tokens.data(), out_parents.data(), out_probabilities.data(), out_sources.data()};
+}
+
+// --- learning --------------------------------------------------------------------------------------------------------
+
+void mp_drafter::observe(const mp_draft_result & r) {
+    const int32_t n_used = std::min(r.n_nodes, n_nodes);
+    const int32_t accepted = r.path[r.n_path - 1];
+
+    // Which candidates behind the accepted nodes were right, in the tree or not.
+    for (int32_t i = 0; i < r.n_path; i++) {
+        const node & parent = nodes[r.path[i]];
+        for (const candidate & c : parent.children) {
+            model.learn(parent.depth, c.why, c.probability, c.token == r.emitted[i]);
+        }
+    }
+
+    // Every computed row tells what follows its token.
+    // The token `up` places before a node; -1 before the text.
+    const auto token_before = [&](int32_t at, size_t up) {
+        for (; up > 0 && nodes[at].parent >= 0; up--) {
+            at = nodes[at].parent;
+        }
+        return up == 0 ? nodes[at].token : up < text.size() ? text[text.size() - 1 - up] : -1;
+    };
+    const auto learn_row = [&](int32_t row) {
+        const int32_t token = nodes[row].token, before = token_before(row, 1), first = token_before(row, 2);
+        const int32_t * tokens = r.top_tokens + (size_t) row * r.n_top;
+        const float * logprobs = r.top_logprobs + (size_t) row * r.n_top;
+        by_token.put(key_of_token(token), tokens, logprobs, r.n_top);
+        if (before >= 0) {
+            by_pair.put(key_of_pair(before, token), tokens, logprobs, r.n_top);
+        }
+        if (first >= 0) {
+            by_triple.put(key_of_triple(first, before, token), tokens, logprobs, r.n_top);
+        }
+    };
+    for (int32_t row = 0; row < n_used; row++) {
+        learn_row(row);
+    }
+
+    const auto distribution_of = [&](int32_t row) {
+        distribution d;
+        for (int32_t i = 0; i < r.n_top; i++) {
+            d.tokens.push_back(r.top_tokens[(size_t) row * r.n_top + i]);
+            d.probabilities.push_back(std::exp(r.top_logprobs[(size_t) row * r.n_top + i]));
+        }
+        return d;
+    };
+    masks.clear();
+    for (int32_t i = 0; i < r.n_masks; i++) {
+        if (r.mask_owners[i] == accepted) {
+            masks.push_back(distribution_of(r.n_nodes + i));
+        }
+    }
+    last = distribution_of(accepted);
+    learn_siblings(r, accepted);
+
+    for (int32_t i = 0; i < r.n_path; i++) {
+        text.push_back(r.emitted[i]);
+        add_ngrams_of_last();
+    }
+    n_nodes = 0;
+}
+
+// The rejected children of the last accepted node stand where the next root stands: what their rows say, weighted by how
+// likely they were, is a guess for the places after it; so is what their children's rows say, one place further.
+void mp_drafter::learn_siblings(const mp_draft_result & r, int32_t accepted) {
+    for (int32_t d = 0; d < N_SIBLING_DEPTHS; d++) {
+        sibling[d] = {};
+        const auto belongs = [&](int32_t row) {
+            int32_t ancestor = row;
+            for (int32_t up = 0; up <= d && ancestor >= 0; up++) {
+                ancestor = nodes[ancestor].parent;
+            }
+            return ancestor == accepted && row != accepted;
+        };
+        const int32_t n_used = std::min(r.n_nodes, n_nodes);
+        float total = 0;
+        for (int32_t row = 1; row < n_used; row++) {
+            total += belongs(row) ? nodes[row].probability : 0.0f;
+        }
+        if (total <= 0) {
+            continue;
+        }
+        std::vector<std::pair<float, int32_t>> sums; // probability, token
+        for (int32_t row = 1; row < n_used; row++) {
+            if (!belongs(row)) {
+                continue;
+            }
+            const float weight = nodes[row].probability / total;
+            for (int32_t i = 0; i < r.n_top; i++) {
+                const int32_t token = r.top_tokens[(size_t) row * r.n_top + i];
+                const float probability = weight * std::exp(r.top_logprobs[(size_t) row * r.n_top + i]);
+                auto at = std::find_if(sums.begin(), sums.end(), [&](const auto & sum) { return sum.second == token; });
+                if (at == sums.end()) {
+                    sums.push_back({probability, token});
+                } else {
+                    at->first += probability;
+                }
+            }
+        }
+        std::sort(sums.begin(), sums.end(), [](const auto & a, const auto & b) {
+            return a.first != b.first ? a.first > b.first : a.second < b.second;
+        });
+        for (const auto & sum : sums) {
+            sibling[d].tokens.push_back(sum.second);
+            sibling[d].probabilities.push_back(sum.first);
+        }
+    }
+}
+
+// --- what is kept between runs ---------------------------------------------------------------------------------------
+
+std::string mp_drafter::save() const {
+    std::string bytes;
+    model.save(bytes);
+    by_token.save(bytes);
+    by_pair.save(bytes);
+    by_triple.save(bytes);
+    return bytes;
+}
+
+bool mp_drafter::load(const char * bytes, size_t n) {
+    const char * end = bytes + n;
+    if (model.load(bytes, end) && by_token.load(bytes, end, n_vocab) && by_pair.load(bytes, end, n_vocab) &&
+        by_triple.load(bytes, end, n_vocab) && bytes == end) {
+        return true;
+    }
+    model = acceptance_model();
+    by_token.clear();
+    by_pair.clear();
+    by_triple.clear();
+    return false;
+}

@@ -1,0 +1,77 @@
+// Grows one tree of candidates from all evidence at hand, and learns from what became of it. It knows tokens and
+// probabilities; sessions, caches and how many rows are worth computing are others' business.
+//
+//     begin(prompt)        a new text
+//     grow(n)              candidates for the places after the newest token, the most probable first
+//     observe(pass, path)  the pass over the first of them has been decoded
+//     extend(tokens)       instead of observe, for tokens that came without a tree
+#pragma once
+
+#include "acceptance_model.h"
+#include "evidence_tables.h"
+
+#include "../maskprobe.h"
+
+#include <string>
+#include <vector>
+
+struct mp_drafter {
+    explicit mp_drafter(int32_t n_vocab);
+
+    void begin(const int32_t * tokens, int32_t n);
+    void extend(const int32_t * tokens, int32_t n);
+    void grow(int32_t n_max, mp_draft & out);
+    void observe(const mp_draft_result & result);
+
+    std::string save() const;
+    bool load(const char * bytes, size_t n);
+
+    bool has_text() const { return !text.empty(); }
+    int32_t n_grown() const { return n_nodes; } // nodes of the draft under way
+
+    const int32_t n_vocab;
+
+private:
+    struct candidate {
+        int32_t token;
+        float probability; // given its parent, before those of one parent are made to sum up to 1 at most
+        mp::evidence why;
+    };
+
+    struct node {
+        int32_t token, parent, depth;
+        float probability;               // of the whole path
+        std::vector<candidate> children; // the likely tokens behind it, whether or not they are in the tree
+    };
+
+    // Tokens of a row of the last pass, most likely first.
+    struct distribution {
+        std::vector<int32_t> tokens;
+        std::vector<float> probabilities;
+    };
+
+    void add_ngrams_of_last();
+    void forget_pass();
+    void collect(int32_t at); // fills nodes[at].children
+    mp::evidence & entry_for(int32_t token);
+    void learn_siblings(const mp_draft_result & result, int32_t accepted);
+
+    mp::acceptance_model model;
+    mp::successor_table by_token, by_pair, by_triple;
+    mp::continuation_table by_ngram;
+    std::vector<int32_t> text; // of this generation
+
+    // left by the last pass
+    std::vector<distribution> masks;   // of the last accepted node, nearest first
+    distribution last;                 // of the last accepted row: the root was drawn from it
+    std::vector<distribution> sibling; // [d]: for the children of a node of depth d
+
+    std::vector<node> nodes; // the draft under way, nodes[0] is the root
+    int32_t n_nodes = 0;
+    std::vector<std::pair<int32_t, mp::evidence>> collected; // while a node's candidates are put together
+
+    // what grow() hands out, (n_nodes)
+    std::vector<int32_t> out_tokens, out_parents;
+    std::vector<float> out_probabilities;
+    std::vector<int8_t> out_sources;
+};

@@ -1,0 +1,116 @@
+// The C functions of a drafter: what a caller gives is checked here; the work is in drafter.cpp.
+#include "drafter.h"
+
+#include "../status.h"
+
+#include <cstring>
+
+using namespace mp;
+
+static mp_drafter & checked(mp_drafter * drafter, const char * function) {
+    if (!drafter) {
+        fail(MP_ERR_ARGUMENT, "%s: the drafter must not be NULL", function);
+    }
+    return *drafter;
+}
+
+static void check_tokens(const mp_drafter & drafter, const int32_t * tokens, int32_t n) {
+    if (n < 0 || (n > 0 && !tokens)) {
+        fail(MP_ERR_ARGUMENT, "%d tokens for the drafter", n);
+    }
+    for (int32_t i = 0; i < n; i++) {
+        if (tokens[i] < 0 || tokens[i] >= drafter.n_vocab) {
+            fail(MP_ERR_ARGUMENT, "token %d at index %d, the vocabulary has %d tokens", tokens[i], i, drafter.n_vocab);
+        }
+    }
+}
+
+mp_status mp_drafter_open(int32_t n_vocab, mp_drafter ** out) {
+    return guarded([&] {
+        if (!out || n_vocab < 1) {
+            fail(MP_ERR_ARGUMENT, "mp_drafter_open: a vocabulary of %d tokens, out must not be NULL", n_vocab);
+        }
+        *out = nullptr;
+        *out = new mp_drafter(n_vocab);
+    });
+}
+
+void mp_drafter_free(mp_drafter * drafter) {
+    delete drafter;
+}
+
+mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t n) {
+    return guarded([&] {
+        mp_drafter & d = checked(drafter, __func__);
+        check_tokens(d, tokens, n);
+        d.begin(tokens, n);
+    });
+}
+
+mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n) {
+    return guarded([&] {
+        mp_drafter & d = checked(drafter, __func__);
+        check_tokens(d, tokens, n);
+        d.extend(tokens, n);
+    });
+}
+
+mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft * out) {
+    return guarded([&] {
+        mp_drafter & d = checked(drafter, __func__);
+        if (!out || n_max < 1 || n_max > 256) {
+            fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..256, and out must not be NULL", n_max);
+        }
+        if (!d.has_text()) {
+            fail(MP_ERR_STATE, "a draft without a text: begin with at least one token");
+        }
+        d.grow(n_max, *out);
+    });
+}
+
+mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * result) {
+    return guarded([&] {
+        mp_drafter & d = checked(drafter, __func__);
+        if (!result || !result->top_tokens || !result->top_logprobs || !result->path || !result->emitted) {
+            fail(MP_ERR_ARGUMENT, "mp_drafter_observe: the result and its arrays must not be NULL");
+        }
+        const mp_draft_result & r = *result;
+        if (r.n_nodes < 1 || r.n_nodes > d.n_grown() || r.n_top < 1 || r.n_masks < 0 || (r.n_masks > 0 && !r.mask_owners)) {
+            fail(MP_ERR_ARGUMENT, "%d nodes and %d masks with %d candidates each, the draft has %d nodes", r.n_nodes,
+                 r.n_masks, r.n_top, d.n_grown());
+        }
+        if (r.n_path < 1 || r.n_path > r.n_nodes) {
+            fail(MP_ERR_ARGUMENT, "a path of %d nodes, the tree has %d", r.n_path, r.n_nodes);
+        }
+        for (int32_t i = 0; i < r.n_path; i++) {
+            if (r.path[i] < 0 || r.path[i] >= r.n_nodes) {
+                fail(MP_ERR_ARGUMENT, "path[%d] = %d, the tree has %d nodes", i, r.path[i], r.n_nodes);
+            }
+        }
+        check_tokens(d, r.emitted, r.n_path);
+        check_tokens(d, r.top_tokens, (r.n_nodes + r.n_masks) * r.n_top);
+        d.observe(r);
+    });
+}
+
+mp_status mp_drafter_save(const mp_drafter * drafter, void * bytes, size_t capacity, size_t * n) {
+    return guarded([&] {
+        if (!drafter || !n) {
+            fail(MP_ERR_ARGUMENT, "mp_drafter_save: the drafter and n must not be NULL");
+        }
+        const std::string saved = drafter->save();
+        *n = saved.size();
+        if (bytes && capacity >= saved.size()) {
+            memcpy(bytes, saved.data(), saved.size());
+        }
+    });
+}
+
+mp_status mp_drafter_load(mp_drafter * drafter, const void * bytes, size_t n) {
+    return guarded([&] {
+        mp_drafter & d = checked(drafter, __func__);
+        if (!bytes || !d.load((const char *) bytes, n)) {
+            fail(MP_ERR_FORMAT, "%zu bytes that are no state of a drafter for %d tokens", n, d.n_vocab);
+        }
+    });
+}
