@@ -130,15 +130,22 @@ llama_context_params choose_context_params(const mp_model & model, const mp_sess
     return cp;
 }
 
-llama_context * make_context(const mp_model & model, const llama_context_params & params) {
+llama_context * make_context(const mp_model & model, const llama_context_params & params, accel_link & link) {
     clear_log_error();
     abort_guard guard;
+    const accel_opening opening(model.own_kernels ? &link : nullptr);
     llama_context * ctx = llama_init_from_model(model.weights, params);
     if (!ctx) {
         const std::string reason = guard.reason().empty() ? last_log_error() : guard.reason();
         fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", params.n_ctx, reason.c_str());
     }
     return ctx;
+}
+
+void set_threads(llama_context * ctx, const mp_model & model, accel_link & link, int32_t n_threads) {
+    link.workers.limit(n_threads);
+    const int32_t n_ggml = model.own_kernels && !link.leaves_work ? 1 : n_threads;
+    llama_set_n_threads(ctx, n_ggml, n_ggml); // llama.cpp's own choice between two numbers goes by the rows
 }
 
 } // namespace mp

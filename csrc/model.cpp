@@ -2,9 +2,10 @@
 
 #include "abort_guard.h"
 #include "kernels/accel_backend.h"
-#include "kernels/gemm.h"
+#include "kernels/kernel_choice.h"
 #include "runtime.h"
 #include "status.h"
+#include "thread_count.h"
 
 #include <cmath>
 #include <cstdio>
@@ -67,10 +68,13 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     llama_params.progress_callback = on_progress;
     llama_params.progress_callback_user_data = &progress;
 
+    if (params.use_kernels && !kernel_choice_error().empty()) {
+        fail(MP_ERR_ARGUMENT, "%s", kernel_choice_error().c_str());
+    }
     const bool own_kernels = params.use_kernels && accel_register();
     const accel_loading loading(own_kernels);
     snprintf(model.info.kernels, sizeof(model.info.kernels), "%s",
-             own_kernels ? instruction_set_name(best_instruction_set()) : "llama.cpp");
+             own_kernels ? instruction_set_name(kernels_in_use()) : "llama.cpp");
 
     clear_log_error();
     std::string reason;
@@ -93,6 +97,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     }
     model.vocab = llama_model_get_vocab(model.weights);
     model.own_kernels = own_kernels;
+    model.info.packed_size = loading.packed_bytes();
 }
 
 static void describe(mp_model & model) {

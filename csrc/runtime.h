@@ -1,4 +1,4 @@
-// What is shared by the whole process: llama.cpp's backends, its log, its version, the processor.
+// What is shared by the whole process: llama.cpp's backends, its log, its version, memory.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,6 @@ void clear_log_error();
 // Whether weights may be repacked for the processor. False where the loaded ggml has AMX kernels built by a compiler
 // whose ldtilecfg loses part of the tile configuration: they crash, and without repacking they are never reached.
 bool repacking_is_safe();
-
-// Threads that suit compute-bound work: one per physical core this process may use.
-int32_t default_thread_count();
 
 // Bytes of memory that can be had without swapping; 0 if the system does not say.
 uint64_t available_memory();

@@ -22,21 +22,22 @@ static constexpr double TOLERANCE = 0.01; // of the logits' standard deviation
 namespace {
 
 struct probe_context {
+    worker_pool workers;
+    accel_link link{workers};
     std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
     const mp_model & model;
     std::vector<int32_t> tokens;
 
-    probe_context(const mp_model & model, int32_t n_threads) : model(model) {
+    probe_context(const mp_model & model, int32_t n_threads) : workers(n_threads), model(model) {
         llama_context_params params = llama_context_default_params();
         params.n_ctx = 256;
         params.n_batch = 32;
         params.n_ubatch = 32;
         params.n_seq_max = 1;
-        params.n_threads = n_threads;
-        params.n_threads_batch = params.n_threads;
         params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
         params.no_perf = true;
-        ctx.reset(make_context(model, params));
+        ctx.reset(make_context(model, params, link));
+        set_threads(ctx.get(), model, link, n_threads);
         for (int32_t i = 0; i < N_PROBE; i++) {
             tokens.push_back((int32_t) ((int64_t) model.info.n_vocab * (2 * i + 1) / (2 * N_PROBE)));
         }

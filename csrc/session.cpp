@@ -3,8 +3,10 @@
 #include "context_params.h"
 #include "runtime.h"
 #include "status.h"
+#include "thread_count.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 
 #include <unistd.h>
@@ -15,10 +17,16 @@ static bool on_abort(void * data) {
     return ((const std::atomic<bool> *) data)->load(std::memory_order_relaxed);
 }
 
+// The caller's number, at most ggml's limit: open_context refuses more.
+static int32_t thread_count(int32_t wanted, int32_t automatic) {
+    return wanted > 0 ? std::min(wanted, GGML_MAX_N_THREADS) : automatic;
+}
+
 mp_session::mp_session(model_ref model_, const mp_session_params & params)
-    : model(std::move(model_)), n_threads(params.n_threads > 0 ? params.n_threads : default_thread_count()), owner(getpid()),
-      n_top_max(std::min(params.n_top_max, model->info.n_vocab)), pass(*model, params.n_rows_max), workers(n_threads),
-      scratch(n_threads, top_k_scratch(model->info.n_vocab)), filled(params.n_rows_max, 0) {
+    : model(std::move(model_)), n_threads(thread_count(params.n_threads, default_thread_count())),
+      n_threads_batch(thread_count(params.n_threads_batch, n_threads)), owner(getpid()),
+      workers(std::max(n_threads, n_threads_batch)), n_top_max(std::min(params.n_top_max, model->info.n_vocab)),
+      pass(*model, params.n_rows_max), scratch(n_threads, top_k_scratch(model->info.n_vocab)), filled(params.n_rows_max, 0) {
     open_context(params);
     best.resize(params.n_rows_max);
     log_sum.resize(params.n_rows_max);
@@ -30,11 +38,9 @@ mp_session::mp_session(model_ref model_, const mp_session_params & params)
 
 void mp_session::open_context(const mp_session_params & params) {
     llama_context_params cp = choose_context_params(*model, params);
-    cp.n_threads = n_threads;
-    cp.n_threads_batch = params.n_threads_batch > 0 ? params.n_threads_batch : n_threads;
     cp.abort_callback = on_abort;
     cp.abort_callback_data = &cancel_requested;
-    ctx.reset(make_context(*model, cp));
+    ctx.reset(make_context(*model, cp, kernels));
     memory = llama_get_memory(ctx.get());
     n_ctx = (int32_t) llama_n_ctx(ctx.get());
     if (model->summary.n_ctx_max > 0) { // llama.cpp rounds the context up, a table of positions ends where it ends
@@ -107,7 +113,7 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n) {
         batch.n_seq_id = n_seq.data();
         batch.seq_id = seq.data();
         batch.logits = output.data();
-        run(batch);
+        run(batch, n_threads_batch);
         tokens.insert(tokens.end(), new_tokens + done, new_tokens + done + n_piece);
         filled[0] = (int32_t) tokens.size();
         pass_in_cache = false;
@@ -202,10 +208,11 @@ void mp_session::commit(const int32_t * path, int32_t n) {
 
 // llama_decode with its codes as failures. Afterwards, also after a failure, pass_in_cache says that rows may lie
 // behind the committed tokens.
-void mp_session::run(const llama_batch & batch) {
+void mp_session::run(const llama_batch & batch, int32_t n_threads_of_pass) {
     if (cancel_requested.exchange(false)) {
         fail(MP_ERR_CANCELLED, "cancelled");
     }
+    set_threads(ctx.get(), *model, kernels, n_threads_of_pass);
     clear_log_error();
     pass_in_cache = true;
     int32_t code = 0;
@@ -282,7 +289,7 @@ void mp_session::decode(const mp_tree & tree, mp_pass & out) {
         top_up_sequences(pass.n_sequences());
     }
     const int64_t t_decode = ggml_time_us();
-    run(pass.batch());
+    run(pass.batch(), n_threads);
     const int64_t decode_us = ggml_time_us() - t_decode;
     find_top_k(tree.n_top);
     has_outputs = true;
@@ -304,6 +311,27 @@ const float * mp_session::logits(int32_t row) const {
         fail(MP_ERR_ARGUMENT, "row %d of the last pass's %d rows has no output", row, pass.n_rows());
     }
     return row_logits[row];
+}
+
+bool mp_session::part(int32_t i, mp_part & out) const {
+    const auto is_it = [&](const part_cost & cost, const char * name) {
+        if (cost.n_ops == 0 || i-- > 0) {
+            return false;
+        }
+        snprintf(out.name, sizeof(out.name), "%s", name);
+        out.n_ops = cost.n_ops;
+        out.ns = cost.ns;
+        out.bytes = cost.bytes;
+        out.macs = cost.macs;
+        return true;
+    };
+    const cost_counters & costs = kernels.costs;
+    for (int type = 0; type < GGML_TYPE_COUNT; type++) {
+        if (is_it(costs.products[type], ggml_type_name((ggml_type) type))) {
+            return true;
+        }
+    }
+    return is_it(costs.head, "head") || is_it(costs.attention, "attention");
 }
 
 float mp_session::logprob(int32_t row, int32_t token) const {

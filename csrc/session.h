@@ -5,6 +5,7 @@
 // the sequences it uses, and nothing when nothing was accepted beyond the root (the root carries them all).
 #pragma once
 
+#include "kernels/accel_backend.h"
 #include "model.h"
 #include "top_k.h"
 #include "tree_pass.h"
@@ -24,10 +25,12 @@ struct mp_session {
     void commit(const int32_t * path, int32_t n);
     const float * logits(int32_t row) const;
     float logprob(int32_t row, int32_t token) const;
+    bool part(int32_t i, mp_part & out) const; // false past the last one
 
     const mp::model_ref model;
     int32_t n_ctx = 0;
-    int32_t n_threads = 0;
+    const int32_t n_threads;       // of tree passes
+    const int32_t n_threads_batch; // while a prefix is evaluated
     std::atomic<bool> cancel_requested{false};
     std::atomic<bool> in_use{false};
     const pid_t owner; // a forked child must not touch the threads and buffers of its parent
@@ -42,17 +45,18 @@ private:
     void evaluate(const int32_t * new_tokens, int32_t n);
     void rebuild_if_lost();
     void top_up_sequences(int32_t n_sequences);
-    void run(const llama_batch & batch);
+    void run(const llama_batch & batch, int32_t n_threads_of_pass);
     void find_top_k(int32_t n_top);
     void find_top_k_rows(int32_t worker);
 
+    mp::worker_pool workers; // of maskprobe's kernels and of the top-K
+    mp::accel_link kernels{workers};
     std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
     llama_memory_t memory = nullptr;
     int32_t n_batch = 0;
     int32_t n_top_max = 0;
 
     mp::tree_pass pass;
-    mp::worker_pool workers;
     std::vector<mp::top_k_scratch> scratch; // (n_threads)
 
     std::vector<int32_t> filled; // (n_rows_max) committed tokens that each sequence carries

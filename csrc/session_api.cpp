@@ -110,6 +110,15 @@ mp_status mp_session_logprob(mp_session * session, int32_t row, int32_t token, f
     });
 }
 
+mp_status mp_session_get_part(mp_session * session, int32_t i, mp_part * out) {
+    return guarded([&] {
+        const session_entry entry(session, __func__);
+        if (i < 0 || !out || !session->part(i, *out)) {
+            fail(MP_ERR_ARGUMENT, "mp_session_get_part: there is no part %d", i);
+        }
+    });
+}
+
 mp_status mp_session_commit(mp_session * session, const int32_t * path, int32_t n) {
     return guarded([&] {
         const session_entry entry(session, __func__);

@@ -1,5 +1,8 @@
 #include "worker_pool.h"
 
+#include <algorithm>
+#include <chrono>
+
 #if defined(__x86_64__)
 #    include <immintrin.h>
 #endif
@@ -9,7 +12,6 @@ namespace mp {
 static constexpr uint64_t OPEN = 1 << 15;
 static constexpr uint64_t JOINED = OPEN - 1;
 static constexpr int JOB_SHIFT = 16;
-static constexpr int N_SPINS = 1000; // some ten microseconds
 
 static void pause_briefly() {
 #if defined(__x86_64__)
@@ -19,9 +21,33 @@ static void pause_briefly() {
 #endif
 }
 
-worker_pool::worker_pool(int32_t n_threads) {
+static constexpr int64_t MICROSECOND = 1000;
+static constexpr int64_t WAKING = 100 * MICROSECOND;   // about what waking a thread takes
+static constexpr int64_t WINDOW = 8000 * MICROSECOND;  // longer than systems let a thread run while others wait
+static constexpr int64_t BETWEEN = 1000 * MICROSECOND; // jobs further apart are not one row of jobs
+
+static int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Looks for something again and again, for some time.
+template <class Found> static bool spin_until(int64_t duration, Found found) {
+    const int64_t end = now_ns() + duration;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (found()) {
+                return true;
+            }
+            pause_briefly();
+        }
+    } while (now_ns() < end);
+    return false;
+}
+
+worker_pool::worker_pool(int32_t n_threads) : n_helpers(n_threads - 1) {
     for (int32_t i = 1; i < n_threads; i++) {
-        threads.emplace_back([this] { work(); });
+        helpers.push_back(std::make_unique<helper>());
+        helpers.back()->thread = std::thread([this, self = helpers.back().get()] { work(*self); });
     }
 }
 
@@ -31,9 +57,17 @@ worker_pool::~worker_pool() {
         stopping.store(true);
     }
     wake.notify_all();
-    for (std::thread & thread : threads) {
-        thread.join();
+    for (auto & helper : helpers) {
+        helper->thread.join();
     }
+}
+
+void worker_pool::limit(int32_t n) {
+    n_helpers.store(std::clamp(n - 1, 0, (int32_t) helpers.size()));
+}
+
+int32_t worker_pool::n_threads() const {
+    return n_helpers.load() + 1;
 }
 
 void worker_pool::take_items() {
@@ -42,10 +76,10 @@ void worker_pool::take_items() {
     }
 }
 
-// Joins the current job, unless this thread has been in it already (`seen`) or it is closed.
+// Joins the current job, unless this thread has been in it already (`seen`), it is closed or has all its threads.
 bool worker_pool::join(uint64_t & seen) {
     uint64_t now = state.load(std::memory_order_acquire);
-    while ((now & OPEN) && (now >> JOB_SHIFT) != seen) {
+    while ((now & OPEN) && (now >> JOB_SHIFT) != seen && (int32_t) (now & JOINED) < n_helpers.load()) {
         if (state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) {
             seen = now >> JOB_SHIFT;
             return true;
@@ -54,14 +88,19 @@ bool worker_pool::join(uint64_t & seen) {
     return false;
 }
 
-void worker_pool::work() {
+void worker_pool::leave() {
+    const uint64_t before = state.fetch_sub(1);
+    if ((before & JOINED) == 1 && caller_sleeps.load()) {
+        std::lock_guard<std::mutex> lock(mutex);
+        finished.notify_one();
+    }
+}
+
+void worker_pool::work(helper & self) {
+    self.place = std::make_unique<movable_thread>();
     uint64_t seen = 0;
     while (!stopping.load(std::memory_order_relaxed)) {
-        bool joined = false;
-        for (int i = 0; i < N_SPINS && !joined; i++) {
-            joined = join(seen);
-            pause_briefly();
-        }
+        bool joined = spin_until(WAKING, [&] { return join(seen); });
         if (!joined) {
             std::unique_lock<std::mutex> lock(mutex);
             n_sleeping++;
@@ -69,21 +108,71 @@ void worker_pool::work() {
             n_sleeping--;
         }
         if (joined) {
+            self.is_inside.store(true);
+            if (current_core() == caller_core.load()) {
+                leave_core(current_core());
+            }
             take_items();
-            state.fetch_sub(1, std::memory_order_release);
+            self.is_inside.store(false);
+            leave();
         }
     }
 }
 
+void worker_pool::fetch_lost_helpers() {
+    for (auto & helper : helpers) {
+        if (!helper->is_inside.load()) {
+            continue;
+        }
+        const int64_t before = helper->place->running_time();
+        if (!spin_until(WAKING / 2, [&] { return !helper->is_inside.load(); }) && helper->place->running_time() == before) {
+            helper->place->move_to(current_core());
+        }
+    }
+}
+
+void worker_pool::wait_for_the_others() {
+    const auto all_left = [this] { return (state.load() & JOINED) == 0; };
+    if (spin_until(WAKING, all_left)) {
+        return;
+    }
+    fetch_lost_helpers();
+    const int64_t start = now_ns();
+    std::unique_lock<std::mutex> lock(mutex);
+    caller_sleeps.store(true);
+    finished.wait(lock, all_left);
+    caller_sleeps.store(false);
+    window_slept += now_ns() - start;
+}
+
+// A caller that got much less than all of its core leaves it to whoever else is there.
+void worker_pool::find_a_free_core(int64_t now) {
+    const bool is_new_row = now - last_job > BETWEEN;
+    if (!is_new_row && now - window_start < WINDOW) {
+        return;
+    }
+    const int64_t running = own_running_time();
+    const int64_t awake = now - window_start - window_slept;
+    if (!is_new_row && running - window_running < awake * 3 / 4) {
+        leave_core(current_core());
+    }
+    window_start = now;
+    window_running = running;
+    window_slept = 0;
+}
+
 void worker_pool::run(int32_t n, void (*new_job)(void *, int32_t), void * new_data) {
+    find_a_free_core(now_ns());
     job = new_job;
     data = new_data;
     n_items = n;
     next.store(0, std::memory_order_relaxed);
-    if (n <= 1 || threads.empty()) { // not worth waking anybody
+    if (n <= 1 || n_helpers.load() == 0) { // not worth waking anybody
         take_items();
+        last_job = now_ns();
         return;
     }
+    caller_core.store(current_core());
     const uint64_t number = (state.load(std::memory_order_relaxed) >> JOB_SHIFT) + 1;
     state.store(number << JOB_SHIFT | OPEN);
     if (n_sleeping.load() > 0) {
@@ -92,13 +181,8 @@ void worker_pool::run(int32_t n, void (*new_job)(void *, int32_t), void * new_da
     }
     take_items();
     state.fetch_and(~OPEN);
-    for (int i = 0; state.load(std::memory_order_acquire) & JOINED; i++) {
-        if (i < N_SPINS) {
-            pause_briefly();
-        } else {
-            std::this_thread::yield(); // a thread in its last item has lost its core: give it this one
-        }
-    }
+    wait_for_the_others();
+    last_job = now_ns();
 }
 
 } // namespace mp

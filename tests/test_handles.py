@@ -105,7 +105,7 @@ def test_facts_and_text(model, path):
     assert model.end_tokens == tuple(t for t in range(model.info.n_vocab) if model.is_end(t)) != ()
     rows = model.embedding_rows([3, 3, 4])
     assert rows.shape == (3, model.info.n_embd) and np.array_equal(rows[0], rows[1])
-    assert devices()[-1].kind == "cpu"
+    assert "cpu" in [device.kind for device in devices()]
 
 
 def test_outputs_of_a_pass(session):

@@ -1,13 +1,17 @@
 """maskprobe's own CPU kernels inside llama.cpp: another rounding, and the same one for any number of rows."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from conftest import N_THREADS
-from maskprobe import Model, Session, TokenTree
+from maskprobe import ArgumentError, Model, Session, TokenTree
 from maskprobe.cli import bench
+from maskprobe.model import measure_machine
 
 N_CTX = 256
 PROMPT = [5, 9, 20, 7, 31, 44]
@@ -64,6 +68,70 @@ def test_both_kinds_of_model_live_in_one_process(tiny_model_path):
         open_session(ours).decode(wide_tree(4))
     after = rows_of_one_pass(open_session(Model(path)), wide_tree(4))
     np.testing.assert_array_equal(before, after)
+
+
+def test_a_prompt_does_not_depend_on_its_pieces(models):
+    """The attention and the products of hundreds of rows give what those of a few give."""
+    _, ours = models
+    prompt = [(37 * i + 11) % ours.info.n_vocab for i in range(220)]
+    logits = []
+    for n_ubatch, n_threads in ((256, N_THREADS), (5, N_THREADS), (256, 2), (64, 3)):
+        session = Session(ours, n_ctx=N_CTX, n_ubatch=n_ubatch, n_rows_max=4, n_threads=n_threads)
+        session.set_prefix(prompt)
+        session.decode(wide_tree(3), 2)
+        logits.append(session.logits(2))
+    for other in logits[1:]:
+        np.testing.assert_array_equal(other, logits[0])
+
+
+def test_sessions_with_other_thread_counts_live_side_by_side(models):
+    _, ours = models
+    sessions = [open_session(ours, n_threads) for n_threads in (1, 2, 3)]
+    batch = Session(ours, n_ctx=N_CTX, n_rows_max=64, n_threads=1, n_threads_batch=2)
+    expected = rows_of_one_pass(sessions[0], wide_tree(9))
+    for session in (*sessions[1:], batch, *sessions):
+        np.testing.assert_array_equal(rows_of_one_pass(session, wide_tree(9)), expected)
+
+
+def test_costs_are_counted_by_part(models):
+    stock, ours = models
+    session = open_session(ours)
+    session.decode(wide_tree(4))
+    first = session.parts()
+    assert {"head", "attention"} < set(first)
+    assert all(part.n_ops > 0 and part.ns > 0 and part.bytes > 0 and part.macs > 0 for part in first.values())
+    session.decode(wide_tree(4))
+    assert session.parts()["head"].macs == 2 * first["head"].macs == 2 * 4 * ours.info.n_vocab * ours.info.n_embd
+    other = open_session(stock)
+    other.decode(wide_tree(4))
+    assert other.parts() == {}
+
+
+def test_packed_weights_are_counted(models):
+    stock, ours = models
+    assert stock.info.packed_size == 0
+    assert 0.5 * ours.info.size < ours.info.packed_size < 2 * ours.info.size
+
+
+def test_the_speed_of_the_machine():
+    speed = measure_machine(1)
+    assert speed.read_bytes_per_second > 1e6 and speed.int8_macs_per_second >= 0
+    with pytest.raises(ArgumentError, match="n_threads = 513"):
+        measure_machine(513)
+
+
+def test_the_instruction_set_can_be_forced(tiny_model_path):
+    path = tiny_model_path("tiny-llama", weight_type="q8_0")
+    code = "import sys, maskprobe; print(maskprobe.Model(sys.argv[1], use_kernels=True, n_threads=1).info.kernels)"
+    command = [sys.executable, "-c", code, str(path)]
+    settings = {"capture_output": True, "text": True, "timeout": 60}
+    for name, line in (("portable", "portable"), ("", Model(path, use_kernels=True).info.kernels)):
+        done = subprocess.run(command, env={**os.environ, "MASKPROBE_ISA": name}, **settings)
+        assert done.stdout.strip() == line, done.stderr
+    done = subprocess.run(command, env={**os.environ, "MASKPROBE_ISA": "avx9000"}, **settings)
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("maskprobe.errors.ArgumentError: MASKPROBE_ISA is 'avx9000'") and "portable" in line
 
 
 @pytest.mark.parametrize("kernels", ["stock", "ours"])

@@ -162,7 +162,11 @@ class Handle:
         self._calls: list[int] = []  # one entry per call that is inside; append and pop are atomic
         self._finalizer = weakref.finalize(self, _free_unless_in_use, pointer, free, os.getpid(), self._calls)
         self._closing = threading.Lock()
-        self.closed = False
+        self._refusing = False
+
+    @property
+    def closed(self) -> bool:
+        return self._refusing or not self._finalizer.alive  # at exit it is freed without close()
 
     def __enter__(self) -> Any:
         self._calls.append(1)
@@ -179,9 +183,9 @@ class Handle:
 
         Raises StateError ("busy") while another thread is inside a call."""
         with self._closing:
-            self.closed = True  # from here on __enter__ refuses, so the list below can only shrink
+            self._refusing = True  # from here on __enter__ refuses, so the list below can only shrink
             if self._calls:
-                self.closed = False
+                self._refusing = False
                 raise StateError(f"another thread is inside this {self._what}: it cannot be closed now", "busy")
             self._finalizer()
 

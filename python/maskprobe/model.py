@@ -37,6 +37,7 @@ class ModelInfo:
     can_probe: bool  # embedding rows work as input: mask vectors can be used
     embd_scale: float  # what token embeddings are multiplied by before they enter as embedding rows
     kernels: str  # "llama.cpp", or the instruction set of maskprobe's own
+    packed_size: int  # bytes of weights in memory that are packed for maskprobe's kernels, not mapped from the file
     note: str  # one line: why can_tree or can_probe is false, or what was limited; or ""
 
 
@@ -59,6 +60,23 @@ def devices() -> list[Device]:
         names = map(text, (device.name, device.description, device.kind))
         found.append(Device(*names, device.memory_free, device.memory_total))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpeed:
+    """What the machine can do at most; the second is 0 where the kernels' instruction set has no dot products."""
+
+    read_bytes_per_second: float
+    int8_macs_per_second: float  # multiplications with accumulation
+
+
+def measure_machine(n_threads: int = 0) -> MachineSpeed:
+    """Measures it, in half a second: reading a large buffer, and int8 dot products on registers alone.
+
+    Raises ArgumentError for a number of threads that is out of range."""
+    speed = ffi.new("mp_machine_speed *")
+    check(lib.mp_measure_machine(n_threads, speed))
+    return MachineSpeed(speed.read_bytes_per_second, speed.int8_macs_per_second)
 
 
 def version() -> str:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, token_array
+from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, text, token_array
 from .errors import ArgumentError, StateError
 from .model import Model
 from .tree import TokenTree
@@ -28,6 +28,16 @@ class Pass:
     top_logprobs: np.ndarray  # float32 (n_rows, n_top), natural logarithms
     decode_us: int  # inside llama_decode
     engine_us: int  # all else inside the core's call
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What maskprobe's kernels have cost in one kind of work."""
+
+    n_ops: int
+    ns: int  # nanoseconds of the session's thread
+    bytes: int  # of packed weights, or of keys and values, that the operations went through
+    macs: int  # multiplications with accumulation
 
 
 class Session:
@@ -151,6 +161,16 @@ class Session:
         with self._handle as session:
             check(lib.mp_session_logprob(session, row, token, out))
         return out[0]
+
+    def parts(self) -> dict[str, Part]:
+        """What maskprobe's kernels have cost so far: products by the type of their weights ("q4_0"), "head" (the output
+        matrix) and "attention". Empty with llama.cpp's kernels."""
+        found: dict[str, Part] = {}
+        part = ffi.new("mp_part *")
+        with self._handle as session:
+            while lib.mp_session_get_part(session, len(found), part) == lib.MP_OK:
+                found[text(part.name)] = Part(part.n_ops, part.ns, part.bytes, part.macs)
+        return found
 
     def commit(self, path: Sequence[int]) -> None:
         """Keeps the nodes of `path` of the last pass in the cache and drops every other row. path[0] = 0, each next

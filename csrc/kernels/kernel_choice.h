@@ -1,0 +1,22 @@
+// Which kernels this process uses: those of the processor's best instruction set, or of the one that the environment
+// variable MASKPROBE_ISA names ("avx2", "portable", ...), for measuring. Read once, at the first use.
+#pragma once
+
+#include "gemm.h"
+
+#include <string>
+
+namespace mp {
+
+instruction_set kernels_in_use();
+
+// What is wrong with MASKPROBE_ISA, one line; "" if nothing is. Then kernels_in_use() is the best set.
+const std::string & kernel_choice_error();
+
+// The name of a set as MASKPROBE_ISA has it: "avx512-vnni".
+std::string instruction_set_option(instruction_set set);
+
+// The kernel for weights of this type and shape, nullptr if there is none.
+const gemm_kernel * kernel_of(const ggml_tensor * weights);
+
+} // namespace mp
