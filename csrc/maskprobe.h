@@ -34,6 +34,7 @@ extern "C" {
 typedef struct mp_model   mp_model;
 typedef struct mp_session mp_session;
 typedef struct mp_sampler mp_sampler;
+typedef struct mp_drafter mp_drafter;
 
 typedef enum mp_status {
     MP_OK               = 0,
@@ -290,6 +291,54 @@ MP_API mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, 
 // Draws the token that follows a row of the session's last pass and accepts it into the sampler's state: one draw per
 // emitted token, so that a seed gives the same text with any proposer. Errors: ARGUMENT, STATE.
 MP_API mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, int32_t row, int32_t * token);
+
+// --- drafter ---------------------------------------------------------------------------------------------------------
+// Candidates for the next tokens from what is known without another pass: what the model itself gave as likely behind a
+// token or a pair of tokens, rejected rows included (Token Recycling, arXiv 2408.08696); n-grams of the text; what the last
+// pass found likely in the same places (LogitSpec, arXiv 2507.01449), its masks among it (ESP, arXiv 2603.17942). Each
+// candidate gets a probability from a logistic model that is learned while decoding. One thread at a time.
+
+typedef struct mp_draft {
+    int32_t         n_nodes;
+    const int32_t * tokens;        // (n_nodes), tokens[0] is the root, the newest token
+    const int32_t * parents;       // (n_nodes), as in mp_tree
+    const float *   probabilities; // (n_nodes) that the node is accepted, not increasing: any first part is a tree too
+    const int8_t *  sources;       // (n_nodes) what spoke most for it: successors of 0 the token before it, 1 the two,
+                                   // 2 the three; 3 n-grams, 4 masks, 5 the row before, 6 rejected rows; -1 the root
+} mp_draft;
+
+// What became of the first n_nodes of a draft.
+typedef struct mp_draft_result {
+    int32_t         n_nodes;
+    int32_t         n_masks;
+    const int32_t * mask_owners;  // (n_masks)
+    int32_t         n_top;
+    const int32_t * top_tokens;   // (n_nodes + n_masks, n_top), as in mp_pass
+    const float *   top_logprobs; // (n_nodes + n_masks, n_top)
+    int32_t         n_path;
+    const int32_t * path;         // (n_path) the root and the accepted nodes
+    const int32_t * emitted;      // (n_path) the tokens drawn behind them
+} mp_draft_result;
+
+MP_API mp_status mp_drafter_open(int32_t n_vocab, mp_drafter ** out);
+MP_API void      mp_drafter_free(mp_drafter * drafter);
+
+// A new text: what is known of the text before is forgotten, what is known of the model stays.
+MP_API mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t n);
+
+// Tokens that were emitted without a draft.
+MP_API mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n);
+
+// At most n_max nodes, the root included. The arrays belong to the drafter and are valid until its next call.
+MP_API mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft * out);
+
+// Learns from a pass over the first part of the last draft; the emitted tokens become part of the text.
+MP_API mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * result);
+
+// What is known of the model, to be kept between runs. *n is the number of bytes needed, as above. A state that makes no
+// sense is MP_ERR_FORMAT and leaves the drafter as new.
+MP_API mp_status mp_drafter_save(const mp_drafter * drafter, void * bytes, size_t capacity, size_t * n);
+MP_API mp_status mp_drafter_load(mp_drafter * drafter, const void * bytes, size_t n);
 
 #ifdef __cplusplus
 }
