@@ -22,7 +22,8 @@ case "$0" in
     *completion) echo "p: sampling time = 1.00 ms"; echo "p: prompt eval time = 9.0 ms / 4 tokens"
                  echo "p:        eval time =      99.00 ms /    10 runs   ( 9.9 ms per token)" ;;
     *) echo "decoded   12 tokens in    0.060 seconds, speed:  200.000 t/s"
-       echo "n_drafted = 20"; echo "n_accept  = 8" ;;
+       echo "encoded 5 tokens in 0.010 seconds"; echo "n_drafted = 20"; echo "n_accept  = 8"
+       echo "p: prompt eval time = 9.0 ms / 44 tokens"; echo "p:        eval time = 0.00 ms / 1 runs" ;;
 esac
 """
 CMAKE = f"""#!{sys.executable}
@@ -70,7 +71,9 @@ def rows_of(capfd, *arguments) -> dict[tuple[str, str], dict]:
 
 
 def test_every_peer_is_a_row(capfd, arguments, source):
-    rows = rows_of(capfd, *arguments, "--llama-source", str(source), "--modes", "ngram-simple,ngram-mod,lookahead")
+    rows = rows_of(
+        capfd, *arguments, "--llama-source", str(source), "--modes", "ngram-simple,ngram-mod,lookup,lookahead"
+    )
     plain = rows["all", "llama.cpp"]
     assert (plain["tokens_per_step"], plain["rows_per_step"], plain["speed_up"]) == (1.0, 1.0, 1.0)
     for name in ("maskprobe none, stock", "maskprobe lookup, stock", "llama-cpp-python prompt lookup"):
@@ -89,7 +92,9 @@ def test_every_peer_is_a_row(capfd, arguments, source):
     assert (simple["tokens_per_step"], simple["rows_per_step"]) == (3.0, 6.0)
     assert simple["own_plain_speed_up"] == pytest.approx(2.0)
     assert simple["n_identical"] == 0  # its text is not the model's
-    assert rows["ab", "llama-lookahead"]["rows_per_step"] is None
+    lookup, lookahead = rows["ab", "llama-lookup"], rows["ab", "llama-lookahead"]
+    assert (lookup["tokens_per_step"], lookup["rows_per_step"]) == (11 / 3, 23 / 3)  # the first token is the prompt's
+    assert (lookahead["tokens_per_step"], lookahead["rows_per_step"]) == (3.0, 10.0)
     failure = rows["all", "llama-speculative-simple ngram-mod"]["failure"]
     assert failure == "llama-speculative-simple ended with status 3: error: cannot do that"
     assert ("ab", "llama-speculative-simple ngram-mod") not in rows

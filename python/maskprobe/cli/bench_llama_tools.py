@@ -16,6 +16,8 @@ from .terminal import say
 
 PLAIN = "llama-completion"
 SPECULATIVE = "llama-speculative-simple"
+LOOKUP = "llama-lookup"
+LOOKAHEAD = "llama-lookahead"
 RUN_LIMIT_S = 3600  # of one prompt
 
 # Switched off because they are not needed, and would ask for more than a compiler.
@@ -28,10 +30,13 @@ CMAKE_SETTINGS = [
     "-DLLAMA_CURL=OFF",
 ]
 
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 DECODED = re.compile(r"decoded +(\d+) tokens in +([\d.]+) seconds")
 N_DRAFTED = re.compile(r"n_drafted += +(\d+)")
 N_ACCEPTED = re.compile(r"n_accept += +(\d+)")
 EVALUATED = re.compile(r" eval time = +([\d.]+) ms / +(\d+) runs")
+ENCODED = re.compile(r"encoded +(\d+) tokens")
+PROMPT_EVALUATED = re.compile(r"prompt eval time = +[\d.]+ ms / +(\d+) tokens")
 SAMPLED = re.compile(r"sampling time = +([\d.]+) ms")
 
 
@@ -51,8 +56,8 @@ MODES = {
     "ngram-map-k4v": Mode(SPECULATIVE, ("--spec-type", "ngram-map-k4v"), "--spec-ngram-map-k4v-size-m"),
     "ngram-mod": Mode(SPECULATIVE, ("--spec-type", "ngram-mod")),
     "ngram-cache": Mode(SPECULATIVE, ("--spec-type", "ngram-cache")),
-    "lookup": Mode("llama-lookup", (), "--spec-draft-n-max"),
-    "lookahead": Mode("llama-lookahead"),
+    "lookup": Mode(LOOKUP, (), "--spec-draft-n-max"),
+    "lookahead": Mode(LOOKAHEAD),
 }
 
 
@@ -111,7 +116,7 @@ def run_tool(
         file.flush()
         command = [str(folder / mode.program), "-m", str(model), "-bf", file.name, "--no-escape", "-n", str(n)]
         command += ["-c", str(n_ctx), "-b", str(max(n_ctx, 512)), "-t", str(n_threads), "-tb", str(n_threads)]
-        command += ["--temp", "0", "-fa", "off", "--color", "off", *speculation]
+        command += ["--temp", "0", "-fa", "off", *speculation]
         try:
             done = subprocess.run(
                 command, capture_output=True, stdin=subprocess.DEVNULL, timeout=RUN_LIMIT_S, check=False
@@ -127,22 +132,30 @@ def run_tool(
 
 
 def parsed(program: str, log: str, text: str) -> ToolRun:
-    """The program's own figures. The first token of plain decoding comes from the prompt's pass and is not counted.
+    """The program's own figures. In all but SPECULATIVE the first token comes from the prompt's pass: it is not counted.
 
     Raises ArgumentError where they are not there."""
-    if program == PLAIN:
-        found, sampled = EVALUATED.search(log), SAMPLED.search(log)
-        if found is None or sampled is None or int(found[2]) == 0:
-            raise ArgumentError(f"{program} printed no times")
-        n_runs = int(found[2])
-        return ToolRun(text, n_runs, round(1e6 * (float(found[1]) + float(sampled[1]))), n_runs, n_runs)
-    found, accepted, drafted = DECODED.search(log), N_ACCEPTED.search(log), N_DRAFTED.search(log)
-    if found is None or accepted is None or int(found[1]) == 0:
+    evaluated, sampled = EVALUATED.search(log), SAMPLED.search(log)
+    decoded, accepted, drafted = DECODED.search(log), N_ACCEPTED.search(log), N_DRAFTED.search(log)
+    if program == PLAIN and evaluated and sampled:
+        n_tokens = passes = n_rows = int(evaluated[2])
+        ms = float(evaluated[1]) + float(sampled[1])
+    elif program == SPECULATIVE and decoded and accepted and drafted:
+        n_tokens, ms = int(decoded[1]), 1000 * float(decoded[2])
+        passes = n_tokens - int(accepted[1])
+        n_rows = passes + int(drafted[1])
+    elif program == LOOKUP and decoded and accepted and drafted:
+        n_tokens, ms = int(decoded[1]) - 1, 1000 * float(decoded[2])
+        passes = n_tokens - int(accepted[1])
+        n_rows = passes + int(drafted[1])
+    elif program == LOOKAHEAD and decoded and accepted and evaluated:  # it leaves the first token out by itself
+        n_tokens, ms = int(decoded[1]), 1000 * float(decoded[2])
+        passes = n_tokens - int(accepted[1])
+        prompt, before = PROMPT_EVALUATED.search(log), ENCODED.search(log)
+        n_rows = int(prompt[1]) + int(evaluated[2]) - int(before[1]) if prompt and before else None
+    else:
         raise ArgumentError(f"{program} printed no times")
-    n_tokens = int(found[1])
-    passes = n_tokens - int(accepted[1])
-    rows = passes + int(drafted[1]) if drafted is not None and program != "llama-lookahead" else None
-    return ToolRun(text, n_tokens, round(1e9 * float(found[2])), passes, rows)
+    return ToolRun(COLOR.sub("", text), n_tokens, round(1e6 * ms), passes, n_rows)
 
 
 def modes_named(names: Sequence[str]) -> dict[str, Mode]:

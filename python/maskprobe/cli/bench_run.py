@@ -177,6 +177,8 @@ def run(args: argparse.Namespace) -> str:
     rows = summarize(results.entries, bench.sources, facts, args)
     if pictures is not None:
         bench_pictures.draw_run(rows, pictures)
+    if any(row["margins"] and row["temp"] > 0.0 for row in rows):
+        notes.append("Above temperature 0 rounding can change a draw whatever the gap of the two best tokens.")
     return render(rows, args.output, COLUMNS, [headline(facts, args), WHAT_IS_TIMED, *notes])
 
 
