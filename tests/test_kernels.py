@@ -137,9 +137,38 @@ def test_the_instruction_set_can_be_forced(tiny_model_path):
 @pytest.mark.parametrize("kernels", ["stock", "ours"])
 def test_the_bench_command_times_both(tiny_model_path, capfd, kernels):
     path = tiny_model_path("tiny-llama", weight_type="q8_0")
-    assert bench.main(["cost", "-m", str(path), "--rows", "1,4", "-r", "2", "-t", "1", "-o", "json", "-d", "8"]) == 0
+    command = ["cost", "-m", str(path), "-r", "2", "-t", "1", "-d", "8"]
+    assert bench.main([*command, "--rows", "1,4", "--prompt", "40", "-o", "json"]) == 0
     points = [p for p in json.loads(capfd.readouterr().out) if p["kernels"] == kernels]
-    assert [p["n_rows"] for p in points] == [1, 4]
-    assert all(len(p["samples_ns"]) == 2 and p["avg_ns"] > 0 and p["n_depth"] == 8 for p in points)
-    assert bench.main(["cost", "-m", str(path), "--rows", "1,2", "-r", "1", "-t", "1", "--kernels", kernels]) == 0
+    assert [(p["n_rows"], p["n_prompt"]) for p in points] == [(1, 0), (4, 0), (40, 40)]
+    for p in points:
+        assert len(p["samples_ns"]) == 2 and p["avg_ns"] > 0 and p["n_depth"] == 8
+        assert bool(p["parts"]) == (kernels == "ours") and p["machine_read_bytes_per_second"] > 0
+        if p["parts"]:
+            total = p["rest_ns"] + p["engine_ns"] + sum(part["ns"] for part in p["parts"].values())
+            assert total == pytest.approx(p["avg_ns"], abs=2) and p["rest_ns"] > 0
+    assert bench.main([*command, "--rows", "1,2", "--kernels", kernels]) == 0
     assert f"| {kernels} | 2 |" in capfd.readouterr().out
+
+
+def test_the_bench_command_forces_an_instruction_set(tiny_model_path):
+    path = tiny_model_path("tiny-llama", weight_type="q8_0")
+    command = [
+        sys.executable,
+        "-m",
+        "maskprobe.cli.bench",
+        "cost",
+        "-m",
+        str(path),
+        "--rows",
+        "1",
+        "-r",
+        "1",
+        "-t",
+        "1",
+    ]
+    settings = {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run([*command, "--kernels", "ours", "--isa", "portable"], **settings)
+    assert done.returncode == 0 and "ours: portable, " in done.stdout, done.stderr
+    done = subprocess.run([*command, "--isa", "sse9"], **settings)
+    assert done.returncode == 1 and "MASKPROBE_ISA is 'sse9'" in done.stderr
