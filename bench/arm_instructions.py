@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Counts the instructions that the ARM kernels take for a product of weights with n rows, in an emulator.
 
 No time is measured: an emulator has none. What is counted are the instructions of one call of multiply() for weights of
