@@ -335,6 +335,10 @@ MP_API mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft *
 // Learns from a pass over the first part of the last draft; the emitted tokens become part of the text.
 MP_API mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * result);
 
+// What masks were worth lately: by how much the emitted token's probability rose, per pass, by what the masks behind the
+// last accepted node had said.
+MP_API float     mp_drafter_mask_gain(const mp_drafter * drafter);
+
 // What is known of the model, to be kept between runs. *n is the number of bytes needed, as above. A state that makes no
 // sense is MP_ERR_FORMAT and leaves the drafter as new.
 MP_API mp_status mp_drafter_save(const mp_drafter * drafter, void * bytes, size_t capacity, size_t * n);

@@ -64,7 +64,7 @@ void acceptance_model::learn(int32_t depth, const evidence & candidate, float pr
 int32_t acceptance_model::main_evidence(int32_t depth, const evidence & candidate) const {
     const weights & w = weight[depth_class(depth)];
     const evidence none;
-    int32_t best = N_EVIDENCE - 1;
+    int32_t best = BY_MASK; // where there is none
     float largest = -1e30f;
     for (int32_t kind = 0; kind < N_EVIDENCE; kind++) {
         const float gain = w.level[kind][candidate.level[kind]] - w.level[kind][none.level[kind]];

@@ -38,7 +38,7 @@ public:
     // One step of AdaGrad on the logistic loss, for a candidate that was predicted `predicted`.
     void learn(int32_t depth, const evidence & candidate, float predicted, bool accepted);
 
-    // The kind of evidence that raises the prediction most above what its absence would give.
+    // The kind of evidence that raises the prediction most above what its absence would give; BY_MASK without any.
     int32_t main_evidence(int32_t depth, const evidence & candidate) const;
 
     void save(std::string & bytes) const;

@@ -6,17 +6,17 @@
 
 using namespace mp;
 
-constexpr int32_t N_PAIR_SLOTS = 1 << 16;
-constexpr int32_t N_TOKEN_SLOTS = 1 << 16;
+constexpr int32_t N_SLOTS = 1 << 15;
 constexpr int32_t N_NGRAM_SLOTS = 1 << 17;
 constexpr int32_t MAX_CHILDREN = 16; // candidates looked at behind one node
 constexpr int32_t MAX_DEPTH = 12;
 constexpr int32_t N_SIBLING_DEPTHS = 2;
 constexpr int32_t N_FROM_ROW = 12; // tokens looked at in a mask's or a sibling's distribution
+constexpr double MASK_GAIN_RATE = 1.0 / 32;
 constexpr float LEAST_PROBABILITY = 1e-4f;
 
 mp_drafter::mp_drafter(int32_t n_vocab)
-    : n_vocab(n_vocab), by_token(N_TOKEN_SLOTS), by_pair(N_PAIR_SLOTS), by_triple(N_PAIR_SLOTS), by_ngram(N_NGRAM_SLOTS),
+    : n_vocab(n_vocab), by_token(N_SLOTS), by_pair(N_SLOTS), by_triple(N_SLOTS), by_ngram(N_NGRAM_SLOTS),
       sibling(N_SIBLING_DEPTHS) {}
 
 // --- the text --------------------------------------------------------------------------------------------------------
@@ -212,6 +212,8 @@ void mp_drafter::observe(const mp_draft_result & r) {
         }
     }
 
+    learn_mask_gain(r);
+
     // Every computed row tells what follows its token.
     // The token `up` places before a node; -1 before the text.
     const auto token_before = [&](int32_t at, size_t up) {
@@ -258,6 +260,25 @@ void mp_drafter::observe(const mp_draft_result & r) {
         add_ngrams_of_last();
     }
     n_nodes = 0;
+}
+
+void mp_drafter::learn_mask_gain(const mp_draft_result & r) {
+    if (masks.empty()) {
+        return;
+    }
+    double gain = 0;
+    for (int32_t i = 0; i < std::min<int32_t>(r.n_path, (int32_t) masks.size()); i++) {
+        const node & parent = nodes[r.path[i]];
+        for (const candidate & c : parent.children) {
+            if (c.token == r.emitted[i] && c.why.has(BY_MASK)) {
+                evidence without = c.why;
+                without.level[BY_MASK] = NO_LEVEL;
+                const bool only = model.main_evidence(parent.depth, without) == BY_MASK;
+                gain += c.probability - (only ? 0.0f : model.predict(parent.depth, without));
+            }
+        }
+    }
+    gain_of_masks += MASK_GAIN_RATE * (gain - gain_of_masks);
 }
 
 // The rejected children of the last accepted node stand where the next root stands: what their rows say, weighted by how

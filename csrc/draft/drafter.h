@@ -23,6 +23,9 @@ struct mp_drafter {
     void grow(int32_t n_max, mp_draft & out);
     void observe(const mp_draft_result & result);
 
+    // Rise of the emitted token's probability by what the masks of the pass before said, per pass: a running mean.
+    float mask_gain() const { return (float) gain_of_masks; }
+
     std::string save() const;
     bool load(const char * bytes, size_t n);
 
@@ -54,6 +57,7 @@ private:
     void forget_pass();
     void collect(int32_t at); // fills nodes[at].children
     mp::evidence & entry_for(int32_t token);
+    void learn_mask_gain(const mp_draft_result & result);
     void learn_siblings(const mp_draft_result & result, int32_t accepted);
 
     mp::acceptance_model model;
@@ -65,6 +69,8 @@ private:
     std::vector<distribution> masks;   // of the last accepted node, nearest first
     distribution last;                 // of the last accepted row: the root was drawn from it
     std::vector<distribution> sibling; // [d]: for the children of a node of depth d
+
+    double gain_of_masks = 0.05; // a guess, until masks were tried
 
     std::vector<node> nodes; // the draft under way, nodes[0] is the root
     int32_t n_nodes = 0;

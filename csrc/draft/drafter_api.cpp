@@ -93,6 +93,10 @@ mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * resul
     });
 }
 
+float mp_drafter_mask_gain(const mp_drafter * drafter) {
+    return drafter ? drafter->mask_gain() : 0.0f;
+}
+
 mp_status mp_drafter_save(const mp_drafter * drafter, void * bytes, size_t capacity, size_t * n) {
     return guarded([&] {
         if (!drafter || !n) {

@@ -85,6 +85,12 @@ class Evidence(Proposer):
         self._n_known += len(emitted)
         self._n_grown = 0
 
+    @property
+    def mask_gain(self) -> float:
+        """By how much masks raised the probability of the token that came, per pass, lately."""
+        with self._handle as drafter:
+            return lib.mp_drafter_mask_gain(drafter)
+
     def save(self) -> bytes:
         """What was learned of the model, for load()."""
         size = ffi.new("size_t *")
