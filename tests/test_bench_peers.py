@@ -14,7 +14,10 @@ N = 12
 
 # What stands in for a program of llama.cpp: it writes the prompt and says how long it took.
 PROGRAM = """#!/bin/sh
-case "$0 $*" in *ngram-mod*) echo "error: cannot do that" >&2; exit 3 ;; esac
+case "$0 $*" in
+    *ngram-mod*) echo "error: cannot do that" >&2; exit 3 ;;
+    *ngram-cache*) exit 0 ;;
+esac
 while [ "$1" != -bf ]; do shift; done
 cat "$2"
 echo " and more"
@@ -71,9 +74,8 @@ def rows_of(capfd, *arguments) -> dict[tuple[str, str], dict]:
 
 
 def test_every_peer_is_a_row(capfd, arguments, source):
-    rows = rows_of(
-        capfd, *arguments, "--llama-source", str(source), "--modes", "ngram-simple,ngram-mod,lookup,lookahead"
-    )
+    modes = "ngram-simple,ngram-mod,ngram-cache,lookup,lookahead"
+    rows = rows_of(capfd, *arguments, "--llama-source", str(source), "--modes", modes)
     plain = rows["all", "llama.cpp"]
     assert (plain["tokens_per_step"], plain["rows_per_step"], plain["speed_up"]) == (1.0, 1.0, 1.0)
     for name in ("maskprobe none, stock", "maskprobe lookup, stock", "llama-cpp-python prompt lookup"):
@@ -98,6 +100,8 @@ def test_every_peer_is_a_row(capfd, arguments, source):
     failure = rows["all", "llama-speculative-simple ngram-mod"]["failure"]
     assert failure == "llama-speculative-simple ended with status 3: error: cannot do that"
     assert ("ab", "llama-speculative-simple ngram-mod") not in rows
+    failure = rows["all", "llama-speculative-simple ngram-cache"]["failure"]
+    assert failure == "llama-speculative-simple printed no times"
 
 
 def test_the_table_says_what_is_timed_and_what_could_not_run(capfd, arguments):

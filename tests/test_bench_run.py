@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from maskprobe import Model
 from maskprobe.cli import bench, bench_run
 from maskprobe.cli.bench_measure import Watched, first_difference, speed_up
 from maskprobe.proposers import Proposer
@@ -66,6 +67,21 @@ def test_counts_add_up(capfd, arguments):
     assert any(row["draft_n_accepted"] for row in rows)
 
 
+def test_prompts_in_the_chat_template(capfd, arguments, monkeypatch):
+    (bare, *_) = rows_of(capfd, *arguments)
+    monkeypatch.setattr(Model, "chat_format", lambda _, messages: f"user: {messages[0]['content']} assistant:")
+    (chat, *_) = rows_of(capfd, *arguments, "-st")
+    assert chat["n_prompt"] > bare["n_prompt"]
+
+
+def test_a_source_that_cannot_work_is_left_out(capfd, tiny_model_path, arguments):
+    mamba = ["run", "-m", str(tiny_model_path("tiny-mamba")), *arguments[3:]]
+    assert bench.main([*mamba, "--limit", "1", "-o", "json"]) == 0
+    out, error = capfd.readouterr()
+    assert {row["propose"] for row in json.loads(out)} == {"none"}
+    assert "lookup is left out: it cannot work with this model (" in error
+
+
 def test_forms(capfd, arguments):
     assert bench.main([*arguments, "-o", "jsonl"]) == 0
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
@@ -101,7 +117,7 @@ def test_a_run_goes_on_where_it_was(capfd, arguments, tmp_path, monkeypatch):
     assert "other settings (prompts)" in error_of(capfd, *whole, "--limit", "1")
 
 
-@pytest.mark.parametrize("content", ["hello\n", "{}\n", '{"settings": {}}\n[]\n', '"text"\n'])
+@pytest.mark.parametrize("content", ["hello\n", "hello", "{}\n", '{"settings": {}}\n[]\n', '"text"\n'])
 def test_another_file_is_not_overwritten(capfd, arguments, tmp_path, content):
     file = tmp_path / "other.txt"
     file.write_text(content)

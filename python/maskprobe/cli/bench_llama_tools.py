@@ -19,6 +19,8 @@ SPECULATIVE = "llama-speculative-simple"
 LOOKUP = "llama-lookup"
 LOOKAHEAD = "llama-lookahead"
 RUN_LIMIT_S = 3600  # of one prompt
+BEYOND = 256  # of the context: drafts of up to 64 tokens may pass the number of tokens asked for
+ATTEMPTS = 3  # these programs log from a thread, and now and then end before their last lines are out
 
 # Switched off because they are not needed, and would ask for more than a compiler.
 CMAKE_SETTINGS = [
@@ -108,33 +110,40 @@ def run_tool(
     folder: Path, mode: Mode, model: Path, prompt: str, n: int, *, n_ctx: int, n_threads: int, draft: int | None
 ) -> ToolRun:
     """One prompt, greedily. Raises ArgumentError with a line that says why it failed."""
-    speculation = [*mode.arguments]
-    if draft is not None and mode.draft_option is not None:
-        speculation += [mode.draft_option, str(draft)]
+    n_ctx += BEYOND
     with tempfile.NamedTemporaryFile("wb", suffix=".txt") as file:
         file.write(prompt.encode("utf-8"))
         file.flush()
         command = [str(folder / mode.program), "-m", str(model), "-bf", file.name, "--no-escape", "-n", str(n)]
         command += ["-c", str(n_ctx), "-b", str(max(n_ctx, 512)), "-t", str(n_threads), "-tb", str(n_threads)]
-        command += ["--temp", "0", "-fa", "off", *speculation]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, stdin=subprocess.DEVNULL, timeout=RUN_LIMIT_S, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ArgumentError(f"{mode.program} cannot be run: {error}") from None
-    log = (done.stdout + b"\n" + done.stderr).decode("utf-8", "replace")
+        command += ["--temp", "0", "-fa", "off", *mode.arguments]
+        if draft is not None and mode.draft_option is not None:
+            command += [mode.draft_option, str(draft)]
+        for _ in range(ATTEMPTS):
+            text, log = output_of(mode.program, command)
+            found = parsed(mode.program, log, text)
+            if found is not None:
+                return found
+    raise ArgumentError(f"{mode.program} printed no times")
+
+
+def output_of(program: str, command: Sequence[str]) -> tuple[str, str]:
+    """Standard output, and that with standard error. Raises ArgumentError."""
+    try:
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=RUN_LIMIT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ArgumentError(f"{program} cannot be run: {error}") from None
+    text, log = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
     if done.returncode:
         lines = [line for line in log.splitlines() if "rror" in line or "failed" in line or "ASSERT" in line]
         why = lines[-1].strip() if lines else "without a word"
-        raise ArgumentError(f"{mode.program} ended with status {done.returncode}: {why}")
-    return parsed(mode.program, log, done.stdout.decode("utf-8", "replace"))
+        raise ArgumentError(f"{program} ended with status {done.returncode}: {why}")
+    return text, f"{text}\n{log}"
 
 
-def parsed(program: str, log: str, text: str) -> ToolRun:
-    """The program's own figures. In all but SPECULATIVE the first token comes from the prompt's pass: it is not counted.
-
-    Raises ArgumentError where they are not there."""
+def parsed(program: str, log: str, text: str) -> ToolRun | None:
+    """The program's own figures, None where they are not there. In all programs but SPECULATIVE the first token comes
+    from the prompt's pass and is not counted."""
     evaluated, sampled = EVALUATED.search(log), SAMPLED.search(log)
     decoded, accepted, drafted = DECODED.search(log), N_ACCEPTED.search(log), N_DRAFTED.search(log)
     if program == PLAIN and evaluated and sampled:
@@ -154,7 +163,7 @@ def parsed(program: str, log: str, text: str) -> ToolRun:
         prompt, before = PROMPT_EVALUATED.search(log), ENCODED.search(log)
         n_rows = int(prompt[1]) + int(evaluated[2]) - int(before[1]) if prompt and before else None
     else:
-        raise ArgumentError(f"{program} printed no times")
+        return None
     return ToolRun(COLOR.sub("", text), n_tokens, round(1e6 * ms), passes, n_rows)
 
 

@@ -32,7 +32,7 @@ ROWS_ROOM = 64  # of the context, for what peers guess beyond its end
 TIMED = (
     "Timed is generation alone, greedy, until an end token or -n: not loading, not the prompt's evaluation. For\n"
     "maskprobe and llama.cpp from the pass of the prompt's last token on; for llama-cpp-python and transformers from\n"
-    "the first token to the last; llama.cpp's programs by their own clocks."
+    "the first token to the last; llama.cpp's programs by their own clocks, llama-completion's of passes and sampling."
 )
 DESCRIPTION = f"""\
 All run the same prompts in turns. Speed-ups are ratios of median times per token over llama.cpp's plain decoding (one
@@ -154,6 +154,8 @@ def own_peers(args: argparse.Namespace, model: Model, n_ctx: int, opened: ExitSt
         with_kernels = model
         if options.KERNELS[kernels]:
             with_kernels = opened.enter_context(Model(model.path, use_kernels=True, n_threads=n_threads))
+            if with_kernels.info.kernels == "llama.cpp":
+                raise ArgumentError("this machine has no kernels of maskprobe's own: --kernels stock")
         plain_name = f"maskprobe {PLAIN}, {kernels}"
         for name in [PLAIN, *(name for name in args.propose if name != PLAIN)]:
             proposer = NoProposer() if name == PLAIN else source_named(name, with_kernels, args.rows)

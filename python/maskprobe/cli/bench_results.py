@@ -23,12 +23,13 @@ class ResultFile:
         try:
             data = path.read_bytes() if path.exists() else b""
             complete = data[: data.rfind(b"\n") + 1]
-            if complete:
+            first = json.dumps({"settings": settings}).encode() + b"\n"
+            if complete or not first.startswith(data):
                 self._read(complete, settings)
                 with path.open("r+b") as file:
                     file.truncate(len(complete))
             else:
-                path.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
+                path.write_bytes(first)
         except OSError as error:
             raise ArgumentError(f"cannot use '{path}' to resume: {error.strerror}") from None
 

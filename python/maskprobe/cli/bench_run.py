@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from .. import Cancelled, Model, NoProposer, SamplingParams, Session, resolve_model
+from .. import ArgumentError, Cancelled, Model, NoProposer, SamplingParams, Session, resolve_model
 from ..proposers.registry import SOURCES
 from . import bench_pictures, options, values
 from .bench_measure import (
@@ -155,6 +155,8 @@ def run(args: argparse.Namespace) -> str:
         model = opened.enter_context(
             Model(path, use_kernels=options.KERNELS[args.kernels], n_threads=max(args.threads, 0))
         )
+        if options.KERNELS[args.kernels] and model.info.kernels == "llama.cpp":
+            raise ArgumentError("this machine has no kernels of maskprobe's own: --kernels stock")
         if args.single_turn:
             prompts = [replace(p, text=model.chat_format([{"role": "user", "content": p.text}])) for p in prompts]
         limit = args.ctx_size or model.info.n_ctx_train
@@ -247,9 +249,11 @@ class Bench:
     def measure_all(self, results: "ResultFile") -> None:
         """Raises Cancelled after cancel()."""
         todo = [(i, job) for i, job in enumerate(self._jobs) if not results.has(i)]
+        if not todo:
+            return
         with Progress("measuring") as progress:
             for session in (self._plain, self._trees):  # the first passes are slower
-                measure(session, Watched(NoProposer()), todo[0][1].tokens if todo else [1], SamplingParams(), 2, True)
+                measure(session, Watched(NoProposer()), todo[0][1].tokens, SamplingParams(), 2, True)
             for done, (index, job) in enumerate(todo):
                 progress(done, len(todo))
                 found = self._measure_prompt(index, job)
