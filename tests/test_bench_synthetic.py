@@ -27,7 +27,7 @@ def test_the_stated_tokens_per_pass_come_out_with_the_stated_rows(tau, rows):
     engine = Engine(session, Oracle(text, N_VOCAB, tau=tau, rows=rows))
     results = list(engine.generate(text[:2], GREEDY, max_tokens=220, ignore_eos=True))
     assert [result.token for result in results] == text[2:222]
-    assert engine.stats.tokens_per_pass == pytest.approx(tau, abs=0.04 * tau)
+    assert engine.stats.passes == pytest.approx(220 / tau, rel=0.01, abs=1.0)  # the last pass is cut short
     assert set(session.rows_of_passes[:-1]) <= {rows}
 
 
@@ -72,7 +72,7 @@ def test_all_are_measured_beside_llama_cpp(capfd, arguments):
     for row in rows:
         assert len(row["samples_ns"]) == 3 and row["speed_up"] > 0.0 and row["n_splits"] == 0
         asked = row["tokens_per_step_asked"] or 1.0
-        assert row["tokens_per_step"] == pytest.approx(asked, abs=0.1)
+        assert row["tokens_per_step"] == pytest.approx(asked, abs=0.05)
         assert row["rows_per_step"] == (row["rows_per_step_asked"] or 1)
     assert rows[0]["speed_up"] == 1.0
 

@@ -11,7 +11,6 @@ from .base import Proposer
 
 DEPTH_MAX = 8  # of the chain that may be right
 TAIL = 16  # tokens by which the generated text is recognised
-GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 class Oracle(Proposer):
@@ -19,10 +18,10 @@ class Oracle(Proposer):
     puts behind it) that is known beforehand: what an acceptance is worth on a machine, whoever reaches it.
 
     A candidate of the chain is right with the same rate r at each depth, given that the one before it is, so that
-    tau = 1 + r + r^2 + ... down to the end of the chain. How many are right in a pass is drawn evenly (multiples of the
-    golden ratio) rather than at random: the mean settles within a few passes. The rest of the rows are siblings, and
-    the chain goes on behind a wrong one. No wrong candidate carries the token of the text at its place, so none is
-    accepted by chance; all are distinct tokens, drawn with `seed`.
+    tau = 1 + r + r^2 + ... down to the end of the chain. The right ones come evenly rather than at random: their number
+    at each depth is the expected one to within one, so tau settles within a few passes. The rest of the rows are
+    siblings, and the chain goes on behind a wrong one. No wrong candidate carries the token of the text at its place,
+    so none is accepted by chance; all are distinct tokens, drawn with `seed`.
 
     Where the generated text has left `text` (rounding, in a pass of another size), candidates are wrong ones only.
 
@@ -43,14 +42,14 @@ class Oracle(Proposer):
         self._text = list(text)
         self._n_vocab = n_vocab
         self._random = np.random.default_rng(seed)
-        self._phase = float(self._random.random())
+        self._due = [0.5] * self.depth  # of right candidates at each depth; it is right where one is due
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
         tree = TokenTree(context[-1])
         rows = min(self.n_rows_max, room)
         here = len(context)
         tail = list(context[-TAIL:])
-        n_right = self._draw_n_right() if self._text[here - len(tail) : here] == tail else 0
+        n_right = self._next_n_right() if self._text[here - len(tail) : here] == tail else 0
         coming = self._text[here : here + self.depth + 1]
         wrong = iter(self._random.choice(self._n_vocab, self._n_wrong, replace=False).tolist())
         chain = [0]
@@ -63,10 +62,14 @@ class Oracle(Proposer):
             tree.add(chain[depth], _other(wrong, coming[depth : depth + 1]), math.log(share))
         return tree
 
-    def _draw_n_right(self) -> int:
-        """How many candidates of the chain are right: d or more with probability rate^d."""
-        self._phase = (self._phase + GOLDEN) % 1.0
-        return sum(self._phase < self.rate**d for d in range(1, self.depth + 1))
+    def _next_n_right(self) -> int:
+        """How many candidates of the chain are right: d or more in a share rate^d of the passes."""
+        for depth in range(self.depth):
+            self._due[depth] += self.rate
+            if self._due[depth] < 1.0:
+                return depth
+            self._due[depth] -= 1.0
+        return self.depth
 
 
 def _other(tokens: Iterator[int], than: Sequence[int]) -> int:
