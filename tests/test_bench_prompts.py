@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from maskprobe import ArgumentError
-from maskprobe.cli.bench_prompts import Prompt, read_prompts, tokenized
+from maskprobe.cli.bench_prompts import Prompt, read_prompts, spread, tokenized
 
 
 def jsonl(path, *entries):
@@ -16,7 +16,7 @@ def jsonl(path, *entries):
 
 
 def read_one(source: str) -> Prompt:
-    (prompt,), _ = read_prompts([source], None)
+    (prompt,), _ = read_prompts([source])
     return prompt
 
 
@@ -26,7 +26,7 @@ def test_spec_bench_has_six_tasks_and_gives_first_turns(tmp_path):
         {"question_id": 81 + i, "category": category, "turns": [f"first {i}", "second"]}
         for i, category in enumerate(categories)
     ]
-    prompts, notes = read_prompts([jsonl(tmp_path / "question.jsonl", *entries)], None)
+    prompts, notes = read_prompts([jsonl(tmp_path / "question.jsonl", *entries)])
     assert {p.task for p in prompts} == {"mt_bench", "translation", "summarization", "qa", "math_reasoning", "rag"}
     assert [p.text for p in prompts if p.task == "mt_bench"] == ["first 0", "first 1"]
     assert prompts[0].name == "81"
@@ -44,7 +44,7 @@ def test_other_benchmarks(tmp_path):
     assert read_one(jsonl(tmp_path / "x.jsonl", {"turns": ["t"], "task": "chat"})).task == "chat"
     lines = tmp_path / "lines.txt"
     lines.write_text("one\n\nthree\n")
-    assert [(p.name, p.text) for p in read_prompts([str(lines)], None)[0]] == [("1", "one"), ("3", "three")]
+    assert [(p.name, p.text) for p in read_prompts([str(lines)])[0]] == [("1", "one"), ("3", "three")]
 
 
 def test_own_sets_are_found_in_a_checkout_only(tmp_path, monkeypatch):
@@ -52,17 +52,17 @@ def test_own_sets_are_found_in_a_checkout_only(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "code.txt").write_text("x = 1\n")
     monkeypatch.chdir(folder)
-    assert Prompt("code", "1", "x = 1") in read_prompts(["code"], None)[0]
+    assert Prompt("code", "1", "x = 1") in read_prompts(["code"])[0]
     monkeypatch.setattr("maskprobe.cli.bench_prompts.own_set", lambda name: None)
     with pytest.raises(ArgumentError, match="give a file"):
-        read_prompts([], None)
+        read_prompts([])
 
 
 def test_limit_is_per_task_and_evenly_spread(tmp_path):
     entries = [{"prompt": str(i), "task": "ab"[i % 2]} for i in range(20)]
-    prompts, _ = read_prompts([jsonl(tmp_path / "p.jsonl", *entries)], 3)
-    assert [p.text for p in prompts if p.task == "a"] == ["0", "6", "12"]
-    assert len(prompts) == 6
+    prompts, _ = read_prompts([jsonl(tmp_path / "p.jsonl", *entries)])
+    assert [p.text for p in spread(prompts, 3)] == ["0", "6", "12", "1", "7", "13"]
+    assert spread(prompts, 10) == spread(prompts, None) == prompts
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,17 @@ def test_bad_files_are_refused_with_one_line(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ArgumentError, match=message) as raised:
-        read_prompts([str(path)], None)
+        read_prompts([str(path)])
     assert "\n" not in str(raised.value)
 
 
 def test_prompts_that_do_not_fit_are_counted():
     model = SimpleNamespace(tokenize=lambda text, **_: list(range(len(text))))
     prompts = [Prompt("t", str(n), "x" * n) for n in (5, 40, 10)]
-    jobs, lines = tokenized(model, prompts, 8, 20)
+    jobs, lines = tokenized(model, prompts, 8, 20, 5)
     assert [job.name for job in jobs] == ["5", "10"]
     assert lines[0].startswith("1 of 3 prompts are left out")
+    jobs, _ = tokenized(model, prompts[1:], 8, 20, 1)  # the limit is for those that fit
+    assert [job.name for job in jobs] == ["10"]
     with pytest.raises(ArgumentError, match="the shortest has 5 tokens, with 18 more"):
-        tokenized(model, prompts, 18, 20)
+        tokenized(model, prompts, 18, 20, None)

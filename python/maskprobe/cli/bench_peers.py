@@ -112,12 +112,12 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
-    prompts, notes = read_prompts(args.prompts, args.limit)
+    prompts, notes = read_prompts(args.prompts)
     path = resolve_model(args.model)
     modes = tools.modes_named(args.modes)
     with ExitStack() as opened:
         model = opened.enter_context(Model(path, n_threads=max(args.threads, 0)))
-        jobs, left_out = tokenized(model, prompts, args.predict + ROWS_ROOM, model.info.n_ctx_train)
+        jobs, left_out = tokenized(model, prompts, args.predict + ROWS_ROOM, model.info.n_ctx_train, args.limit)
         for line in (notes := notes + left_out):
             say(f"{PROG}: {line}")
         n_ctx = max(len(job.tokens) for job in jobs) + args.predict + ROWS_ROOM

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import ArgumentError, Model
 from .bench_checkout import checkout_file
@@ -37,9 +37,12 @@ class Job:
     tokens: list[int]
 
 
-def read_prompts(sources: Sequence[str], limit: int | None) -> tuple[list[Prompt], list[str]]:
-    """The prompts of all sources (names of OWN_SETS or files; none: those own sets that are found), at most `limit` of
-    each task, evenly spread over it. The second value are lines that say what was left out.
+Item = TypeVar("Item", Prompt, Job)
+
+
+def read_prompts(sources: Sequence[str]) -> tuple[list[Prompt], list[str]]:
+    """The prompts of all sources (names of OWN_SETS or files; none: those own sets that are found), task by task. The
+    second value are lines that say what was left out.
 
     Raises ArgumentError for a source that cannot be read, with the line where that is."""
     if not sources:
@@ -55,10 +58,18 @@ def read_prompts(sources: Sequence[str], limit: int | None) -> tuple[list[Prompt
             tasks.setdefault(prompt.task, []).append(prompt)
         if later_turns:
             notes.append(f"{source}: the first turn only ({later_turns} later ones are left out)")
-    for task, prompts in tasks.items():
-        if limit is not None and len(prompts) > limit:
-            tasks[task] = [prompts[i * len(prompts) // limit] for i in range(limit)]
     return [prompt for prompts in tasks.values() for prompt in prompts], notes
+
+
+def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most `limit` of each task, evenly spread over it."""
+    if limit is None:
+        return list(items)
+    tasks: dict[str, list[Item]] = {}
+    for item in items:
+        tasks.setdefault(item.task, []).append(item)
+    chosen = ([of[i * len(of) // limit] for i in range(limit)] if len(of) > limit else of for of in tasks.values())
+    return [item for of in chosen for item in of]
 
 
 def own_set(name: str) -> Path | None:
@@ -134,9 +145,11 @@ def answer_of(fields: dict[str, Any]) -> str:
     return ""
 
 
-def tokenized(model: Model, prompts: Sequence[Prompt], n_predict: int, n_ctx: int) -> tuple[list[Job], list[str]]:
+def tokenized(
+    model: Model, prompts: Sequence[Prompt], n_predict: int, n_ctx: int, limit: int | None
+) -> tuple[list[Job], list[str]]:
     """The prompts as tokens. Those that leave no room for `n_predict` more in a context of `n_ctx` are left out, and a
-    line says how many.
+    line says how many; of the others at most `limit` of each task are taken.
 
     Raises ArgumentError where none is left."""
     jobs = [Job(p.task, p.name, p.text, model.tokenize(p.text, add_special=True, parse_special=True)) for p in prompts]
@@ -147,8 +160,6 @@ def tokenized(model: Model, prompts: Sequence[Prompt], n_predict: int, n_ctx: in
             f"no prompt fits: the shortest has {shortest} tokens, with {n_predict} more (-n) that is beyond the context"
             f" of {n_ctx} (-c)"
         )
-    n_left_out = len(jobs) - len(fitting)
-    line = (
-        f"{n_left_out} of {len(jobs)} prompts are left out: with {n_predict} more tokens they do not fit {n_ctx} (-c)"
-    )
-    return fitting, [line] * bool(n_left_out)
+    why = f"with {n_predict} more tokens (-n) they do not fit the context of {n_ctx} (-c)"
+    left_out = [f"{len(jobs) - len(fitting)} of {len(jobs)} prompts are left out: {why}"]
+    return spread(fitting, limit), left_out if len(fitting) < len(jobs) else []

@@ -149,7 +149,7 @@ def temperatures(text: str) -> list[float]:
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     pictures = None if args.pictures is None else bench_pictures.folder_for(args.pictures)
-    prompts, notes = read_prompts(args.prompts, args.limit)
+    prompts, notes = read_prompts(args.prompts)
     path = resolve_model(args.model)
     with ExitStack() as opened:
         model = opened.enter_context(
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> str:
         if args.single_turn:
             prompts = [replace(p, text=model.chat_format([{"role": "user", "content": p.text}])) for p in prompts]
         limit = args.ctx_size or model.info.n_ctx_train
-        jobs, left_out = tokenized(model, prompts, args.predict, limit)
+        jobs, left_out = tokenized(model, prompts, args.predict, limit, args.limit)
         for line in (notes := notes + left_out):
             say(f"{PROG}: {line}")
         bench = Bench(args, model, jobs)

@@ -11,7 +11,7 @@ from typing import Any
 from .. import ArgumentError, Model, Proposer, accept, resolve_model
 from . import options, values
 from .bench_measure import Watched, source_named
-from .bench_prompts import Prompt, read_prompts
+from .bench_prompts import Prompt, read_prompts, spread
 from .bench_run import ALL_TASKS, AUTO, names, widths
 from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
@@ -98,12 +98,13 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
-    prompts, notes = read_prompts(args.texts, args.limit)
+    prompts, notes = read_prompts(args.texts)
     path = resolve_model(args.model)
     with Model(path, self_check=False) as model:
-        texts = tokenized(model, prompts, args.predict)
-        if len(texts) < len(prompts):
-            notes.append(f"{len(prompts) - len(texts)} of {len(prompts)} texts have no answer and are left out")
+        answered = [prompt for prompt in prompts if prompt.answer]
+        if len(answered) < len(prompts):
+            notes.append(f"{len(prompts) - len(answered)} of {len(prompts)} texts have no answer and are left out")
+        texts = tokenized(model, spread(answered, args.limit), args.predict)
         for line in notes:
             say(f"{PROG}: {line}")
         facts = facts_of(path, model, 0)
@@ -146,7 +147,7 @@ def tokenized(model: Model, prompts: Sequence[Prompt], n_predict: int | None) ->
         n_same = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
         n_prompt = max(n_same, 1)  # a source wants a root
         whole = whole if n_predict is None else whole[: n_prompt + n_predict]
-        if prompt.answer and len(whole) > n_prompt:
+        if len(whole) > n_prompt:
             texts.append(Text(prompt.task, whole, n_prompt))
     if not texts:
         raise ArgumentError("the texts have no answers: each line needs a field answer, completion or response")
