@@ -57,6 +57,9 @@ typedef enum mp_status {
 // "0.1.0"
 MP_API const char * mp_version(void);
 
+// What it was compiled with: "gcc 12.2.0".
+MP_API const char * mp_compiler(void);
+
 // The last failure on this thread, one line without a line break; "" if there was none. Valid until the next failure.
 MP_API const char * mp_last_error(void);
 

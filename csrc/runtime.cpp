@@ -125,6 +125,14 @@ const char * mp_version(void) {
     return MP_VERSION;
 }
 
+const char * mp_compiler(void) {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#else
+    return "gcc " __VERSION__;
+#endif
+}
+
 void mp_set_verbose(bool value) {
     verbose.store(value, std::memory_order_relaxed);
 }

@@ -84,6 +84,11 @@ def version() -> str:
     return text(lib.mp_version())
 
 
+def compiler() -> str:
+    """What the core was compiled with, for instance "gcc 12.2.0"."""
+    return text(lib.mp_compiler())
+
+
 def set_verbose(verbose: bool) -> None:
     """llama.cpp's own log lines: off (the default), or passed on to stderr."""
     lib.mp_set_verbose(verbose)
