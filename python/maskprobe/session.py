@@ -39,6 +39,10 @@ class Part:
     bytes: int  # of packed weights, or of keys and values, that the operations went through
     macs: int  # multiplications with accumulation
 
+    def __sub__(self, before: "Part") -> "Part":
+        """What came after `before`."""
+        return Part(self.n_ops - before.n_ops, self.ns - before.ns, self.bytes - before.bytes, self.macs - before.macs)
+
 
 class Session:
     """A KV cache and the committed tokens in it. One thread at a time; only cancel() is free of that.

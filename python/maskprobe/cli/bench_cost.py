@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from operator import sub
 from typing import Any
 
 from .. import ArgumentError, Model, Session, TokenTree, resolve_model
 from ..model import MachineSpeed, measure_machine
+from ..session import Part
 from . import bench_pictures, options, values
 from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
@@ -42,7 +44,7 @@ class Point:
     is_prompt: bool = False
     samples_ns: list[int] = field(default_factory=list)
     engine_ns: list[int] = field(default_factory=list)
-    parts: dict[str, dict[str, int]] = field(default_factory=dict)  # ns, bytes and macs over all samples
+    parts: dict[str, list[Part]] = field(default_factory=dict)  # of each sample
 
 
 def add_command(commands: Any) -> None:
@@ -175,9 +177,7 @@ def sample(session: Session, point: Point, depth: int, keep: bool) -> None:
     point.samples_ns.append(ns)
     point.engine_ns.append(engine_ns)
     for name, part in session.parts().items():
-        sums = point.parts.setdefault(name, {"ns": 0, "bytes": 0, "macs": 0})
-        for key in sums:
-            sums[key] += getattr(part, key) - (getattr(before[name], key) if name in before else 0)
+        point.parts.setdefault(name, []).append(part - before[name] if name in before else part)
 
 
 def rows_of(points: list[Point], facts: Row, speed: MachineSpeed) -> Iterator[Row]:
@@ -186,11 +186,12 @@ def rows_of(points: list[Point], facts: Row, speed: MachineSpeed) -> Iterator[Ro
         ns = medians[point.kernels, point.n_rows, point.is_prompt]
         one = medians.get((point.kernels, 1, False))
         stock = medians.get(("stock", point.n_rows, point.is_prompt))
-        n = len(point.samples_ns)
-        parts = {name: {key: value / n for key, value in part.items()} for name, part in point.parts.items()}
-        parts = {name: part for name, part in parts.items() if part["ns"]}  # a prompt has no head
-        engine = statistics.mean(point.engine_ns)
-        rest = statistics.mean(point.samples_ns) - engine - sum(part["ns"] for part in parts.values())
+        parts = {
+            name: {key: statistics.median(getattr(part, key) for part in parts) for key in ("ns", "bytes", "macs")}
+            for name, parts in point.parts.items()
+        }
+        ours = zip(*point.parts.values(), strict=True)  # by sample
+        known = [engine + sum(part.ns for part in parts) for engine, parts in zip(point.engine_ns, ours, strict=False)]
         rates = [1e9 * point.n_rows / sample for sample in point.samples_ns]
         yield {
             **facts,
@@ -209,8 +210,8 @@ def rows_of(points: list[Point], facts: Row, speed: MachineSpeed) -> Iterator[Ro
             "bytes_per_second": 1e9 * facts["model_size"] / ns,
             "macs_per_second": 1e9 * facts["model_n_params"] * point.n_rows / ns,
             "parts": parts,
-            "rest_ns": round(rest) if parts else None,
-            "engine_ns": round(engine),
+            "rest_ns": round(statistics.median(map(sub, point.samples_ns, known))) if known else None,
+            "engine_ns": round(statistics.median(point.engine_ns)),
             "machine_read_bytes_per_second": speed.read_bytes_per_second,
             "machine_int8_macs_per_second": speed.int8_macs_per_second,
         }
