@@ -194,10 +194,10 @@ gguf_summary gguf_check(const std::string & path) {
     const arch_info arch = check_arch(first, summary.arch);
     summary.name = string_key(first, "general.name");
     check_use(first, summary.arch);
-    const layer_heads heads = check_metadata(first, arch, summary);
+    const layer_sizes sizes = check_metadata(first, arch, summary);
     const uint64_t n_vocab = check_vocabulary(first);
     for (const auto & file : files) {
-        check_tensors(*file, arch, heads, n_vocab, summary);
+        check_tensors(*file, arch, sizes, n_vocab, summary);
     }
     if (summary.tensors.empty()) {
         fail(MP_ERR_UNSUPPORTED, "it has a vocabulary and no weights: give the path of the whole model");
@@ -205,7 +205,7 @@ gguf_summary gguf_check(const std::string & path) {
     if (!summary.find("token_embd.weight")) {
         first.refuse("tensor token_embd.weight is missing");
     }
-    check_companions(first, summary);
+    check_companions(first, sizes, summary);
     return summary;
 }
 

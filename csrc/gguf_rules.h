@@ -9,23 +9,30 @@
 
 namespace mp {
 
-struct layer_heads {
-    std::vector<uint32_t> q;  // (n_layer)
-    std::vector<uint32_t> kv; // (n_layer)
-    bool one_width = true;    // heads are as wide in windowed layers as in the others
+class metadata;
+
+struct layer_sizes {
+    std::vector<uint32_t> q;       // (n_layer) heads
+    std::vector<uint32_t> kv;      // (n_layer) key-value heads
+    std::vector<uint32_t> ff;      // (n_layer) feed-forward width
+    std::vector<uint32_t> experts; // (n_layer) experts used for a token
+    bool one_width = true;         // heads are as wide in windowed layers as in the others
 };
 
 // The keys of the architecture. Fills the sizes of the summary.
-layer_heads check_metadata(const gguf_file & file, const arch_info & arch, gguf_summary & summary);
+layer_sizes check_metadata(const gguf_file & file, const arch_info & arch, gguf_summary & summary);
+
+// Which layers attend, have windows, experts or a recurrent state. Fills sizes.experts.
+void check_layers(const metadata & keys, const arch_info & arch, layer_sizes & sizes, const gguf_summary & summary);
 
 // The tokenizer. Returns the number of tokens.
 uint64_t check_vocabulary(const gguf_file & file);
 
 // The tensors of one part against the metadata. Fills n_ctx_max.
-void check_tensors(const gguf_file & file, const arch_info & arch, const layer_heads & heads, uint64_t n_vocab,
+void check_tensors(const gguf_file & file, const arch_info & arch, const layer_sizes & sizes, uint64_t n_vocab,
                    gguf_summary & summary);
 
 // Tensors that llama.cpp takes for granted where others are, although its loader does not ask for them.
-void check_companions(const gguf_file & file, const gguf_summary & summary);
+void check_companions(const gguf_file & file, const layer_sizes & sizes, const gguf_summary & summary);
 
 } // namespace mp

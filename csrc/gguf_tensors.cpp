@@ -1,6 +1,7 @@
 #include "gguf_rules.h"
 
 #include "ggml.h"
+#include "gguf.h"
 
 #include <cinttypes>
 #include <cstdio>
@@ -42,16 +43,23 @@ static void check_type(const gguf_file & file, const gguf_tensor_info & tensor) 
 }
 
 // The graphs cut projections by the head counts and widths, without looking at the sizes of the tensors.
-static void check_projection(const gguf_file & file, const arch_info & arch, const layer_heads & heads,
+static void check_projection(const gguf_file & file, const arch_info & arch, const layer_sizes & sizes,
                              const gguf_summary & summary, const gguf_tensor_info & tensor) {
     const std::string name(tensor.name);
     uint32_t il = 0;
     char part[32] = "";
-    if (arch.kind != arch_kind::decoder || (arch.flags & LATENT_CACHE) || !heads.one_width ||
-        sscanf(name.c_str(), "blk.%" SCNu32 ".%31s", &il, part) != 2 || il >= heads.q.size()) {
+    if (sscanf(name.c_str(), "blk.%" SCNu32 ".%31s", &il, part) != 2 || il >= sizes.q.size()) {
         return;
     }
-    const int64_t n_q = heads.q[il], n_kv = heads.kv[il], k = summary.n_embd_head_k, v = summary.n_embd_head_v;
+    const int64_t n_q = sizes.q[il], n_kv = sizes.kv[il], k = summary.n_embd_head_k, v = summary.n_embd_head_v;
+    if (summary.arch == "laguna" && strcmp(part, "attn_gate.weight") == 0 && tensor.ne[1] != n_q &&
+        tensor.ne[1] != n_q * k) {
+        file.refuse("%s has %" PRId64 " rows, expected %" PRId64 " (one for a head) or %" PRId64 " (one for each element)",
+                    name.c_str(), tensor.ne[1], n_q, n_q * k);
+    }
+    if (arch.kind != arch_kind::decoder || (arch.flags & LATENT_CACHE) || !sizes.one_width) {
+        return;
+    }
     const struct {
         const char * part;
         int dim;
@@ -71,7 +79,7 @@ static void check_projection(const gguf_file & file, const arch_info & arch, con
     }
 }
 
-void check_tensors(const gguf_file & file, const arch_info & arch, const layer_heads & heads, uint64_t n_vocab,
+void check_tensors(const gguf_file & file, const arch_info & arch, const layer_sizes & sizes, uint64_t n_vocab,
                    gguf_summary & summary) {
     for (const gguf_tensor_info & tensor : file.tensors()) {
         check_type(file, tensor);
@@ -87,7 +95,7 @@ void check_tensors(const gguf_file & file, const arch_info & arch, const layer_h
         if (name == "position_embd.weight") {
             summary.n_ctx_max = tensor.ne[1];
         }
-        check_projection(file, arch, heads, summary, tensor);
+        check_projection(file, arch, sizes, summary, tensor);
     }
 }
 
@@ -105,20 +113,35 @@ static const struct companion {
     {nullptr, "ffn_down_exps.weight", "ffn_up_exps.weight", "ffn_gate_up_exps.weight"},
 };
 
-void check_companions(const gguf_file & file, const gguf_summary & summary) {
+// Architectures whose loader does without the first layers, where the file has layers for multi-token prediction.
+static const char MAY_LACK_TRUNK[] = "bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 glm-dsa glm4moe hy_v3 mimo2 "
+                                     "mistral4 nemotron_h nemotron_h_moe qwen35 qwen35moe qwen3next step35";
+
+void check_companions(const gguf_file & file, const layer_sizes & sizes, const gguf_summary & summary) {
     std::unordered_set<std::string_view> names;
     for (const gguf_tensor & tensor : summary.tensors) {
         names.insert(tensor.name);
     }
-    for (const companion & rule : COMPANIONS) {
-        if (rule.archs && !is_one_of(summary.arch, rule.archs)) {
-            continue;
-        }
-        for (int64_t il = 0; il < summary.n_layer; il++) {
-            const auto has = [&](const char * part) { return part && names.count(format("blk.%" PRId64 ".%s", il, part)); };
-            if (has(rule.present) && !has(rule.needed) && !has(rule.or_else)) {
+    const std::string key = summary.arch + ".nextn_predict_layers";
+    const gguf_value * value = file.find(key, GGUF_TYPE_UINT32, false);
+    const int64_t n_predicting = value ? gguf_number<uint32_t>(*value) : 0;
+    if (n_predicting > 0 && !names.count("blk.0.attn_norm.weight") && is_one_of(summary.arch, MAY_LACK_TRUNK)) {
+        fail(MP_ERR_UNSUPPORTED,
+             "tensor blk.0.attn_norm.weight is missing and %s is %" PRId64 ": it is the part of a model for multi-token "
+             "prediction, give the path of the model itself",
+             key.c_str(), n_predicting);
+    }
+    for (int64_t il = 0; il < summary.n_layer; il++) {
+        const auto has = [&](const char * part) { return part && names.count(format("blk.%" PRId64 ".%s", il, part)); };
+        for (const companion & rule : COMPANIONS) {
+            const bool applies = !rule.archs || is_one_of(summary.arch, rule.archs);
+            if (applies && has(rule.present) && !has(rule.needed) && !has(rule.or_else)) {
                 file.refuse("tensor blk.%" PRId64 ".%s is missing", il, rule.needed);
             }
+        }
+        const bool has_experts = has("ffn_down_exps.weight") || has("ffn_down.0.weight");
+        if (has_experts && sizes.experts[il] == 0 && il < summary.n_layer - n_predicting) {
+            file.refuse("layer %" PRId64 " has experts, %s.expert_used_count is 0 there", il, summary.arch.c_str());
         }
     }
 }

@@ -54,7 +54,8 @@ ARCHITECTURE_KEYS = words(
     rope.scaling.original_context_length rope.scaling.finetuned rope.scaling.yarn_log_multiplier
     rope.scaling.yarn_ext_factor rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow
     ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count ssm.dt_b_c_rms wkv.head_size
-    classifier.output_labels
+    classifier.output_labels experts_per_group num_loops hrm.layers_per_stack hrm.h_cycles hrm.l_cycles
+    attention.compress_ratios attention.indexer.types
 """
 )
 GENERAL_KEYS = words(
@@ -157,7 +158,7 @@ class Mutator:
         values += [self.repeat_key, self.change_array, self.change_array, self.repeat_element, self.make_per_layer]
         values += [self.change_architecture]
         tensors = [self.retype_tensor, self.resize_tensor, self.resize_tensor, self.drop_tensor, self.repeat_tensor]
-        tensors += [self.rename_tensor, self.swap_tensors, self.misplace_tensor, self.damage_data]
+        tensors += [self.rename_tensor, self.swap_tensors, self.misplace_tensor, self.damage_data, self.cut_layers]
         self.rng.choice(self.rng.choice([values, values, tensors]))(file)
 
     def any_value(self, file: File, **wanted: object) -> Value:
@@ -284,6 +285,14 @@ class Mutator:
 
     def drop_tensor(self, file: File) -> None:
         del file.tensors[self.rng.randrange(len(file.tensors))]
+
+    def cut_layers(self, file: File) -> None:
+        """Only the first layer, or all but the first, with or without a count that says so."""
+        first = self.rng.random() < 0.7
+        kept = [t for t in file.tensors if not t.name.startswith(b"blk.") or t.name.startswith(b"blk.0.") == first]
+        file.tensors[:] = kept
+        name = self.rng.choice(["block_count", "nextn_predict_layers"])
+        file.set(f"{self.architecture(file).decode(errors='replace')}.{name}", Value(U32, 1))
 
     def repeat_tensor(self, file: File) -> None:
         tensor = copy.deepcopy(self.rng.choice(file.tensors))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import maskprobe
 from bad_files import BadFile, bad_files, part_name, split_parts, tiny_llama
+from bad_layers import layer_files, tiny_moe
+from gguf_bytes import File
 
-BAD_FILES = bad_files()
+BAD_FILES = bad_files() + layer_files()
 
 
 def refusal(path: Path) -> maskprobe.ModelError:
@@ -55,9 +58,10 @@ def test_unreadable_file(tmp_path: Path) -> None:
     assert error.status == "file" and "ermission" in str(error)
 
 
-def test_sound_file_opens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [tiny_llama, tiny_moe])
+def test_sound_file_opens(make: Callable[[], File], tmp_path: Path) -> None:
     path = tmp_path / "good.gguf"
-    path.write_bytes(tiny_llama().pack())
+    path.write_bytes(make().pack())
     with maskprobe.Model(path) as model:
         assert model.info.arch == "llama" and model.info.name == "tiny"
 

@@ -104,9 +104,10 @@ class Worker:
 
 def sound_files(folder: Path) -> dict[str, bytes]:
     from bad_files import tiny_llama
+    from bad_layers import tiny_moe
     from random_gguf import write_random_gguf
 
-    files = {"spm-llama": tiny_llama().pack()}
+    files = {"spm-llama": tiny_llama().pack(), "spm-moe": tiny_moe().pack()}
     for shape in SHAPES:
         heads = {} if shape == "tiny-mamba" else {"heads": 2, "kv_heads": 2 if shape == "tiny-gpt2" else 1}
         path = folder / f"{shape}.gguf"
