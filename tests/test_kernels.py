@@ -17,7 +17,7 @@ N_CTX = 256
 PROMPT = [5, 9, 20, 7, 31, 44]
 
 
-@pytest.fixture(scope="module", params=["q8_0", "q4_0"])
+@pytest.fixture(scope="module", params=["q8_0", "q4_0", "f16", "f32"])
 def models(request, tiny_model_path):
     """The same file with llama.cpp's kernels and with ours."""
     path = tiny_model_path("tiny-llama", weight_type=request.param)
