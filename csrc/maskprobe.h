@@ -100,8 +100,9 @@ typedef struct mp_model_params {
     bool    use_mlock;        // keep the weights in RAM. Default false
     bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
     bool    self_check;       // compare embedding input with token input at load; without it probing is off. Default true
-    bool    use_kernels;      // maskprobe's own CPU kernels for passes of few rows, where there are some; the weights are
-                              // repacked into memory and no longer mapped. Default false: llama.cpp's
+    bool    use_kernels;      // maskprobe's own CPU kernels, where there are some; the weights are repacked into memory and
+                              // no longer mapped. The environment variable MASKPROBE_ISA ("avx2", "portable", ...), read
+                              // once, forces an instruction set. Default false: llama.cpp's
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
     mp_progress_callback progress;
     void *  progress_user_data;
@@ -173,7 +174,8 @@ typedef struct mp_session_params {
     int32_t      n_threads_batch; // threads of prompt evaluation, 0 = n_threads. Default 0
     const char * type_k;          // K cache: "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0". Default "f16"
     const char * type_v;          // V cache, likewise; a quantised one needs flash attention
-    int32_t      flash_attn;      // 1 on, 0 off, -1 = off on the CPU (slower for few rows there), llama.cpp's choice on a GPU
+    int32_t      flash_attn;      // 1 on, 0 off, -1 = on with maskprobe's kernels, with llama.cpp's off on the CPU (slower for
+                                  // few rows there) and its own choice on a GPU
     bool         offload_kqv;     // keep the cache on the GPU if layers are there. Default true
 } mp_session_params;
 

@@ -47,7 +47,7 @@ def add_model_options(group: Any) -> None:
         choices=KERNELS,
         metavar="ours|stock",
         default="stock",
-        help="CPU kernels: llama.cpp's, or maskprobe's own for few rows, which repack the weights into memory",
+        help="CPU kernels: llama.cpp's, or maskprobe's own, which repack the weights into memory",
     )
     group.add_argument("--check-tensors", action="store_true", help="refuse NaN and infinite weights; reads all of it")
 
