@@ -174,8 +174,8 @@ typedef struct mp_session_params {
     int32_t      n_threads_batch; // threads of prompt evaluation, 0 = n_threads. Default 0
     const char * type_k;          // K cache: "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0". Default "f16"
     const char * type_v;          // V cache, likewise; a quantised one needs flash attention
-    int32_t      flash_attn;      // 1 on, 0 off, -1 = on with maskprobe's kernels, with llama.cpp's off on the CPU (slower for
-                                  // few rows there) and its own choice on a GPU
+    int32_t      flash_attn;      // 1 on, 0 off, -1 = on with maskprobe's kernels; with llama.cpp's off on the CPU (slower
+                                  // for few rows there) and its own choice on a GPU
     bool         offload_kqv;     // keep the cache on the GPU if layers are there. Default true
 } mp_session_params;
 
