@@ -2,6 +2,7 @@
 
 #include "status.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -103,6 +104,8 @@ void tree_pass::assign_sequences(const mp_tree & tree) {
     for (int32_t i = tree.n_nodes - 1; i > 0; i--) {
         n_seq[tree.parents[i]] += n_seq[i];
     }
+    // As many as rows, whatever the shape: llama.cpp uses a graph again only for the same number of sequences.
+    n_seq[0] = std::max(n_seq[0], tree.n_nodes + tree.n_masks);
     seq_start[0] = seq_next[0] = 0;
     for (int32_t i = 1; i < tree.n_nodes; i++) {
         seq_start[i] = seq_next[i] = seq_next[tree.parents[i]];

@@ -13,10 +13,10 @@ namespace mp {
 // its masks carry alone. A node carries the sequences of all its descendants; they are numbered so that these are one
 // range, and that the first child's path is always in the range's first:
 //
-//     root [0,4)        a leaf with masks needs no extra sequence: nobody else lies behind it
+//     root [0,7)        a leaf with masks needs no extra sequence: nobody else lies behind it
 //     +- a [0,2)        a owns masks and has a child: masks of a carry 1, its child c carries 0
 //     |  +- c [0,1)
-//     +- b [2,3)        3 is left for the masks of the root
+//     +- b [2,3)        of the rest, the last is for the masks of the root; there are as many as rows
 class tree_pass {
 public:
     tree_pass(const mp_model & model, int32_t n_rows_max);
