@@ -17,11 +17,7 @@ namespace mp {
 
 static constexpr size_t ALIGNMENT = 64;
 static constexpr size_t HUGE_PAGE = 2 << 20;
-
-static worker_pool & packing_threads() {
-    static worker_pool pool(default_thread_count());
-    return pool;
-}
+static constexpr size_t WORTH_THREADS = 1 << 20; // bytes of weights
 
 static const char * type_name(ggml_backend_buffer_type_t) {
     return ACCEL_NAME;
@@ -69,7 +65,10 @@ static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const
     }
     GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor) && "weights are packed whole");
     packing job = {kernel, data, tensor->data, tensor->ne[0], tensor->ne[1] / kernel->group, 64};
-    packing_threads().run(
+    // Made anew: threads that outlive a load would be missing, and waited for, where a forked child ends.
+    static const int32_t n_cores = default_thread_count();
+    worker_pool threads(size < WORTH_THREADS ? 1 : n_cores);
+    threads.run(
         job.n_parts,
         [](void * context, int32_t part) {
             const packing & p = *(const packing *) context;
