@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from conftest import N_THREADS
+from conftest import N_THREADS, PROJECT
 from maskprobe import ArgumentError, Model, Session, TokenTree
 from maskprobe.cli import bench
 from maskprobe.model import measure_machine
@@ -172,3 +172,19 @@ def test_the_bench_command_forces_an_instruction_set(tiny_model_path):
     assert done.returncode == 0 and "ours: portable, " in done.stdout, done.stderr
     done = subprocess.run([*command, "--isa", "sse9"], **settings)
     assert done.returncode == 1 and "MASKPROBE_ISA is 'sse9'" in done.stderr
+
+
+def test_the_report_keeps_what_it_has(tiny_model_path, tmp_path):
+    path = tiny_model_path("tiny-llama", weight_type="q8_0")
+    command = [sys.executable, str(PROJECT / "bench" / "cost_report.py"), "-m", str(path), "-o", str(tmp_path)]
+    for depth in ("8", "16", "16"):
+        options = ["--depths", depth, "--", "--rows", "1,2", "-r", "1"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    (result,) = tmp_path.glob("*.json")
+    points = json.loads(result.read_text())
+    assert sorted((p["n_depth"], p["kernels"], p["n_rows"]) for p in points) == [
+        (depth, kernels, n) for depth in (8, 16) for kernels in ("ours", "stock") for n in (1, 2)
+    ]
+    assert result.with_suffix(".md").read_text().count("| ours | 2 |") == 2
+    assert str(path.parent) not in result.read_text()
