@@ -1,7 +1,7 @@
 """maskprobe: lossless embedding-space probing for GGUF models, on top of llama.cpp.
 
 model = Model("model.gguf")
-engine = Engine(Session(model), MaskProbe(model, tree="14"))
+engine = Engine(Session(model), proposer_named("all", model))
 for result in engine.generate(model.tokenize("Once upon a time")):
     print(result.text, end="", flush=True)
 """
@@ -23,11 +23,13 @@ from .errors import (
 from .masks import MaskEmbedding, mask_embedding
 from .model import Device, Model, ModelInfo, devices, set_verbose, version
 from .proposers import (
+    Evidence,
     LastLogits,
     Lookahead,
     MaskProbe,
     NgramAutomaton,
     NoProposer,
+    Planned,
     PromptLookup,
     Proposer,
     TokenRecycling,
@@ -35,6 +37,7 @@ from .proposers import (
 )
 from .sampler import Sampler, SamplingParams
 from .session import Pass, Session
+from .state import StateFile
 from .text import TextStream
 from .tree import TokenTree
 
@@ -48,6 +51,7 @@ __all__ = [
     "Device",
     "Engine",
     "Error",
+    "Evidence",
     "LastLogits",
     "Lookahead",
     "MaskEmbedding",
@@ -59,12 +63,14 @@ __all__ = [
     "NoProposer",
     "OutOfMemory",
     "Pass",
+    "Planned",
     "PromptLookup",
     "Proposer",
     "Sampler",
     "SamplingParams",
     "Session",
     "StateError",
+    "StateFile",
     "Stats",
     "Step",
     "TextStream",

@@ -109,14 +109,14 @@ class Engine:
         self.session = session
         self.proposer = proposer or NoProposer()
         self.stats = Stats()
-        self._n_top = max(self.proposer.n_top, 2)  # two for the margin
         self._generation: _Generation | None = None
         for what, needed, opened in (
             ("rows in a tree", self.proposer.n_rows_max, session.n_rows_max),
-            ("candidates per row", self._n_top, session.n_top_max),
+            ("candidates per row", max(self.proposer.n_top, 2), session.n_top_max),
         ):
             if needed > opened:
                 raise ArgumentError(f"the proposer needs {needed} {what}, the session was opened for {opened}")
+        self.proposer.attach(session)
 
     def generate(
         self,
@@ -158,7 +158,7 @@ class Engine:
         started = time.perf_counter_ns()
         room = self._room() if now.n_left > 1 else 1  # the last token needs no candidates
         tree = self._checked(self.proposer.propose(now.tokens, room))
-        result = self.session.decode(tree, self._n_top)
+        result = self.session.decode(tree, max(self.proposer.n_top, 2))  # two for the margin
         path, emitted = accept(tree, now.draw, now.takes_last, now.n_left)
         logprobs, margins = self._scores(result, path, emitted)
         self.session.commit(path)
@@ -198,6 +198,7 @@ class Engine:
                 self._generation = None
                 if not self.session.closed:
                     self.session.rollback()
+                self.proposer.end()
 
     def _open(
         self,

@@ -13,10 +13,12 @@ from .. import (
     MaskProbe,
     Model,
     NoProposer,
+    Planned,
     Proposer,
     Sampler,
     SamplingParams,
     Session,
+    StateFile,
     hub,
     mask_embedding,
     proposer_named,
@@ -118,7 +120,7 @@ def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
             use_mmap=not args.no_mmap,
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
-            self_check=args.propose == "esp",  # it looks at embedding rows
+            self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
             use_kernels=KERNELS[args.kernels],
             n_threads=max(args.threads, 0),
             progress=progress,
@@ -156,7 +158,10 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer
         if args.propose != "none" and not model.info.can_tree:
             say(f"{parser.prog}: {model.info.note}")
         with usage(parser, "--rows"):
-            return proposer_named(args.propose, model, rows=args.rows)
+            proposer = proposer_named(args.propose, model, rows=args.rows)
+        if isinstance(proposer, Planned) and not args.no_state:
+            proposer.state = StateFile(model, args.state, warn=lambda line: say(f"{parser.prog}: {line}"))
+        return proposer
     if model.info.note:
         say(f"{parser.prog}: {model.info.note}")
     if not (model.info.can_tree and model.info.can_probe):

@@ -163,7 +163,7 @@ def add_probing_options(group: Any) -> None:
         "--propose",
         choices=PROPOSE,
         metavar="NAME",
-        default="esp",
+        default="all",
         help="where candidates come from: " + ", ".join(f"{name} = {SOURCES[name].describes}" for name in PROPOSE),
     )
     option(
@@ -176,10 +176,19 @@ def add_probing_options(group: Any) -> None:
     option(
         group,
         "--rows",
-        metavar="N",
-        type=values.integer(1, values.ROWS_MAX),
-        help="rows of a pass at most (default: the source's own); esp: for --tree dynamic (default: 30)",
+        metavar="N|auto",
+        type=values.rows,
+        help="rows of a pass at most; auto (default): all = as many as pay on this machine, pass by pass, else the "
+        "source's own number; esp: for --tree dynamic (auto: 30)",
     )
+    state = group.add_mutually_exclusive_group()
+    option(
+        state,
+        "--state",
+        metavar="FILE",
+        help="all: where what was learned of the model is kept (default: a file in the user's cache directory)",
+    )
+    state.add_argument("--no-state", action="store_true", help="all: keep nothing, and begin without it")
     option(
         group,
         "--masks",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import Stats
+from .. import Planned, Stats
 from .compare import Comparison
 from .terminal import say
 
@@ -32,6 +32,7 @@ class Report:
     prompt_ms: float
     finish_reason: str
     stats: Stats
+    planned: Planned | None = None  # who chose the rows
     comparison: Comparison | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class Report:
             "tokens_per_pass": stats.tokens_per_pass,
             "rows_per_pass": stats.rows_per_pass,
             "accept_hist": list(stats.accept_hist),
+            **({"accepted_by": dict(self.planned.earned), "passes_off": self.planned.n_naps} if self.planned else {}),
             "load_ms": self.load_ms,
             "prompt_ms": self.prompt_ms,
             "gen_ms": stats.gen_ms,
@@ -72,6 +74,8 @@ class Report:
             ]
         if self.propose != "none" and stats.passes:
             lines.append(("accepted", histogram(stats.accept_hist)))
+        if self.planned is not None and stats.passes:
+            lines.append(("drafts", self.planned.summary()))
         lines.append(("finished", FINISHED.get(self.finish_reason, self.finish_reason)))
         if self.comparison is not None:
             lines += self.comparison.lines()

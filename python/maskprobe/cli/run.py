@@ -16,6 +16,7 @@ from .. import (
     MaskProbe,
     Model,
     NoProposer,
+    Planned,
     Proposer,
     SamplingParams,
     Session,
@@ -189,6 +190,7 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
             prompt_ms=result.prompt_ms,
             finish_reason="interrupted" if result.interrupted else result.stats.finish_reason,
             stats=result.stats,
+            planned=proposer if isinstance(proposer, Planned) else None,
             comparison=comparison,
         )
     report.show()
@@ -206,6 +208,9 @@ def check_combinations(args: argparse.Namespace, parser: Parser) -> None:
             parser.error(f"argument --{name.replace('_', '-')}: it is for --propose esp, not for {args.propose}")
     if args.propose == "esp" and args.rows is not None and args.tree != "dynamic":
         parser.error(f"argument --rows: it is for --tree dynamic, the tree {args.tree} has its rows fixed")
+    for option in ("state", "no_state"):
+        if args.propose != "all" and getattr(args, option):
+            parser.error(f"argument --{option.replace('_', '-')}: it is for --propose all, not for {args.propose}")
     if args.compare and args.propose == "none":
         parser.error("argument --compare: with --propose none there is nothing to compare")
 

@@ -23,6 +23,11 @@ def fail(message: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(message)
 
 
+def rows(text: str) -> int | None:
+    """Rows of a pass; None for "auto"."""
+    return None if text == "auto" else integer(1, ROWS_MAX)(text)
+
+
 def integer(low: int, high: int | None = None, **words: int) -> Callable[[str], int]:
     """A whole number in low..high; `words` are texts that stand for a number."""
     range_text = f"at least {low}" if high is None else f"{low} to {high}"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..errors import ArgumentError
-from ..session import Pass
+from ..session import Pass, Session
 from ..tree import TokenTree
 
 N_ROWS_LIMIT = 256  # rows of a pass that the core takes
@@ -18,8 +18,11 @@ class Proposer:
     n_rows_max = 1
     n_top = 1
 
+    def attach(self, session: Session) -> None:
+        """An engine will use it with this session."""
+
     def begin(self, tokens: Sequence[int]) -> None:
-        """A new generation starts after the prompt `tokens`."""
+        """A new generation starts after the prompt `tokens`; all but the last are in the cache."""
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
         """The tree of the next pass: its root is context[-1], it has at most `room` rows (>= 1)."""
@@ -29,6 +32,9 @@ class Proposer:
         """Learns from a pass over `tree`: `path` are its accepted nodes, `emitted` the tokens drawn behind them.
 
         `result` is valid until this returns."""
+
+    def end(self) -> None:
+        """The generation is over, however it ended."""
 
 
 def checked_count(name: str, value: int, low: int = 1, high: int = N_ROWS_LIMIT) -> int:

@@ -7,14 +7,17 @@ from ..errors import ArgumentError
 from ..masks import mask_embedding
 from ..model import Model
 from .base import Proposer, checked_count
+from .evidence import Evidence
 from .last_logits import LastLogits
 from .lookahead import Lookahead
 from .lookup import PromptLookup
 from .mask_probe import MaskProbe
 from .ngram import NgramAutomaton
 from .plain import NoProposer
+from .planned import Planned
 from .recycle import RANK_SHARES, TokenRecycling
 
+PLANNED_ROWS = 32  # at most, where the planner chooses
 ESP_ROWS = 4  # the root, a candidate and their masks
 
 Factory = Callable[[Model, int | None], Proposer]  # (model, rows or None for the source's own number)
@@ -38,6 +41,14 @@ def _esp(model: Model, rows: int | None, mask: str = "mean") -> Proposer:
     )
 
 
+def _all(model: Model, rows: int | None) -> Proposer:
+    """Without a number of rows, the planner chooses it for every pass."""
+    if rows is not None:
+        return Evidence(model, rows=rows)
+    mask = mask_embedding("soft", model) if model.info.can_probe else None
+    return Planned(Evidence(model, rows=PLANNED_ROWS), mask=mask)
+
+
 def _lookahead(model: Model, rows: int | None) -> Proposer:
     return Lookahead() if rows is None else Lookahead.within(rows)
 
@@ -55,6 +66,7 @@ def _logits(model: Model, rows: int | None) -> Proposer:
 
 SOURCES: dict[str, Source] = {
     "none": Source("plain decoding", lambda model, rows: NoProposer()),
+    "all": Source("all evidence in one tree, as large as pays here", _all),
     "esp": Source("mask probes", _esp, probes=True),
     "esp-soft": Source("mask probes, soft masks", lambda model, rows: _esp(model, rows, "soft"), probes=True),
     "lookup": Source("prompt lookup", lambda model, rows: PromptLookup() if rows is None else PromptLookup(rows)),

@@ -1,0 +1,102 @@
+"""What a pass of n rows costs here, T(n): measured once, then kept up to date by the passes themselves."""
+
+import statistics
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+SHAPES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # rows per pass: few, so that llama.cpp's graphs are used again
+FIRST_ROWS = (1, 4, 16)  # measured on first use
+HOPELESS = 0.8  # of 4 * T(1): where T(4) costs more than that, wider passes are not even tried at first
+N_SAMPLES = 9
+SHALLOWEST = 9  # bits: contexts of up to 512 tokens count as one depth
+
+
+class CostCurve:
+    """T(n) in microseconds, at every depth of the context seen so far (by powers of two).
+
+    Medians of the last samples; between measured n a straight line, beyond the last the line of the last two. A pass of
+    another number of rows than the one before it needs a new graph: `change` is what that adds.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[int, dict[int, deque[float]]] = {}  # depth class -> n -> microseconds
+        self._depth = SHALLOWEST
+        self._times: dict[int, float] = {}  # of this depth, for every n asked for
+        self._changes: deque[float] = deque([0.0], N_SAMPLES)  # microseconds that a change of n added
+        self.change = 0.0
+        self.last_n = 0  # rows of the last pass
+
+    @property
+    def measured(self) -> bool:
+        return any(1 in samples for samples in self._samples.values())
+
+    def at_depth(self, n_past: int) -> None:
+        """Sets the number of tokens in the cache. A depth never seen starts with what the one before it had."""
+        depth = max(n_past.bit_length(), SHALLOWEST)
+        if depth == self._depth and depth in self._samples:
+            return
+        if depth not in self._samples:
+            nearest = min(self._samples, key=lambda d: abs(d - depth), default=None)
+            known = {} if nearest is None else self._samples[nearest]
+            self._samples[depth] = {n: deque([statistics.median(us)], N_SAMPLES) for n, us in known.items()}
+        self._depth = depth
+        self._times = {}
+
+    def add(self, n_rows: int, microseconds: float) -> None:
+        """One more sample."""
+        samples = self._samples.setdefault(self._depth, {})
+        changed, self.last_n = n_rows != self.last_n, n_rows
+        if changed and n_rows in samples:
+            self._changes.append(max(microseconds - self.time(n_rows), 0.0))
+            self.change = statistics.median(self._changes)
+            return
+        if changed:
+            microseconds = max(microseconds - self.change, 0.5 * microseconds)
+        samples.setdefault(n_rows, deque(maxlen=N_SAMPLES)).append(microseconds)
+        self._times.clear()
+
+    def time(self, n_rows: int) -> float:
+        """T(n_rows) in microseconds. Something must have been measured."""
+        time = self._times.get(n_rows)
+        if time is None:
+            self._times[n_rows] = time = self._estimate(n_rows)
+        return time
+
+    def _estimate(self, n_rows: int) -> float:
+        samples = self._samples[self._depth]
+        if n_rows in samples:
+            return statistics.median(samples[n_rows])
+        known = sorted((n, statistics.median(us)) for n, us in samples.items())
+        if len(known) == 1:
+            return known[0][1] * (1 + 0.25 * (n_rows - known[0][0]))
+        above = next((i for i, (n, _) in enumerate(known) if n > n_rows), len(known) - 1)
+        (n0, t0), (n1, t1) = known[max(above, 1) - 1], known[max(above, 1)]
+        return max(t0 + (t1 - t0) * (n_rows - n0) / (n1 - n0), known[0][1])
+
+    def calibrate(self, pass_of: Callable[[int], float], n_max: int) -> None:
+        """A quick first measurement: `pass_of(n)` runs a pass of n rows and returns its microseconds."""
+        for n in FIRST_ROWS:
+            if n > n_max or (n > FIRST_ROWS[1] and self.time(FIRST_ROWS[1]) > HOPELESS * FIRST_ROWS[1] * self.time(1)):
+                break
+            first = pass_of(n)
+            self.last_n = n
+            self.add(n, pass_of(n))
+            self._changes.append(max(first - self.time(n), 0.0))
+        self.change = statistics.median(self._changes)
+
+    def as_json(self) -> dict[str, dict[str, float]]:
+        return {
+            str(depth): {str(n): statistics.median(us) for n, us in samples.items()}
+            for depth, samples in self._samples.items()
+        }
+
+    def load(self, content: Any) -> None:
+        """Takes over what as_json() gave. Raises ValueError, TypeError or AttributeError for anything else."""
+        loaded = {
+            int(depth): {int(n): deque([float(us)], N_SAMPLES) for n, us in samples.items()}
+            for depth, samples in content.items()
+        }
+        if any(n < 1 or not 0 < us[0] < 1e9 for samples in loaded.values() for n, us in samples.items()):
+            raise ValueError("times of passes must be positive")
+        self._samples, self._times = loaded, {}
