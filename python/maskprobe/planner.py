@@ -64,8 +64,8 @@ class Calibration:
 class Planner:
     """Chooses the rows of each pass.
 
-    With r the tokens per microsecond of the last passes, a pass of n rows brings E(n) - r T(n) more tokens than the same
-    time spent as before; the n where this is largest makes the long run fastest. E(n) is 1 and the calibrated
+    With r the tokens per microsecond of the last passes, a pass of n rows brings E(n) - r T(n) more tokens than the
+    same time spent as before; the n where this is largest makes the long run fastest. E(n) is 1 and the calibrated
     probabilities of the n - 1 most probable candidates. n = 1 is always among the choices.
 
     Where planned passes turn out slower than plain ones, all their costs included, the proposer is left alone for a
@@ -108,8 +108,8 @@ class Planner:
         return best
 
     def observe(self, n_rows: int, n_tokens: int, core_us: float, total_us: float, *, planned: bool) -> None:
-        """A pass of `n_rows` gave `n_tokens`. It took `core_us` in the core and `total_us` with all that Python did; if it
-        was `planned`, that includes a draft."""
+        """A pass of `n_rows` gave `n_tokens`. It took `core_us` in the core and `total_us` with all that Python did; if
+        it was `planned`, that includes a draft."""
         self._tokens = self._tokens * RATE_FORGETTING + n_tokens
         self._time = self._time * RATE_FORGETTING + total_us
         self.cost.add(n_rows, core_us)

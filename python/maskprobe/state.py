@@ -4,8 +4,8 @@ A file is a line of JSON (whose it is, the planner's figures, the length and the
 drafter's own bytes. It is written beside its place and renamed: a reader never sees half of one, whoever is killed; of
 two processes the later one's file stays. One that cannot be read is set aside as NAME.bad.
 
-It holds tokens that the model found likely, so it tells something about the texts that were generated. Only its owner can
-read it.
+It holds tokens that the model found likely, so it tells something about the texts that were generated. Only its owner
+can read it.
 """
 
 import contextlib
