@@ -9,6 +9,7 @@ SHAPES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # rows per pass: few, so that llama
 FIRST_ROWS = (1, 4, 16)  # measured on first use
 HOPELESS = 0.8  # of 4 * T(1): where T(4) costs more than that, wider passes are not even tried at first
 N_SAMPLES = 9
+REFRESH = 8  # passes between two looks at the samples
 SHALLOWEST = 9  # bits: contexts of up to 512 tokens count as one depth
 
 
@@ -22,7 +23,8 @@ class CostCurve:
     def __init__(self) -> None:
         self._samples: dict[int, dict[int, deque[float]]] = {}  # depth class -> n -> microseconds
         self._depth = SHALLOWEST
-        self._times: dict[int, float] = {}  # of this depth, for every n asked for
+        self._times: dict[int, float] = {}  # of this depth, for every n asked for; up to REFRESH passes old
+        self._n_added = 0
         self._changes: deque[float] = deque([0.0], N_SAMPLES)  # microseconds that a change of n added
         self.change = 0.0
         self.last_n = 0  # rows of the last pass
@@ -47,14 +49,19 @@ class CostCurve:
         """One more sample."""
         samples = self._samples.setdefault(self._depth, {})
         changed, self.last_n = n_rows != self.last_n, n_rows
-        if changed and n_rows in samples:
+        known = samples.get(n_rows)
+        if known is None:
+            known = samples[n_rows] = deque(maxlen=N_SAMPLES)
+            self._times.clear()
+            microseconds = max(microseconds - changed * self.change, 0.5 * microseconds)
+        elif changed:
             self._changes.append(max(microseconds - self.time(n_rows), 0.0))
-            self.change = statistics.median(self._changes)
             return
-        if changed:
-            microseconds = max(microseconds - self.change, 0.5 * microseconds)
-        samples.setdefault(n_rows, deque(maxlen=N_SAMPLES)).append(microseconds)
-        self._times.clear()
+        known.append(microseconds)
+        self._n_added += 1
+        if self._n_added % REFRESH == 0:
+            self._times.clear()
+            self.change = statistics.median(self._changes)
 
     def time(self, n_rows: int) -> float:
         """T(n_rows) in microseconds. Something must have been measured."""

@@ -92,12 +92,13 @@ class Planner:
         n_nodes = len(logprobs)
         rate = self._tokens / self._time if self._time > 0.0 else 1.0 / self.cost.time(1)
         time, change, last_n = self.cost.time, CHANGE_SHARE * self.cost.change, self.cost.last_n
-        best, best_gain, expected, n = 1, -math.inf, 0.0, 0
+        probability = self.calibration.probability
+        best, best_gain, expected, n = 1, -math.inf, 1.0, 1
         for shape in SHAPES:
             if shape > n_nodes:
                 shape = n_nodes
             while n < shape:
-                expected += self.calibration.probability(logprobs[n]) if n else 1.0
+                expected += probability(logprobs[n])
                 n += 1
             gain = expected - rate * (time(shape) + (change if shape != last_n else 0.0))
             if gain > best_gain:

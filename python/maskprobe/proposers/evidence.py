@@ -16,7 +16,7 @@ from ..session import Pass
 from ..tree import TokenTree
 from .base import Proposer, checked_count
 
-N_TOP = 16  # tokens of each row that are learned from
+N_TOP = 8  # tokens of each row that are learned from
 SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows")  # maskprobe.h, mp_draft
 
 
