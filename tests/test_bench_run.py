@@ -67,6 +67,12 @@ def test_counts_add_up(capfd, arguments):
     assert any(row["draft_n_accepted"] for row in rows)
 
 
+def test_a_source_that_measures_the_machine(capfd, arguments):
+    rows = rows_of(capfd, *arguments, "--propose", "all", "--ignore-eos")
+    assert [row["propose"] for row in rows] == ["none", "all"] * 3
+    assert all(row["n_identical"] == row["n_runs"] for row in rows)
+
+
 def test_prompts_in_the_chat_template(capfd, arguments, monkeypatch):
     (bare, *_) = rows_of(capfd, *arguments)
     monkeypatch.setattr(Model, "chat_format", lambda _, messages: f"user: {messages[0]['content']} assistant:")

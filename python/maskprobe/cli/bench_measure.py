@@ -46,10 +46,14 @@ class Watched(Proposer):
 
     def __init__(self, proposer: Proposer) -> None:
         self.proposer = proposer
-        self.n_rows_max, self.n_top = proposer.n_rows_max, proposer.n_top
-        self.begin = proposer.begin
+        self.n_rows_max = proposer.n_rows_max
+        self.attach, self.begin, self.end = proposer.attach, proposer.begin, proposer.end
         self.propose = proposer.propose
         self.reset()
+
+    @property
+    def n_top(self) -> int:  # a source may want more in one pass than in another
+        return self.proposer.n_top
 
     def reset(self) -> None:
         self.n_draft = 0
