@@ -6,7 +6,7 @@ from typing import Any
 
 from .cost import SHAPES, CostCurve
 
-N_BINS = 24  # of claimed probabilities, two for each power of two
+N_BINS = 16  # of claimed probabilities, one for each power of two
 FORGETTING = 0.998  # per outcome: what was seen 500 outcomes ago counts for a third
 FIRST_TRUST = 0.5  # a source that was never seen is taken to claim twice too much
 TRUST_WEIGHT = 2.0  # accepted candidates that this counts for
@@ -30,14 +30,14 @@ class Calibration:
         self.brier = 0.0  # sum of (calibrated - outcome)^2 over all of them
         self._factors = [FIRST_TRUST] * N_BINS
 
-    def probability(self, logprob: float) -> float:
-        """The calibrated probability of a node that is claimed to be accepted with e^logprob."""
-        return min(1.0, math.exp(logprob) * self._factors[min(int(logprob * -2.885), N_BINS - 1)])
+    def probability(self, claimed: float) -> float:
+        """The calibrated probability of a node that is claimed to be accepted with this one."""
+        return min(1.0, claimed * self._factors[_bin_of(claimed)])
 
-    def observe(self, logprob: float, accepted: bool) -> None:
-        self.brier += (self.probability(logprob) - accepted) ** 2
-        bin_ = min(int(logprob * -2.885), N_BINS - 1)
-        self.claimed[bin_] = self.claimed[bin_] * FORGETTING + math.exp(logprob)
+    def observe(self, claimed: float, accepted: bool) -> None:
+        self.brier += (self.probability(claimed) - accepted) ** 2
+        bin_ = _bin_of(claimed)
+        self.claimed[bin_] = self.claimed[bin_] * FORGETTING + claimed
         self.accepted[bin_] = self.accepted[bin_] * FORGETTING + accepted
         self.counts[bin_] += 1
 
@@ -59,6 +59,10 @@ class Calibration:
             raise ValueError("a calibration of another version")
         self.claimed, self.accepted = claimed, accepted
         self.update()
+
+
+def _bin_of(probability: float) -> int:
+    return min(max(-math.frexp(probability)[1], 0), N_BINS - 1)
 
 
 class Planner:
@@ -87,9 +91,9 @@ class Planner:
         """A new generation: another text may be worth other rows, so the proposer is asked soon."""
         self.n_napping = min(self.n_napping, LONGEST_NAP // 8)
 
-    def rows(self, logprobs: Sequence[float]) -> int:
-        """The rows for a tree with these claimed log-probabilities, not increasing, logprobs[0] the root's."""
-        n_nodes = len(logprobs)
+    def rows(self, probabilities: Sequence[float]) -> int:
+        """The rows for a tree whose nodes claim these probabilities of being accepted: not increasing, root first."""
+        n_nodes = len(probabilities)
         rate = self._tokens / self._time if self._time > 0.0 else 1.0 / self.cost.time(1)
         time, change, last_n = self.cost.time, CHANGE_SHARE * self.cost.change, self.cost.last_n
         probability = self.calibration.probability
@@ -98,7 +102,7 @@ class Planner:
             if shape > n_nodes:
                 shape = n_nodes
             while n < shape:
-                expected += probability(logprobs[n])
+                expected += probability(probabilities[n])
                 n += 1
             gain = expected - rate * (time(shape) + (change if shape != last_n else 0.0))
             if gain > best_gain:

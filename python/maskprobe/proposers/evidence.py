@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .._capi import Handle, check, ffi, lib, token_array
 from ..errors import ModelError
 from ..model import Model
@@ -42,8 +40,7 @@ class Evidence(Proposer):
 
     @property
     def sources(self) -> list[str | None]:
-        named = (*SOURCES, None)
-        return [named[source] for source in ffi.unpack(self._draft.sources, self._n_grown)]
+        return [SOURCES[source] if source >= 0 else None for source in ffi.unpack(self._draft.sources, self._n_grown)]
 
     def begin(self, tokens: Sequence[int]) -> None:
         ids, pointer = token_array(tokens)
@@ -52,6 +49,11 @@ class Evidence(Proposer):
         self._n_known, self._n_grown = len(tokens), 0
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
+        tokens, parents, probabilities = self.draft(context, room)
+        return TokenTree.grown(tokens, parents, [math.log(probability) for probability in probabilities])
+
+    def draft(self, context: Sequence[int], room: int) -> tuple[list[int], list[int], list[float]]:
+        """The tree as lists: tokens, parents and probabilities of its nodes."""
         draft = self._draft
         with self._handle as drafter:
             if self._n_known < len(context):  # passes without a draft
@@ -60,11 +62,7 @@ class Evidence(Proposer):
                 self._n_known = len(context)
             check(lib.mp_drafter_grow(drafter, min(room, self.n_rows_max), draft))
         self._n_grown = n = draft.n_nodes
-        return TokenTree.grown(
-            ffi.unpack(draft.tokens, n),
-            ffi.unpack(draft.parents, n),
-            [math.log(probability) for probability in ffi.unpack(draft.probabilities, n)],
-        )
+        return ffi.unpack(draft.tokens, n), ffi.unpack(draft.parents, n), ffi.unpack(draft.probabilities, n)
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         if not 1 <= tree.n_nodes <= self._n_grown:  # not a tree of ours: its tokens are seen in the next context
@@ -72,12 +70,8 @@ class Evidence(Proposer):
         learned = self._result
         learned.n_nodes, learned.n_masks, learned.n_top = tree.n_nodes, tree.n_masks, result.n_top
         learned.n_path = len(path)
-        arrays = (  # alive until the call is over
-            np.asarray(path, np.int32),
-            np.asarray(emitted, np.int32),
-            np.asarray(tree.mask_owners, np.int32),
-        )
-        learned.path, learned.emitted, learned.mask_owners = (ffi.from_buffer("int32_t[]", a) for a in arrays)
+        arrays = [ffi.new("int32_t[]", values) for values in (path, emitted, tree.mask_owners)]  # alive during the call
+        learned.path, learned.emitted, learned.mask_owners = arrays
         learned.top_tokens = ffi.from_buffer("int32_t[]", result.top_tokens)
         learned.top_logprobs = ffi.from_buffer("float[]", result.top_logprobs)
         with self._handle as drafter:

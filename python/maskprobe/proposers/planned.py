@@ -1,5 +1,6 @@
 """A source of candidates whose passes have the rows that pay on this machine: none, where none do."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
     from ..state import StateFile
 
 CALIBRATE_ALL, CALIBRATE_EVERY = 32, 4  # all of the first drafts are calibrated with, then one in four
+WAKING = 4  # tokens in a row that followed the same two tokens before: they end a nap
 LOOK_EVERY = 16  # passes of a nap: in one of so many the time is taken
 MASK_TRIAL = 64  # drafts between two masks that are placed only to learn what masks are worth
+
+
+Draft = tuple[list[int], list[int], list[float]]  # tokens, parents and claimed probabilities of the nodes of a tree
+PARENTS, PROBABILITIES = 1, 2
 
 
 class Planned(Proposer):
@@ -40,8 +46,10 @@ class Planned(Proposer):
         self._mask = mask if isinstance(source, Evidence) else None
         self.state: StateFile | None = None  # where what is learned is kept; to be set before an engine uses it
         self._session: Session | None = None
-        self._sources: list[str | None] = []
-        self._drafted: TokenTree | None = None  # what the source grew, the pass over its first nodes is under way
+        self._drafted: Draft | None = None  # what the source grew, the pass over its first nodes is under way
+        self._followed: dict[tuple[int, int], int] = {}  # what came behind two tokens
+        self._n_read = 0  # tokens of the context that are in it
+        self._repeated = 0  # of the last tokens, how many it had foretold
         self._n_drafts = 0
         self._started = 0
 
@@ -55,6 +63,7 @@ class Planned(Proposer):
         self.source.begin(tokens)
         self.planner.begin()
         self._drafted = None
+        self._followed, self._n_read, self._repeated = {}, 0, 0
         if self._mask is not None:
             self._mask.begin(tokens, 1)
         session, cost = self._session, self.planner.cost
@@ -72,7 +81,7 @@ class Planned(Proposer):
         self._started = time.perf_counter_ns()
         planner = self.planner
         self._drafted = None
-        if planner.n_napping > 0:
+        if planner.n_napping > 0 and not self._wakes(context):
             planner.n_napping -= 1
             self.n_naps += 1
             self.n_top = 1
@@ -81,11 +90,12 @@ class Planned(Proposer):
             return TokenTree(context[-1])
         self.n_top = self.source.n_top
         planner.cost.at_depth(len(context) - 1)
-        self._drafted = drafted = _by_probability(self.source.propose(context, min(room, planner.widest)))
-        n_rows = planner.rows(drafted.logprobs)
-        if isinstance(self.source, Evidence):
-            self._sources = self.source.sources
-        return drafted.first(n_rows) if self._mask is None else self._with_masks(drafted, n_rows, room)
+        room = min(room, planner.widest)
+        is_evidence = isinstance(self.source, Evidence)
+        drafted = self.source.draft(context, room) if is_evidence else _in_order(self.source.propose(context, room))
+        self._drafted = drafted
+        n_rows = planner.rows(drafted[PROBABILITIES])
+        return _first(drafted, n_rows) if self._mask is None else self._with_masks(drafted, n_rows)
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         if self.planner.n_napping % LOOK_EVERY != 0:
@@ -93,54 +103,68 @@ class Planned(Proposer):
         drafted = self._drafted
         if drafted is not None:
             self._n_drafts += 1
-            if drafted.n_nodes > 1 and (self._n_drafts < CALIBRATE_ALL or self._n_drafts % CALIBRATE_EVERY == 0):
+            if self._n_drafts < CALIBRATE_ALL or self._n_drafts % CALIBRATE_EVERY == 0:
                 self._calibrate(drafted, path, emitted)
-            if self._sources:
-                self.earned.update(self._sources[node] for node in path[1:])
+            if len(path) > 1 and isinstance(self.source, Evidence):
+                sources = self.source.sources
+                self.earned.update(sources[node] for node in path[1:])
             self.source.observe(tree, result, path, emitted)
         total_us = (time.perf_counter_ns() - self._started) / 1000
         core_us = result.decode_us + result.engine_us
         self.planner.observe(tree.n_rows, len(emitted), core_us, total_us, planned=drafted is not None)
 
-    def _calibrate(self, drafted: TokenTree, path: Sequence[int], emitted: Sequence[int]) -> None:
+    def _wakes(self, context: Sequence[int]) -> bool:
+        """Whether the text has begun to repeat itself: its last tokens all followed the same two tokens before."""
+        for i in range(max(self._n_read, 2), len(context)):
+            pair, token = (context[i - 2], context[i - 1]), context[i]
+            self._repeated = self._repeated + 1 if self._followed.get(pair) == token else 0
+            self._followed[pair] = token
+        self._n_read = len(context)
+        if self._repeated >= WAKING:
+            self._repeated = 0
+            self.planner.n_napping = 0
+            return True
+        return False
+
+    def _calibrate(self, drafted: Draft, path: Sequence[int], emitted: Sequence[int]) -> None:
         """What became of every candidate, the ones not decoded included: the token behind their parent is known, or
         their parent was not accepted."""
-        calibration, child = self.planner.calibration, drafted.child
-        accepted = set(path)
-        unknown = -1
-        if (beyond := child(path[-1], emitted[-1])) is not None:  # right, but not decoded: what follows it is not known
-            accepted.add(beyond)
-            unknown = beyond
-        parents, logprobs = drafted.parents, drafted.logprobs
-        for node in range(1, drafted.n_nodes):
-            if parents[node] == unknown and unknown >= 0:
+        tokens, parents, probabilities = drafted
+        observe = self.planner.calibration.observe
+        drawn = dict(zip(path, emitted, strict=True))
+        beyond = -1  # a node that was right but not decoded: what follows it is not known
+        for node in range(1, len(tokens)):
+            parent = parents[node]
+            if parent == beyond:
                 continue
-            calibration.observe(logprobs[node], node in accepted)
-        calibration.update()
+            right = drawn.get(parent) == tokens[node]
+            if right and node not in drawn:
+                beyond = node
+            observe(probabilities[node], right)
+        self.planner.calibration.update()
 
-    def _with_masks(self, drafted: TokenTree, n_rows: int, room: int) -> TokenTree:
+    def _with_masks(self, drafted: Draft, n_rows: int) -> TokenTree:
         """A mask behind a node is worth what masks gain times how likely the path ends there. It takes the place of
         the least likely candidate while that one is worth less. Now and then the root gets one, as a trial."""
-        gain = self.source.mask_gain
         trial = n_rows > 2 and self._n_drafts % MASK_TRIAL == 0
         probability = self.planner.calibration.probability
-        if n_rows < 2 or not (trial or gain > probability(drafted.logprobs[n_rows - 1])):
-            return drafted.first(n_rows)
-        ends = [probability(logprob) if node else 1.0 for node, logprob in enumerate(drafted.logprobs[:n_rows])]
-        values = ends[:]
+        if n_rows < 2 or not (trial or self.source.mask_gain > probability(drafted[PROBABILITIES][n_rows - 1])):
+            return _first(drafted, n_rows)
+        gain = self.source.mask_gain
+        values = [probability(claimed) for claimed in drafted[PROBABILITIES][:n_rows]]
+        ends = [1.0, *values[1:]]
         for node in range(1, n_rows):
-            ends[drafted.parents[node]] -= values[node]
+            ends[drafted[PARENTS][node]] -= values[node]
         owners, n_nodes = [], n_rows
         for owner in sorted(range(n_rows), key=lambda node: -ends[node]):
             if n_nodes <= owner + 1 or (gain * ends[owner] <= values[n_nodes - 1] and not (trial and not owners)):
                 break
             n_nodes -= 1
             owners.append(owner)
-        tree = drafted.first(n_nodes)
+        tree = _first(drafted, n_nodes)
         owners = [owner for owner in owners if owner < n_nodes]
-        if owners:
-            for owner, block in zip(owners, self._mask.vectors([tree.tokens[owner] for owner in owners]), strict=True):
-                tree.add_masks(owner, block[: min(1, room - tree.n_rows)])
+        for owner, block in zip(owners, self._mask.vectors([tree.tokens[owner] for owner in owners]), strict=True):
+            tree.add_masks(owner, block)
         return tree
 
     def summary(self) -> str:
@@ -156,17 +180,22 @@ class Planned(Proposer):
         return "; ".join(parts) or "no candidate was accepted"
 
 
-def _by_probability(tree: TokenTree) -> TokenTree:
-    """The same tree with its nodes in the order of their log-probabilities; parents stay before their children."""
-    logprobs = tree.logprobs
-    if all(logprobs[i] >= logprobs[i + 1] for i in range(len(logprobs) - 1)):
-        return tree
-    order = sorted(range(tree.n_nodes), key=lambda node: (-logprobs[node], node))
+def _first(drafted: Draft, n_nodes: int) -> TokenTree:
+    """The tree of the first nodes."""
+    tokens, parents, probabilities = drafted
+    if n_nodes == 1:
+        return TokenTree(tokens[0])
+    return TokenTree.grown(tokens[:n_nodes], parents[:n_nodes], [math.log(p) for p in probabilities[:n_nodes]])
+
+
+def _in_order(tree: TokenTree) -> Draft:
+    """The nodes in the order of their log-probabilities; parents stay before their children."""
+    order = sorted(range(tree.n_nodes), key=lambda node: (-tree.logprobs[node], node))
     place = {node: i for i, node in enumerate(order)}
-    return TokenTree.grown(
+    return (
         [tree.tokens[node] for node in order],
         [place[tree.parents[node]] if tree.parents[node] >= 0 else -1 for node in order],
-        [logprobs[node] for node in order],
+        [math.exp(tree.logprobs[node]) for node in order],
     )
 
 
