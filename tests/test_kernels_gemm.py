@@ -23,6 +23,7 @@ def test_quantised_products(tmp_path):
         CXX_COMPILER,
         "-O3",
         "-std=c++17",
+        "-ffp-contract=off",
         "-Wall",
         "-Wextra",
         f"-I{include}",

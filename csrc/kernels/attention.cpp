@@ -47,21 +47,22 @@ void attention_run(const attention_job & job, instruction_set set, int32_t head_
     if (job.head_size % 16 != 0) { // of tiny models: the vectors of the other sets are too long
         return attention_run_portable(job, head_begin, head_end, scratch);
     }
+#if MP_ATTENTION_NEON
+    (void) set; // what every 64-bit ARM processor has is enough, whatever the products use
+    return attention_run_neon(job, head_begin, head_end, scratch);
+#else
     switch (set) {
-#if MP_ATTENTION_X86
+#    if MP_ATTENTION_X86
     case instruction_set::avx512_vnni:
         return attention_run_avx512(job, head_begin, head_end, scratch);
     case instruction_set::avx_vnni:
     case instruction_set::avx2:
         return attention_run_avx2(job, head_begin, head_end, scratch);
-#elif MP_ATTENTION_NEON
-    case instruction_set::neon_dotprod:
-    case instruction_set::neon_i8mm:
-        return attention_run_neon(job, head_begin, head_end, scratch);
-#endif
+#    endif
     default:
         return attention_run_portable(job, head_begin, head_end, scratch);
     }
+#endif
 }
 
 } // namespace mp
