@@ -1,5 +1,6 @@
 """Models that the tests make themselves, once per run."""
 
+import itertools
 import os
 import signal
 import sys
@@ -17,6 +18,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Two spinning threads on a busy two-core machine wait for each other most of the time.
 N_THREADS = 1
 EXACT = {"n_threads": N_THREADS, "type_k": "f32", "type_v": "f32", "flash_attn": 0}
+
+
+@pytest.fixture(scope="session")
+def state_folders(tmp_path_factory):
+    return tmp_path_factory.mktemp("states"), itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_state_folder(state_folders):
+    """What a test learns of a model stays with it, and no test writes into the user's cache."""
+    folder, number = state_folders
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKPROBE_STATE_DIR", str(folder / str(next(number))))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,7 @@ def test_stdout_carries_the_completion_only(tiny):
     assert done.stdout
     assert shown.stdout == b"def f(x):" + done.stdout
     names = [line.partition(":")[0] for line in done.stderr.decode().splitlines()]
-    assert names == ["model", "prompt", "generation", "passes", "accepted", "finished"]
+    assert names == ["model", "prompt", "generation", "passes", "accepted", "drafts", "finished"]
 
 
 def test_prompt_sources_agree(tiny, tmp_path):
@@ -129,9 +129,11 @@ def test_escapes(tiny, tmp_path):
 
 
 def test_stats_json(tiny, tmp_path):
-    stats, _ = with_stats(tmp_path, "-m", tiny, "-p", "def ", "-n", 30, "--seed", 3, "--tree", "7,2", "--ignore-eos")
+    esp = ("--propose", "esp", "--tree", "7,2")
+    stats, _ = with_stats(tmp_path, "-m", tiny, "-p", "def ", "-n", 30, "--seed", 3, *esp, "--ignore-eos")
     assert stats["model"] == str(tiny)
     assert (stats["propose"], stats["tree"], stats["seed"]) == ("esp", "7,2", 3)
+    assert "accepted_by" not in stats
     assert stats["n_gen"] == len(stats["tokens"]) == 30
     assert sum(stats["accept_hist"]) == stats["passes"]
     assert stats["tokens_per_pass"] == pytest.approx(30 / stats["passes"])
@@ -553,9 +555,15 @@ BAD_OPTIONS = [
     (["-p", "x", "--tree", "0"], "--tree"),
     (["-p", "x", "--tree", "7,,2"], "--tree"),
     (["-p", "x", "--tree", "wide"], "--tree"),
-    (["-p", "x", "--tree", "dynamic", "--rows", "257"], "--rows"),
-    (["-p", "x", "--tree", "dynamic", "--rows", "0"], "--rows"),
-    (["-p", "x", "--rows", "30"], "--rows"),
+    (["-p", "x", "--rows", "257"], "--rows"),
+    (["-p", "x", "--rows", "0"], "--rows"),
+    (["-p", "x", "--rows", "most"], "--rows"),
+    (["-p", "x", "--propose", "esp", "--rows", "30"], "--rows"),
+    (["-p", "x", "--tree", "7,2"], "--tree"),
+    (["-p", "x", "--propose", "recycle", "--state", "f"], "--state"),
+    (["-p", "x", "--propose", "esp", "--no-state"], "--no-state"),
+    (["-p", "x", "--state", "f", "--no-state"], "--no-state"),
+    (["-p", "x", "--state", "f", "--rows", "8"], "--state"),
     (["-p", "x", "--masks", "0"], "--masks"),
     (["-p", "x", "--mask-children", "-1"], "--mask-children"),
     (["-p", "x", "--mask-init", "median"], "--mask-init"),
@@ -606,11 +614,11 @@ def test_bad_options(arguments, option, capfd, monkeypatch, tmp_path):
     [
         (["-l", "100000+1"], "-l/--logit-bias"),
         (["--grammar", "root ::= ("], "--grammar"),
-        (["--mask-init", "token:100000"], "--mask-init"),
-        (["--mask-init", "file:no-such-file"], "--mask-init"),
-        (["--tree", "200"], "--tree"),
-        (["--tree", "7,2", "--masks", "1"], "--masks"),
-        (["--tree", "dynamic", "--rows", "2"], "--rows"),
+        (["--propose", "esp", "--mask-init", "token:100000"], "--mask-init"),
+        (["--propose", "esp", "--mask-init", "file:no-such-file"], "--mask-init"),
+        (["--propose", "esp", "--tree", "200"], "--tree"),
+        (["--propose", "esp", "--tree", "7,2", "--masks", "1"], "--masks"),
+        (["--propose", "esp", "--tree", "dynamic", "--rows", "2"], "--rows"),
         (["-ub", "4"], "-ub"),
         (["-ctv", "q8_0", "-fa", "off"], "-ctv"),
     ],

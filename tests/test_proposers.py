@@ -14,6 +14,7 @@ from maskprobe import (
     ArgumentError,
     Cancelled,
     Engine,
+    Evidence,
     LastLogits,
     Lookahead,
     MaskProbe,
@@ -21,6 +22,7 @@ from maskprobe import (
     NgramAutomaton,
     NoProposer,
     Pass,
+    Planned,
     PromptLookup,
     SamplingParams,
     Session,
@@ -446,6 +448,7 @@ def test_a_real_pass_changes_no_token(name, tiny, sampling):
 def test_sources_by_name():
     kinds = {
         "none": NoProposer,
+        "all": Planned,
         "esp": MaskProbe,
         "esp-soft": MaskProbe,
         "lookup": PromptLookup,
@@ -458,8 +461,8 @@ def test_sources_by_name():
         assert type(proposer_named(name, MODEL)) is kind
         for rows in (4, 8, 19):
             proposer = proposer_named(name, MODEL, rows=rows)
-            assert type(proposer) is kind and proposer.n_rows_max <= rows
-    with pytest.raises(ArgumentError, match="'magic': use one of none, esp, esp-soft, lookup"):
+            assert type(proposer) is (Evidence if name == "all" else kind) and proposer.n_rows_max <= rows
+    with pytest.raises(ArgumentError, match="'magic': use one of none, all, esp, esp-soft, lookup"):
         proposer_named("magic", MODEL)
 
 
