@@ -33,6 +33,7 @@ VERSION = 1
 N_MACHINES = 16  # cost curves kept in a file, those of the last settings
 KEEP_EVERY = 5.0  # seconds between two writes of one process
 LARGEST = 64 << 20  # bytes; nothing that this program wrote is as large
+ABANDONED = 600.0  # seconds after which a half-written file is one whose writer was killed
 
 
 def state_directory() -> Path:
@@ -60,10 +61,11 @@ class StateFile:
 
     def restore(self, planned: "Planned", session: Session) -> None:
         """Gives the proposer what the file has."""
+        _remove_abandoned(self.path)
         try:
             with open(self.path, "rb") as file:
                 data = file.read(LARGEST)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             self._warn(f"the state {self.path} cannot be read ({error.strerror}): starting without it")
@@ -79,7 +81,7 @@ class StateFile:
                 planned.planner.cost.load(cost)
             if isinstance(planned.source, Evidence):
                 planned.source.load(blob)
-        except (ValueError, TypeError, KeyError, AttributeError, Error) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, Error) as error:
             self._set_aside(str(error) or type(error).__name__)
 
     def keep(self, planned: "Planned", session: Session, *, now: bool = False) -> None:
@@ -148,9 +150,25 @@ def _parse(data: bytes) -> tuple[dict[str, Any], bytes]:
     return header, blob
 
 
+def _beside(path: Path) -> tuple[str, str]:
+    """Beginning and end of the name of a file under way to `path`."""
+    return f".{path.name}.", ".tmp"
+
+
+def _remove_abandoned(path: Path) -> None:
+    prefix, suffix = _beside(path)
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.name.endswith(suffix):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > ABANDONED:
+                        os.unlink(entry.path)
+
+
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")  # mode 0600
+    prefix, suffix = _beside(path)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)  # mode 0600
     try:
         with open(descriptor, "wb") as file:
             file.write(data)

@@ -211,6 +211,8 @@ def check_combinations(args: argparse.Namespace, parser: Parser) -> None:
     for option in ("state", "no_state"):
         if args.propose != "all" and getattr(args, option):
             parser.error(f"argument --{option.replace('_', '-')}: it is for --propose all, not for {args.propose}")
+    if args.state is not None and args.rows is not None:
+        parser.error("argument --state: it is for --rows auto, a fixed number of rows keeps nothing")
     if args.compare and args.propose == "none":
         parser.error("argument --compare: with --propose none there is nothing to compare")
 
