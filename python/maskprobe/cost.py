@@ -36,10 +36,11 @@ class CostCurve:
     def at_depth(self, n_past: int) -> None:
         """Sets the number of tokens in the cache. A depth never seen starts with what the one before it had."""
         depth = max(n_past.bit_length(), SHALLOWEST)
-        if depth == self._depth and depth in self._samples:
+        known_here = bool(self._samples.get(depth))
+        if depth == self._depth and known_here:
             return
-        if depth not in self._samples:
-            nearest = min(self._samples, key=lambda d: abs(d - depth), default=None)
+        if not known_here:
+            nearest = min((d for d in self._samples if self._samples[d]), key=lambda d: abs(d - depth), default=None)
             known = {} if nearest is None else self._samples[nearest]
             self._samples[depth] = {n: deque([statistics.median(us)], N_SAMPLES) for n, us in known.items()}
         self._depth = depth
@@ -96,6 +97,7 @@ class CostCurve:
         return {
             str(depth): {str(n): statistics.median(us) for n, us in samples.items()}
             for depth, samples in self._samples.items()
+            if samples
         }
 
     def load(self, content: Any) -> None:
@@ -106,4 +108,6 @@ class CostCurve:
         }
         if any(n < 1 or not 0 < us[0] < 1e9 for samples in loaded.values() for n, us in samples.items()):
             raise ValueError("times of passes must be positive")
+        if any(1 not in samples for samples in loaded.values()):
+            raise ValueError("the time of a pass of one row is missing")
         self._samples, self._times = loaded, {}
