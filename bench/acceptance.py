@@ -120,6 +120,8 @@ def measure(args: argparse.Namespace) -> list[Row]:
     table = [Row("plain")] + [Row(name) for name in proposers]
     plain_outputs, margins = [], []
     for i, prompt in enumerate(prompts):
+        if args.cold:
+            proposers = proposers_of(args, model)
         plain = Engine(session)
         expected, gaps = generate(plain, prompt, sampling, args.predict)
         plain_outputs.append(expected)
@@ -180,6 +182,7 @@ def main() -> int:
     parser.add_argument(
         "--rows", nargs="+", type=int, default=[None], metavar="N", help="their rows (default: their own)"
     )
+    parser.add_argument("--cold", action="store_true", help="sources forget between prompts what they learned")
     parser.add_argument("--reference", action="store_true", help="compare with llama-cpp-python's greedy decoding too")
     parser.add_argument("-o", "--output", choices=["md", "json"], default="md")
     args = parser.parse_args()
