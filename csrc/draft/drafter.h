@@ -31,6 +31,7 @@ struct mp_drafter {
 
     bool has_text() const { return !text.empty(); }
     int32_t n_grown() const { return n_nodes; } // nodes of the draft under way
+    int32_t parent_of(int32_t at) const { return nodes[at].parent; }
 
     const int32_t n_vocab;
 

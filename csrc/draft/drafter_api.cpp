@@ -7,6 +7,9 @@
 
 using namespace mp;
 
+constexpr int32_t MAX_ROWS = 256;
+constexpr int32_t MAX_PER_ROW = 1 << 20; // candidates; the rows times this still fit 32 bits
+
 static mp_drafter & checked(mp_drafter * drafter, const char * function) {
     if (!drafter) {
         fail(MP_ERR_ARGUMENT, "%s: the drafter must not be NULL", function);
@@ -58,8 +61,8 @@ mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_
 mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft * out) {
     return guarded([&] {
         mp_drafter & d = checked(drafter, __func__);
-        if (!out || n_max < 1 || n_max > 256) {
-            fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..256, and out must not be NULL", n_max);
+        if (!out || n_max < 1 || n_max > MAX_ROWS) {
+            fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..%d, and out must not be NULL", n_max, MAX_ROWS);
         }
         if (!d.has_text()) {
             fail(MP_ERR_STATE, "a draft without a text: begin with at least one token");
@@ -75,7 +78,8 @@ mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * resul
             fail(MP_ERR_ARGUMENT, "mp_drafter_observe: the result and its arrays must not be NULL");
         }
         const mp_draft_result & r = *result;
-        if (r.n_nodes < 1 || r.n_nodes > d.n_grown() || r.n_top < 1 || r.n_masks < 0 || (r.n_masks > 0 && !r.mask_owners)) {
+        if (r.n_nodes < 1 || r.n_nodes > d.n_grown() || r.n_top < 1 || r.n_top > MAX_PER_ROW || r.n_masks < 0 ||
+            r.n_masks > MAX_ROWS || (r.n_masks > 0 && !r.mask_owners)) {
             fail(MP_ERR_ARGUMENT, "%d nodes and %d masks with %d candidates each, the draft has %d nodes", r.n_nodes,
                  r.n_masks, r.n_top, d.n_grown());
         }
@@ -83,12 +87,19 @@ mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * resul
             fail(MP_ERR_ARGUMENT, "a path of %d nodes, the tree has %d", r.n_path, r.n_nodes);
         }
         for (int32_t i = 0; i < r.n_path; i++) {
-            if (r.path[i] < 0 || r.path[i] >= r.n_nodes) {
-                fail(MP_ERR_ARGUMENT, "path[%d] = %d, the tree has %d nodes", i, r.path[i], r.n_nodes);
+            if (r.path[i] < 0 || r.path[i] >= r.n_nodes || d.parent_of(r.path[i]) != (i ? r.path[i - 1] : -1)) {
+                fail(MP_ERR_ARGUMENT, "path[%d] = %d: it starts at node 0 and goes on to children, the tree has %d nodes", i,
+                     r.path[i], r.n_nodes);
             }
         }
+        const int32_t n_top = (r.n_nodes + r.n_masks) * r.n_top;
         check_tokens(d, r.emitted, r.n_path);
-        check_tokens(d, r.top_tokens, (r.n_nodes + r.n_masks) * r.n_top);
+        check_tokens(d, r.top_tokens, n_top);
+        for (int32_t i = 0; i < n_top; i++) {
+            if (!(r.top_logprobs[i] <= 0.01f)) {
+                fail(MP_ERR_ARGUMENT, "a log-probability of %g at index %d", r.top_logprobs[i], i);
+            }
+        }
         d.observe(r);
     });
 }

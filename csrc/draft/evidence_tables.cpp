@@ -71,7 +71,7 @@ void successor_table::put(uint64_t key, const int32_t * tokens, const float * lo
     int32_t n_items = 0;
     const float share = slot.key == key ? NEWEST_SHARE : 1.0f;
     for (int32_t i = 0; i < std::min(n, N_SUCCESSORS); i++) {
-        items[n_items++] = {share * std::exp(logprobs[i]), tokens[i]};
+        items[n_items++] = {share * std::exp(std::min(logprobs[i], 0.0f)), tokens[i]};
     }
     for (int32_t i = 0, n_new = n_items; slot.key == key && i < slot.n; i++) {
         const auto same = std::find_if(items, items + n_new, [&](const item & x) { return x.token == slot.tokens[i]; });
