@@ -1,0 +1,399 @@
+"""The drafter through its Python face and the bare C functions: its trees, what it learns, what it keeps."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import EXACT
+from fakes import FakeModel, FakeSession
+from maskprobe import ArgumentError, Engine, Evidence, Model, ModelError, NoProposer, Pass, SamplingParams, Session
+from maskprobe._capi import check, ffi, lib
+from maskprobe.errors import Error
+from maskprobe.proposers.evidence import N_TOP
+
+GREEDY = SamplingParams(temp=0.0)
+SAMPLED = SamplingParams(temp=0.8, seed=11)
+N_VOCAB = 40
+MODEL = FakeModel(n_vocab=N_VOCAB)
+
+
+def pass_over(tree, random_, n_vocab: int = N_VOCAB) -> Pass:
+    """Outputs as a session could give them: tokens that differ within a row, log-probabilities that fall."""
+    n_top = min(N_TOP, n_vocab)
+    tokens = np.array([random_.sample(range(n_vocab), n_top) for _ in range(tree.n_rows)], np.int32)
+    falls = [[random_.uniform(0.05, 2.0) for _ in range(n_top)] for _ in range(tree.n_rows)]
+    logprobs = -np.cumsum(np.array(falls, np.float32), axis=1, dtype=np.float32)
+    return Pass(tree.n_rows, n_top, tokens[:, 0], tokens, logprobs, 0, 0)
+
+
+def walk(proposer: Evidence, text: list[int], n_passes: int, seed: int) -> list[int]:
+    """Lets it draft and learn: the outcomes of its passes are drawn at random. Returns the text with what was added."""
+    random_, text = random.Random(seed), list(text)
+    for _ in range(n_passes):
+        tree = proposer.propose(text, 1000).first(random_.randint(1, proposer.n_rows_max))
+        path = tree.path_to(random_.randrange(tree.n_nodes))
+        emitted = [tree.tokens[node] for node in path[1:]] + [random_.randrange(N_VOCAB)]
+        proposer.observe(tree, pass_over(tree, random_), path, emitted)
+        text += emitted
+    return text
+
+
+def learned(seed: int = 1, rows: int = 16) -> Evidence:
+    proposer = Evidence(MODEL, rows=rows)
+    proposer.begin([1, 2, 3])
+    walk(proposer, [1, 2, 3], 60, seed)
+    return proposer
+
+
+def draft(proposer: Evidence, text: list[int]) -> tuple:
+    proposer.begin(text)
+    tree = proposer.propose(text, 1000)
+    return tree.tokens, tree.parents, tree.logprobs, proposer.sources
+
+
+# --- trees -----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=50),
+    n_passes=st.integers(0, 8),
+    rows=st.integers(1, 64),
+    room=st.integers(1, 64),
+    seed=st.integers(0, 2**32),
+)
+def test_every_first_part_of_a_draft_is_a_tree(text, n_passes, rows, room, seed):
+    proposer = Evidence(MODEL, rows=rows)
+    proposer.begin(text)
+    text = walk(proposer, text, n_passes, seed)
+    tree = proposer.propose(text, room)
+    assert tree.tokens[0] == text[-1] and tree.parents[0] == -1 and tree.logprobs[0] == 0.0
+    assert tree.n_nodes <= min(rows, room)
+    assert all(0 <= token < N_VOCAB for token in tree.tokens)
+    assert all(0 <= parent < node for node, parent in enumerate(tree.parents) if node)
+    assert all(a >= b for a, b in itertools.pairwise(tree.logprobs))
+    edges = list(zip(tree.parents, tree.tokens, strict=True))
+    assert len(set(edges)) == len(edges)
+    probabilities = np.exp(tree.logprobs)
+    for node in range(tree.n_nodes):  # children are exclusive
+        behind = sum(p for p, parent in zip(probabilities, tree.parents, strict=True) if parent == node)
+        assert behind <= probabilities[node] * 1.0001
+    assert proposer.sources[0] is None and None not in proposer.sources[1:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.lists(st.integers(0, 5), min_size=4, max_size=40), n_passes=st.integers(0, 6), seed=st.integers(0, 999))
+def test_a_larger_draft_begins_with_the_smaller_one(text, n_passes, seed):
+    small, large = Evidence(MODEL, rows=7), Evidence(MODEL, rows=31)
+    state = learned(seed % 5).save()
+    drafts = []
+    for proposer in (small, large):
+        proposer.load(state)
+        proposer.begin(text)
+        drafts.append(proposer.propose(text, 1000))
+    n = drafts[0].n_nodes
+    assert n <= 7
+    assert drafts[1].tokens[:n] == drafts[0].tokens and drafts[1].parents[:n] == drafts[0].parents
+
+
+def test_without_any_evidence_there_is_only_the_root():
+    tokens, parents, _, sources = draft(Evidence(MODEL), [5])
+    assert (tokens, parents, sources) == ([5], [-1], [None])
+
+
+@pytest.mark.parametrize("rows", [-1, 0, 257])
+def test_rows_out_of_range(rows):
+    with pytest.raises(ArgumentError, match="out of range"):
+        Evidence(MODEL, rows=rows)
+
+
+# --- what it learns --------------------------------------------------------------------------------------------------
+
+
+def test_a_repeated_sequence_is_foretold():
+    sequence = [4, 9, 7, 30, 12, 25, 3]
+    text = sequence * 4 + sequence[:2]
+    tokens, parents, logprobs, sources = draft(Evidence(MODEL, rows=24), text)
+    node = 0
+    for depth, token in enumerate((sequence[2:] + sequence)[:5]):
+        child = [i for i, parent in enumerate(parents) if parent == node and tokens[i] == token]
+        assert child, f"at depth {depth}"
+        node = child[0]
+    assert sources[1] == "n-gram" and tokens[1] == 7
+    unknown = Evidence(MODEL, rows=24)
+    assert logprobs[1] > draft(unknown, [*sequence, 4, 20, 9])[2][1]
+
+
+def test_what_it_saw_follow_a_token_is_offered_in_the_next_text():
+    proposer = Evidence(MODEL, rows=8)
+    proposer.begin([20])
+    for _ in range(3):
+        tree = proposer.propose([20], 1)
+        tops = np.array([[17, 18, 19, 1, 2, 3, 4, 5]], np.int32)
+        logprobs = np.log(np.array([[0.8, 0.1, 0.02, 0.01, 0.01, 0.01, 0.01, 0.01]], np.float32))
+        proposer.observe(tree, Pass(1, 8, tops[:, 0], tops, logprobs, 0, 0), [0], [17])
+        proposer.begin([20])
+    tokens, _, _, sources = draft(proposer, [20])
+    assert tokens[1] == 17
+    assert sources[1] in ("token", "pair", "triple")
+
+
+def test_accepted_candidates_become_likelier_and_rejected_ones_less():
+    def after(outcome: int) -> float:
+        proposer = Evidence(MODEL, rows=2)
+        text = [7, 8, 7]
+        proposer.begin(text)
+        for _ in range(25):
+            tree = proposer.propose(text, 1000)
+            assert tree.tokens == [7, 8]
+            tops, logprobs = np.array([[8], [7]], np.int32), np.array([[-3.0], [-3.0]], np.float32)
+            path, emitted = ([0, 1], [8, 7]) if outcome == 8 else ([0], [outcome])
+            proposer.observe(tree, Pass(2, 1, tops[:, 0], tops, logprobs, 0, 0), path, emitted)
+            proposer.begin(text)
+        return draft(proposer, text)[2][1]
+
+    assert after(8) > after(9)
+
+
+def test_passes_without_a_draft_leave_the_same_ngrams():
+    text = [3, 5, 8, 3, 5, 9, 3, 5]
+    whole, in_parts = Evidence(MODEL), Evidence(MODEL)
+    in_parts.begin(text[:2])
+    for end in (3, 4, 7, 8):
+        tree = in_parts.propose(text[:end], 1000)
+    assert (tree.tokens, tree.parents, tree.logprobs, in_parts.sources) == draft(whole, text)
+
+
+def test_another_tree_than_its_own_is_not_learned_from():
+    proposer = Evidence(MODEL, rows=4)
+    proposer.begin([1, 2, 1])
+    bigger = Evidence(MODEL, rows=16)
+    bigger.begin([1, 2, 1, 3, 1, 4, 1])
+    tree = bigger.propose([1, 2, 1, 3, 1, 4, 1], 1000)
+    assert tree.n_nodes > 1
+    before = proposer.save()
+    proposer.observe(tree, pass_over(tree, random.Random(0)), [0], [5])
+    assert proposer.save() == before
+
+
+# --- lossless --------------------------------------------------------------------------------------------------------
+
+
+def texts(session, proposer, sampling, prompts, n: int = 60) -> list[list[int]]:
+    engine = Engine(session, proposer)
+    return [[r.token for r in engine.generate(p, sampling, max_tokens=n, ignore_eos=True)] for p in prompts]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9, 32])
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "T 0.8"])
+def test_output_is_that_of_plain_decoding(rows, sampling, tiny_model_path):
+    model = Model(tiny_model_path("tiny-llama", n_ctx=65536))
+    prompts = [[5, 6, 7, 5, 6, 7, 5, 6], [40, 41], [5, 6, 7, 5, 6, 7, 5, 6]]
+    plain = texts(Session(model, n_ctx=256, n_rows_max=1, **EXACT), NoProposer(), sampling, prompts)
+    session = Session(model, n_ctx=256, n_rows_max=rows, **EXACT)
+    proposer = Evidence(model, rows=rows)
+    assert texts(session, proposer, sampling, prompts) == plain
+    model.close()
+
+
+def test_the_same_text_again_is_known_by_heart(tiny_model_path):
+    model = Model(tiny_model_path("tiny-llama", n_ctx=65536))
+    engine = Engine(Session(model, n_ctx=256, **EXACT), Evidence(model, rows=16))
+    per_pass = []
+    for _ in range(2):
+        for _ in engine.generate([5, 6, 7], SAMPLED, max_tokens=80, ignore_eos=True):
+            pass
+        per_pass.append(engine.stats.tokens_per_pass)
+    assert per_pass[1] > max(1.5, per_pass[0])
+    model.close()
+
+
+def test_the_end_of_the_context():
+    session = FakeSession(MODEL, n_ctx=40)
+    engine = Engine(session, Evidence(MODEL, rows=32))
+    tokens = [r.token for r in engine.generate([3, 4, 3, 4, 3], GREEDY, ignore_eos=True)]
+    plain = [r.token for r in Engine(FakeSession(MODEL, n_ctx=40)).generate([3, 4, 3, 4, 3], GREEDY, ignore_eos=True)]
+    assert tokens == plain and engine.stats.finish_reason == "context"
+
+
+# --- what it keeps ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), text=st.lists(st.integers(0, N_VOCAB - 1), min_size=1, max_size=30))
+def test_a_saved_state_gives_the_same_drafts(seed, text):
+    first, second = learned(seed), Evidence(MODEL)
+    second.load(first.save())
+    assert draft(second, text) == draft(first, text)
+    second_state = second.save()
+    assert len(second_state) == len(first.save())
+    third = Evidence(MODEL)
+    third.load(second_state)
+    assert draft(third, text) == draft(first, text)
+
+
+def refused(data: bytes, n_vocab: int = N_VOCAB) -> None:
+    """One line, and the drafter is as new."""
+    model = FakeModel(n_vocab=n_vocab)
+    proposer = Evidence(model)
+    if n_vocab == N_VOCAB:
+        proposer.load(learned(2).save())
+    with pytest.raises(ModelError) as caught:
+        proposer.load(data)
+    assert len(str(caught.value).splitlines()) == 1
+    if data:
+        assert proposer.save() == Evidence(model).save()
+
+
+def test_truncated_states_are_refused():
+    state = learned().save()
+    for n in [0, 1, 3, 100, 3000, len(state) // 2, len(state) - 8, len(state) - 1]:
+        refused(state[:n])
+    refused(state + b"\0")
+
+
+@pytest.mark.parametrize("n", [1, 1000, 10_000, 100_000])
+def test_foreign_bytes_are_refused(n):
+    refused(random.Random(n).randbytes(n))
+    refused(b"\xff" * n)
+    refused(b"\0" * n)
+
+
+def test_a_state_of_a_larger_vocabulary_is_refused():
+    refused(learned().save(), n_vocab=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_does_no_harm(at, bit):
+    damaged = bytearray(STATE)
+    damaged[int(at * len(damaged))] ^= 1 << bit
+    proposer = Evidence(MODEL)
+    try:
+        proposer.load(bytes(damaged))
+    except ModelError:
+        assert proposer.save() == Evidence(MODEL).save()
+    tokens, parents, logprobs, _ = draft(proposer, [1, 2, 3, 1, 2])
+    assert all(0 <= token < N_VOCAB for token in tokens)
+    assert all(a >= b for a, b in itertools.pairwise(logprobs)) and len(parents) == len(tokens)
+
+
+STATE = learned().save()
+
+
+# --- the bare functions ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drafter():
+    out = ffi.new("mp_drafter **")
+    check(lib.mp_drafter_open(N_VOCAB, out))
+    yield out[0]
+    lib.mp_drafter_free(out[0])
+
+
+def result(**changes) -> dict:
+    """What became of a draft of [1, 2] of which node 1 was accepted."""
+    fields = {
+        "n_nodes": 2,
+        "n_masks": 0,
+        "n_top": 2,
+        "top_tokens": [2, 3, 1, 5],
+        "top_logprobs": [-0.5, -1.5, -0.3, -2.0],
+        "n_path": 2,
+        "path": [0, 1],
+        "emitted": [2, 1],
+    }
+    return {**fields, **changes}
+
+
+ARRAYS = {"top_tokens": "int32_t[]", "top_logprobs": "float[]", "path": "int32_t[]", "emitted": "int32_t[]"}
+
+
+def observe(drafter, fields: dict) -> int:
+    """The status of mp_drafter_observe after a draft with the nodes 1 and 2."""
+    check(lib.mp_drafter_begin(drafter, ffi.new("int32_t[]", [1, 2, 1]), 3))
+    draft = ffi.new("mp_draft *")
+    check(lib.mp_drafter_grow(drafter, 2, draft))
+    assert ffi.unpack(draft.tokens, draft.n_nodes) == [1, 2]
+    kept = {name: ffi.new(ARRAYS[name], fields[name]) for name in ARRAYS if fields[name] is not None}
+    struct = ffi.new("mp_draft_result *", {**fields, **{name: kept.get(name, ffi.NULL) for name in ARRAYS}})
+    return lib.mp_drafter_observe(drafter, struct)
+
+
+def one_line_of(status: int) -> None:
+    with pytest.raises(Error) as caught:
+        check(status)
+    assert caught.value.status in ("argument", "state", "format")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_sound_result_is_taken(drafter):
+    check(observe(drafter, result()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_nodes": 0},
+        {"n_nodes": 3},
+        {"n_masks": -1},
+        {"n_masks": 1},  # without owners
+        {"n_masks": 1 << 30},
+        {"n_top": 0},
+        {"n_top": 1 << 30},
+        {"n_path": 0},
+        {"n_path": 3},
+        {"path": [1, 0]},
+        {"path": [0, 0]},
+        {"path": [0, 2]},
+        {"path": [0, -1]},
+        {"path": None},
+        {"emitted": [2, N_VOCAB]},
+        {"emitted": [-1, 1]},
+        {"emitted": None},
+        {"top_tokens": [2, 3, N_VOCAB, 5]},
+        {"top_tokens": None},
+        {"top_logprobs": [-0.5, float("nan"), -0.3, -2.0]},
+        {"top_logprobs": [-0.5, -1.5, float("inf"), -2.0]},
+        {"top_logprobs": None},
+    ],
+    ids=str,
+)
+def test_wrong_results(drafter, changes):
+    one_line_of(observe(drafter, result(**changes)))
+
+
+def test_wrong_arguments(drafter):
+    tokens, draft, size = ffi.new("int32_t[]", [1, N_VOCAB]), ffi.new("mp_draft *"), ffi.new("size_t *")
+    out = ffi.new("mp_drafter **")
+    for n_vocab in (0, -1):
+        one_line_of(lib.mp_drafter_open(n_vocab, out))
+    one_line_of(lib.mp_drafter_open(5, ffi.NULL))
+    one_line_of(lib.mp_drafter_grow(drafter, 4, draft))  # no text yet
+    for call in (lib.mp_drafter_begin, lib.mp_drafter_extend):
+        one_line_of(call(ffi.NULL, tokens, 1))
+        one_line_of(call(drafter, tokens, 2))
+        one_line_of(call(drafter, tokens, -1))
+        one_line_of(call(drafter, ffi.NULL, 1))
+    check(lib.mp_drafter_begin(drafter, tokens, 1))
+    for n_max in (0, -1, 257):
+        one_line_of(lib.mp_drafter_grow(drafter, n_max, draft))
+    one_line_of(lib.mp_drafter_grow(drafter, 4, ffi.NULL))
+    one_line_of(lib.mp_drafter_observe(drafter, ffi.NULL))
+    one_line_of(lib.mp_drafter_save(drafter, ffi.NULL, 0, ffi.NULL))
+    one_line_of(lib.mp_drafter_save(ffi.NULL, ffi.NULL, 0, size))
+    one_line_of(lib.mp_drafter_load(drafter, ffi.NULL, 3))
+    one_line_of(lib.mp_drafter_load(ffi.NULL, b"abc", 3))
+    assert lib.mp_drafter_mask_gain(ffi.NULL) == 0.0
+    lib.mp_drafter_free(ffi.NULL)
+
+
+def test_a_result_counts_once(drafter):
+    check(observe(drafter, result()))
+    struct = ffi.new("mp_draft_result *")
+    one_line_of(lib.mp_drafter_observe(drafter, struct))
