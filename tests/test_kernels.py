@@ -50,6 +50,20 @@ def test_logits_are_those_of_llama_cpp(models):
         assert np.corrcoef(a, b)[0, 1] > 0.999
 
 
+@pytest.mark.parametrize("weight_type", ["q8_0", "q4_0", "q4_k", "f16"])
+def test_rows_of_weights_need_not_fill_a_group(tiny_model_path, weight_type):
+    """A vocabulary of any size: the head of 509 rows is computed with ours, and no logit is left out."""
+    sizes = {"width": 256, "heads": 8, "head_dim": 32, "ffn": 512, "vocab": 509}
+    path = tiny_model_path("tiny-llama", weight_type=weight_type, **sizes)
+    stock = rows_of_one_pass(open_session(Model(path, n_threads=N_THREADS)), wide_tree(9))
+    for n_threads in (1, 3):
+        session = open_session(Model(path, use_kernels=True, n_threads=n_threads), n_threads)
+        ours = rows_of_one_pass(session, wide_tree(9))
+        assert "head" in session.parts()
+        for a, b in zip(stock, ours, strict=True):
+            assert len(b) == 509 and np.abs(a - b).max() < 0.1 * a.std()
+
+
 def test_a_row_is_the_same_in_any_pass(models):
     """Bit for bit: the root alone, with 1 to 40 candidates beside it, and with one thread or two."""
     _, ours = models

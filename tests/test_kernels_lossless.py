@@ -21,6 +21,7 @@ TINY = {
     "llama q4_0": ("tiny-llama", "q4_0", {}),
     "llama q8_0": ("tiny-llama", "q8_0", {}),
     "llama q4_k": ("tiny-llama", "q4_k", WIDE),
+    "llama q4_k, 509 tokens": ("tiny-llama", "q4_k", {**WIDE, "vocab": 509}),
     "qwen3 q4_0": ("tiny-qwen3", "q4_0", {}),
     "qwen3 q4_k": ("tiny-qwen3", "q4_k", WIDE),
     "gemma q8_0": ("tiny-gemma", "q8_0", {}),

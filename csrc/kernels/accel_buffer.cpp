@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #if defined(__linux__)
 #    include <sys/mman.h>
@@ -29,7 +30,7 @@ static size_t type_alignment(ggml_backend_buffer_type_t) {
 
 static size_t type_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
     const gemm_kernel * kernel = kernel_of(tensor);
-    return kernel ? kernel->packed_size(tensor->ne[1], tensor->ne[0]) : ggml_nbytes(tensor);
+    return kernel ? kernel->packed_size(packed_groups(*kernel, tensor) * kernel->group, tensor->ne[0]) : ggml_nbytes(tensor);
 }
 
 static bool type_is_host(ggml_backend_buffer_type_t) {
@@ -53,9 +54,17 @@ struct packing {
     const void * weights;
     void * packed;
     int64_t k;
-    int64_t n_groups;
+    int64_t n_groups; // whole ones
     int32_t n_parts;
 };
+
+// The rows after the last whole group, with rows of zeros after them.
+static void pack_rest(const packing & p, size_t row_size, int64_t n_rows) {
+    const int64_t first = p.n_groups * p.kernel->group;
+    std::vector<char> group(p.kernel->group * row_size, 0);
+    memcpy(group.data(), (const char *) p.weights + first * row_size, n_rows * row_size);
+    p.kernel->pack(group.data(), (char *) p.packed + p.kernel->packed_size(first, p.k), p.k, 0, 1);
+}
 
 static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
     const gemm_kernel * kernel = kernel_of(tensor);
@@ -75,6 +84,9 @@ static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const
             p.kernel->pack(p.weights, p.packed, p.k, p.n_groups * part / p.n_parts, p.n_groups * (part + 1) / p.n_parts);
         },
         &job);
+    if (const int64_t n_rows = tensor->ne[1] % kernel->group) {
+        pack_rest(job, tensor->nb[1], n_rows);
+    }
 }
 
 static void buffer_clear(ggml_backend_buffer_t buffer, uint8_t value) {

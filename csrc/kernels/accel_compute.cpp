@@ -17,6 +17,10 @@ static constexpr size_t ALIGNMENT = 64;
 // More parts than threads: a slow core takes fewer of them, and one that lost its core holds up no more than its own.
 static constexpr int32_t PARTS_PER_THREAD = 8;
 
+static uintptr_t aligned(uintptr_t address) {
+    return (address + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
 static bool is_in_host_memory(const ggml_tensor * tensor) {
     return !tensor->buffer || ggml_backend_buffer_is_host(tensor->buffer);
 }
@@ -43,8 +47,7 @@ void * accel_compute::reserve(size_t size) {
     if (memory.size() < size + ALIGNMENT) {
         memory.resize(size + ALIGNMENT);
     }
-    const uintptr_t address = (uintptr_t) memory.data();
-    return (void *) ((address + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    return (void *) aligned((uintptr_t) memory.data());
 }
 
 void accel_compute::run(const ggml_tensor * op) {
@@ -70,6 +73,7 @@ struct product {
     const gemm_kernel * kernel;
     const ggml_tensor * op;
     void * activations;
+    float * rest; // (n, group): outputs of a last group that is not whole
     int64_t n, k, n_groups;
     int32_t n_parts;
 };
@@ -82,12 +86,26 @@ static void quantise_part(void * context, int32_t part) {
     p.kernel->quantise((const float *) x->data, x->nb[1], p.activations, p.n, p.k, part, p.n_parts);
 }
 
+static void multiply_rest(const product & p) {
+    const int64_t group = p.kernel->group, first = p.op->ne[0] / group * group;
+    const char * packed = (const char *) p.op->src[0]->data + p.kernel->packed_size(first, p.k);
+    p.kernel->multiply(packed, p.activations, p.rest, group, p.n, p.k, 0, 1);
+    for (int64_t row = 0; row < p.n; row++) {
+        float * y = (float *) ((char *) p.op->data + row * p.op->nb[1]);
+        memcpy(y + first, p.rest + row * group, (p.op->ne[0] - first) * sizeof(float));
+    }
+}
+
 static void multiply_part(void * context, int32_t part) {
     const product & p = *(const product *) context;
     const int64_t begin = p.n_groups * part / p.n_parts;
     const int64_t end = p.n_groups * (part + 1) / p.n_parts;
+    const int64_t n_whole = p.op->ne[0] / p.kernel->group;
     p.kernel->multiply(p.op->src[0]->data, p.activations, (float *) p.op->data, p.op->nb[1] / sizeof(float), p.n, p.k, begin,
-                       end);
+                       std::min(end, n_whole));
+    if (end > n_whole) {
+        multiply_rest(p);
+    }
 }
 
 static bool is_head(const ggml_tensor * weights) {
@@ -102,11 +120,13 @@ void accel_compute::multiply(const ggml_tensor * op) {
     job.kernel = kernel_of(weights);
     job.k = weights->ne[0];
     job.n = ggml_nrows(op->src[1]);
-    job.n_groups = weights->ne[1] / job.kernel->group;
-    job.activations = reserve(job.kernel->activations_size(job.n, job.k));
+    job.n_groups = packed_groups(*job.kernel, weights);
+    const size_t activations_size = aligned(job.kernel->activations_size(job.n, job.k));
+    job.activations = reserve(activations_size + job.n * job.kernel->group * sizeof(float));
+    job.rest = (float *) ((char *) job.activations + activations_size);
 
     part_cost & cost = is_head(weights) ? costs.head : costs.products[weights->type];
-    cost.bytes += (int64_t) job.kernel->packed_size(weights->ne[1], job.k);
+    cost.bytes += (int64_t) job.kernel->packed_size(job.n_groups * job.kernel->group, job.k);
     cost.macs += job.n * job.k * weights->ne[1];
     const stopwatch watch(cost);
 

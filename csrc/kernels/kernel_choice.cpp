@@ -60,8 +60,12 @@ const gemm_kernel * kernel_of(const ggml_tensor * weights) {
         return nullptr;
     }
     const gemm_kernel * fast = find_gemm_kernel(weights->type, kernels_in_use());
-    const bool fits = fast && weights->ne[1] % fast->group == 0 && weights->ne[0] % fast->block == 0;
+    const bool fits = fast && weights->ne[0] % fast->block == 0;
     return fits ? fast : find_gemm_kernel_any_shape(weights->type);
+}
+
+int64_t packed_groups(const gemm_kernel & kernel, const ggml_tensor * weights) {
+    return (weights->ne[1] + kernel.group - 1) / kernel.group;
 }
 
 } // namespace mp

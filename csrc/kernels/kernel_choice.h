@@ -19,4 +19,7 @@ std::string instruction_set_option(instruction_set set);
 // The kernel for weights of this type and shape, nullptr if there is none.
 const gemm_kernel * kernel_of(const ggml_tensor * weights);
 
+// Groups of packed weights. Where the rows do not fill the last one, rows of zeros do.
+int64_t packed_groups(const gemm_kernel & kernel, const ggml_tensor * weights);
+
 } // namespace mp
