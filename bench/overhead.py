@@ -63,9 +63,7 @@ def main() -> int:
     parser.add_argument("-t", "--threads", type=int, default=0)
     args = parser.parse_args()
     model = Model(args.model, n_threads=args.threads, use_kernels=args.kernels == "ours")
-    print(
-        "| n_ctx | rows | llama_decode ms | all else ms | of the step | drafting ms | of the step | accepted candidates |"
-    )
+    print("| n_ctx | rows | llama_decode ms | all else ms | of the step | drafting ms | of the step | accepted |")
     print("|---|---|---|---|---|---|---|---|")
     for n_ctx in args.ctx_sizes:
         with Session(model, n_ctx=n_ctx, n_threads=args.threads) as session:
