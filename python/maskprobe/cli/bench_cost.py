@@ -14,8 +14,8 @@ from typing import Any
 from .. import ArgumentError, Model, Session, TokenTree, resolve_model
 from ..model import MachineSpeed, measure_machine
 from ..session import Part
-from . import bench_pictures, options, values
-from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
+from . import bench_options, bench_pictures, options, values
+from .bench_table import Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
 from .terminal import Progress, say
 
@@ -56,25 +56,12 @@ def add_command(commands: Any) -> None:
         description=DESCRIPTION,
     )
     add = partial(options.option, cost)
-    add("-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
+    bench_options.add_model(add)
     add("--rows", metavar="N,N,...", type=row_counts, default=DEFAULT_ROWS, help="rows of the passes")
     add("--prompt", metavar="N", type=values.integer(1), help="also time the evaluation of a prompt of N tokens")
     add("-d", "--depth", metavar="N", type=values.integer(0), default=256, help="tokens in the cache")
-    add(
-        "-t",
-        "--threads",
-        metavar="N",
-        type=values.integer(-1, options.THREADS_MAX),
-        default=-1,
-        help="threads, -1 = one for each physical core",
-    )
-    add(
-        "--kernels",
-        choices=["both", *options.KERNELS],
-        metavar="both|ours|stock",
-        default="both",
-        help="maskprobe's own, llama.cpp's, or both in turns",
-    )
+    bench_options.add_threads(add)
+    bench_options.add_kernels(add)
     add(
         "--isa",
         metavar="NAME",
@@ -82,7 +69,7 @@ def add_command(commands: Any) -> None:
     )
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=7, help="passes of each kind")
     add("--pictures", metavar="DIR", help="also draw T(n) into this folder (needs matplotlib)")
-    add("-o", "--output", choices=FORMS, metavar="|".join(FORMS), default="md", help="form of the result")
+    bench_options.add_form(add)
     cost.set_defaults(run=run)
 
 

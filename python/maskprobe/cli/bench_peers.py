@@ -16,12 +16,12 @@ from typing import Any
 
 from .. import ArgumentError, Engine, Error, Model, NoProposer, SamplingParams, Session, resolve_model
 from . import bench_llama_tools as tools
-from . import options, values
+from . import bench_options, options, values
 from .bench_llama_cpp import LlamaCpp
 from .bench_measure import PLAIN, first_difference, source_named, speed_up, timing_keys
 from .bench_prompts import Job, read_prompts, tokenized
 from .bench_run import ALL_TASKS, names
-from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
+from .bench_table import Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
 from .terminal import Progress, say
 
@@ -81,33 +81,20 @@ def add_command(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     add = partial(options.option, parser)
-    add("-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
+    bench_options.add_model(add)
     add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="as for maskprobe-bench run")
     add("--limit", metavar="N", type=values.integer(1), help="prompts of each task at most, evenly spread")
-    add("--propose", metavar="NAME,...", type=names, default="lookup,recycle", help="maskprobe's sources")
+    add("--propose", metavar="NAME,...", type=names, default="all,lookup,recycle", help="maskprobe's sources")
     add(
         "--rows", metavar="N", type=values.integer(1, values.ROWS_MAX), help="rows of these at most; default: their own"
     )
-    add(
-        "--kernels",
-        choices=["both", *options.KERNELS],
-        metavar="both|ours|stock",
-        default="stock",
-        help="maskprobe's CPU kernels",
-    )
+    bench_options.add_kernels(add, default="stock")
     add("--llama-source", metavar="DIR", type=Path, help="a source tree of llama.cpp, for its own programs")
     add("--modes", metavar="NAME,...", type=names, default=",".join(tools.MODES), help="of these programs")
     add("--draft", metavar="N", type=values.integer(1), help="tokens that peers guess at; default: each one's own")
     add("-n", "--predict", metavar="N", type=values.integer(2, options.INT32), default=100, help="tokens per prompt")
-    add(
-        "-t",
-        "--threads",
-        metavar="N",
-        type=values.integer(-1, options.THREADS_MAX),
-        default=-1,
-        help="threads, -1 = one for each physical core",
-    )
-    add("-o", "--output", choices=FORMS, metavar="|".join(FORMS), default="md", help="form of the result")
+    bench_options.add_threads(add)
+    bench_options.add_form(add)
 
 
 def run(args: argparse.Namespace) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import ArgumentError, Cancelled, Model, NoProposer, SamplingParams, Session, resolve_model
 from ..proposers.registry import SOURCES
-from . import bench_pictures, options, values
+from . import bench_options, bench_pictures, options, values
 from .bench_measure import (
     PLAIN,
     WHAT_IS_TIMED,
@@ -26,7 +26,7 @@ from .bench_measure import (
 )
 from .bench_prompts import Job, read_prompts, tokenized
 from .bench_results import ResultFile
-from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
+from .bench_table import Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
 from .interrupt import Interrupt
 from .terminal import Progress, say
@@ -71,7 +71,7 @@ def add_command(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     add = partial(options.option, parser)
-    add("-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
+    bench_options.add_model(add)
     add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="code, stories, or files; default: both sets")
     add("--limit", metavar="N", type=values.integer(1), help="prompts of each task at most, evenly spread")
     parser.add_argument("--single-turn", "-st", action="store_true", help="prompts in the model's chat template")
@@ -102,19 +102,12 @@ def add_command(commands: Any) -> None:
         help="keep each prompt's results in this file, and skip the prompts that it has; sources start afresh then",
     )
     add("--pictures", metavar="DIR", help="also draw the results into this folder (needs matplotlib)")
-    add("-o", "--output", choices=FORMS, metavar="|".join(FORMS), default="md", help="form of the result")
+    bench_options.add_form(add)
 
 
 def add_machine_options(add: Callable[..., None]) -> None:
     """Threads, kernels, context and cache."""
-    add(
-        "-t",
-        "--threads",
-        metavar="N",
-        type=values.integer(-1, options.THREADS_MAX),
-        default=-1,
-        help="threads, -1 = one for each physical core",
-    )
+    bench_options.add_threads(add)
     add("--kernels", choices=options.KERNELS, metavar="ours|stock", default="stock", help="CPU kernels")
     add(
         "-c",

@@ -14,11 +14,11 @@ from typing import Any
 
 from .. import ArgumentError, Engine, Model, NoProposer, SamplingParams, Session, Step, resolve_model
 from ..proposers.oracle import Oracle
-from . import options, values
+from . import bench_options, options, values
 from .bench_checkout import cache_folder, checkout_file
 from .bench_llama_cpp import LlamaCpp
 from .bench_measure import PLAIN, speed_up, timing_keys
-from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
+from .bench_table import Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
 from .terminal import Progress, say
 
@@ -95,22 +95,9 @@ def add_command(commands: Any) -> None:
     add("-n", "--predict", metavar="N", type=values.integer(4, options.INT32), default=32, help="tokens in each turn")
     add("-d", "--depth", metavar="N", type=values.integer(2, options.INT32), default=256, help="tokens in the cache")
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=5, help="turns")
-    add(
-        "-t",
-        "--threads",
-        metavar="N",
-        type=values.integer(-1, options.THREADS_MAX),
-        default=-1,
-        help="threads, -1 = one for each physical core",
-    )
-    add(
-        "--kernels",
-        choices=["both", *options.KERNELS],
-        metavar="both|ours|stock",
-        default="both",
-        help="maskprobe's own, llama.cpp's, or both in turns",
-    )
-    add("-o", "--output", choices=FORMS, metavar="|".join(FORMS), default="md", help="form of the result")
+    bench_options.add_threads(add)
+    bench_options.add_kernels(add)
+    bench_options.add_form(add)
 
 
 def targets(text: str) -> list[Target]:

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from .. import ArgumentError, Model, Proposer, accept, resolve_model
-from . import options, values
+from . import bench_options, options, values
 from .bench_measure import Watched, source_named
 from .bench_prompts import Prompt, read_prompts, spread
 from .bench_run import ALL_TASKS, AUTO, names, widths
-from .bench_table import FORMS, Column, Row, decimals, facts_of, plain_text, render
+from .bench_table import Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
 from .terminal import Progress, say
 
@@ -93,7 +93,7 @@ def add_command(commands: Any) -> None:
         help="rows of a pass; auto = the source's own",
     )
     add("-n", "--predict", metavar="N", type=values.integer(1), help="tokens of each answer at most; default: all")
-    add("-o", "--output", choices=FORMS, metavar="|".join(FORMS), default="md", help="form of the result")
+    bench_options.add_form(add)
 
 
 def run(args: argparse.Namespace) -> str:
