@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 SHAPES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # rows per pass: few, so that llama.cpp's graphs are used again
-FIRST_ROWS = (1, 4, 16)  # measured on first use
+FIRST_ROWS = (1, 4, 8, 16)  # measured on first use
 HOPELESS = 0.8  # of 4 * T(1): where T(4) costs more than that, wider passes are not even tried at first
 N_SAMPLES = 9
+N_KEPT = 3  # samples between runs, and until which calibrate() goes on
 REFRESH = 8  # passes between two looks at the samples
 SHALLOWEST = 9  # bits: contexts of up to 512 tokens count as one depth
 
@@ -16,8 +17,9 @@ SHALLOWEST = 9  # bits: contexts of up to 512 tokens count as one depth
 class CostCurve:
     """T(n) in microseconds, at every depth of the context seen so far (by powers of two).
 
-    Medians of the last samples; between measured n a straight line, beyond the last the line of the last two. A pass of
-    another number of rows than the one before it needs a new graph: `change` is what that adds.
+    Lower thirds of the last samples, as what disturbs a machine only adds; between measured n a straight line, beyond
+    the last the line of the last two. A pass of another number of rows than the one before it needs a new graph:
+    `change` is what that adds.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class CostCurve:
         if not known_here:
             nearest = min((d for d in self._samples if self._samples[d]), key=lambda d: abs(d - depth), default=None)
             known = {} if nearest is None else self._samples[nearest]
-            self._samples[depth] = {n: deque([statistics.median(us)], N_SAMPLES) for n, us in known.items()}
+            self._samples[depth] = {n: deque([_typical(us)], N_SAMPLES) for n, us in known.items()}
         self._depth = depth
         self._times = {}
 
@@ -51,13 +53,13 @@ class CostCurve:
         samples = self._samples.setdefault(self._depth, {})
         changed, self.last_n = n_rows != self.last_n, n_rows
         known = samples.get(n_rows)
+        if changed and samples:  # but for the very first: it says little about passes that go on as before
+            if known is not None:
+                self._changes.append(max(microseconds - self.time(n_rows), 0.0))
+            return
         if known is None:
             known = samples[n_rows] = deque(maxlen=N_SAMPLES)
             self._times.clear()
-            microseconds = max(microseconds - changed * self.change, 0.5 * microseconds)
-        elif changed:
-            self._changes.append(max(microseconds - self.time(n_rows), 0.0))
-            return
         known.append(microseconds)
         self._n_added += 1
         if self._n_added % REFRESH == 0:
@@ -74,8 +76,8 @@ class CostCurve:
     def _estimate(self, n_rows: int) -> float:
         samples = self._samples[self._depth]
         if n_rows in samples:
-            return statistics.median(samples[n_rows])
-        known = sorted((n, statistics.median(us)) for n, us in samples.items())
+            return _typical(samples[n_rows])
+        known = sorted((n, _typical(us)) for n, us in samples.items())
         if len(known) == 1:
             return known[0][1] * (1 + 0.25 * (n_rows - known[0][0]))
         above = next((i for i, (n, _) in enumerate(known) if n > n_rows), len(known) - 1)
@@ -83,15 +85,17 @@ class CostCurve:
         return max(t0 + (t1 - t0) * (n_rows - n0) / (n1 - n0), known[0][1])
 
     def calibrate(self, pass_of: Callable[[int], float], n_max: int) -> None:
-        """A quick first measurement: `pass_of(n)` runs a pass of n rows and returns its microseconds."""
+        """A quick measurement, as long as there are few samples: `pass_of(n)` runs a pass of n rows and returns its
+        microseconds."""
+        samples = self._samples.setdefault(self._depth, {})
         for n in FIRST_ROWS:
             if n > n_max or (n > FIRST_ROWS[1] and self.time(FIRST_ROWS[1]) > HOPELESS * FIRST_ROWS[1] * self.time(1)):
                 break
-            first = pass_of(n)
-            self.last_n = n
-            self.add(n, pass_of(n))
-            self._changes.append(max(first - self.time(n), 0.0))
-        self.change = statistics.median(self._changes)
+            if len(samples.get(n, ())) < N_KEPT:
+                pass_of(n)  # makes the graph
+                self.last_n = n
+                self.add(n, pass_of(n))
+                self._times.clear()
 
     def as_json(self) -> dict[str, dict[str, float]]:
         return {
@@ -103,11 +107,14 @@ class CostCurve:
     def load(self, content: Any) -> None:
         """Takes over what as_json() gave. Raises ValueError, TypeError or AttributeError for anything else."""
         loaded = {
-            int(depth): {int(n): deque([float(us)], N_SAMPLES) for n, us in samples.items()}
+            int(depth): {int(n): deque([float(x) for x in us], N_SAMPLES) for n, us in samples.items()}
             for depth, samples in content.items()
         }
-        if any(n < 1 or not 0 < us[0] < 1e9 for samples in loaded.values() for n, us in samples.items()):
+        every = [(n, us) for samples in loaded.values() for n, us in samples.items()]
+        if not all(n >= 1 and us and all(0 < x < 1e9 for x in us) for n, us in every):
             raise ValueError("times of passes must be positive")
-        if any(1 not in samples for samples in loaded.values()):
-            raise ValueError("the time of a pass of one row is missing")
         self._samples, self._times = loaded, {}
+
+
+def _typical(samples: deque[float]) -> float:
+    return sorted(samples)[len(samples) // 3]

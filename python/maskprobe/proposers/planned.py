@@ -33,7 +33,7 @@ class Planned(Proposer):
     The nodes of the source's tree are put into the order of their claimed probabilities, if they are not in it. With
     `mask`, Evidence gets masks to learn from where they are worth more than the candidates whose rows they take.
 
-    `earned` counts the accepted candidates by what spoke for them, where the source tells.
+    `earned` counts the accepted candidates by what spoke for them.
     """
 
     def __init__(self, source: Proposer, *, mask: MaskEmbedding | None = None) -> None:
@@ -69,7 +69,7 @@ class Planned(Proposer):
         session, cost = self._session, self.planner.cost
         cost.at_depth(session.n_past)
         room = min(self.n_rows_max, session.n_ctx - session.n_past)
-        if not cost.measured and room > 1:
+        if room > 1:
             cost.calibrate(lambda n_rows: _time_of_pass(session, tokens[-1], n_rows), room)
 
     def end(self) -> None:
@@ -104,14 +104,20 @@ class Planned(Proposer):
         if drafted is not None:
             self._n_drafts += 1
             if self._n_drafts < CALIBRATE_ALL or self._n_drafts % CALIBRATE_EVERY == 0:
-                self._calibrate(drafted, path, emitted)
-            if len(path) > 1 and isinstance(self.source, Evidence):
-                sources = self.source.sources
-                self.earned.update(sources[node] for node in path[1:])
+                self._calibrate(drafted, tree.n_nodes, path, emitted)
+            if len(path) > 1:
+                self._count_earned(path[1:])
             self.source.observe(tree, result, path, emitted)
         total_us = (time.perf_counter_ns() - self._started) / 1000
         core_us = result.decode_us + result.engine_us
         self.planner.observe(tree.n_rows, len(emitted), core_us, total_us, planned=drafted is not None)
+
+    def _count_earned(self, accepted: Sequence[int]) -> None:
+        if isinstance(self.source, Evidence):
+            sources = self.source.sources
+            self.earned.update(sources[node] for node in accepted)
+        else:
+            self.earned[type(self.source).__name__] += len(accepted)
 
     def _wakes(self, context: Sequence[int]) -> bool:
         """Whether the text has begun to repeat itself: its last tokens all followed the same two tokens before."""
@@ -126,21 +132,15 @@ class Planned(Proposer):
             return True
         return False
 
-    def _calibrate(self, drafted: Draft, path: Sequence[int], emitted: Sequence[int]) -> None:
-        """What became of every candidate, the ones not decoded included: the token behind their parent is known, or
-        their parent was not accepted."""
+    def _calibrate(self, drafted: Draft, n_decoded: int, path: Sequence[int], emitted: Sequence[int]) -> None:
+        """What became of every candidate whose parent was decoded. Of those further down, only failures would ever be
+        known, which would make all of them look bad."""
         tokens, parents, probabilities = drafted
         observe = self.planner.calibration.observe
         drawn = dict(zip(path, emitted, strict=True))
-        beyond = -1  # a node that was right but not decoded: what follows it is not known
         for node in range(1, len(tokens)):
-            parent = parents[node]
-            if parent == beyond:
-                continue
-            right = drawn.get(parent) == tokens[node]
-            if right and node not in drawn:
-                beyond = node
-            observe(probabilities[node], right)
+            if parents[node] < n_decoded:
+                observe(probabilities[node], drawn.get(parents[node]) == tokens[node])
         self.planner.calibration.update()
 
     def _with_masks(self, drafted: Draft, n_rows: int) -> TokenTree:
