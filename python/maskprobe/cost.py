@@ -97,9 +97,9 @@ class CostCurve:
                 self.add(n, pass_of(n))
                 self._times.clear()
 
-    def as_json(self) -> dict[str, dict[str, float]]:
+    def as_json(self) -> dict[str, dict[str, list[float]]]:
         return {
-            str(depth): {str(n): statistics.median(us) for n, us in samples.items()}
+            str(depth): {str(n): list(us)[-N_KEPT:] for n, us in samples.items()}
             for depth, samples in self._samples.items()
             if samples
         }
@@ -113,6 +113,8 @@ class CostCurve:
         every = [(n, us) for samples in loaded.values() for n, us in samples.items()]
         if not all(n >= 1 and us and all(0 < x < 1e9 for x in us) for n, us in every):
             raise ValueError("times of passes must be positive")
+        if any(1 not in samples for samples in loaded.values()):
+            raise ValueError("the time of a pass of one row is missing")
         self._samples, self._times = loaded, {}
 
 
