@@ -198,7 +198,14 @@ def test_curves_of_this_machine_that_make_no_sense(model, plain, tmp_path):
     Run(model, path)
     data = path.read_bytes()
     setting = next(iter(json.loads(data.partition(b"\n")[0])["costs"]))
-    for curve in ("abc", 7, {"9": {}, "10": {"1": 5.0}}, {"9": {"1": -1}}, {"9": {"4": 3.0}}, {"9": {"1": 10**400}}):
+    for curve in (
+        "abc",
+        7,
+        {"9": {}, "10": {"1": [5]}},
+        {"9": {"1": [-1]}},
+        {"9": {"4": [3]}},
+        {"9": {"1": [10**400]}},
+    ):
         path.write_bytes(header_changed(data, costs={setting: curve}))
         done = Run(model, path)
         assert len(done.warnings) == 1 and done.tokens == plain, curve
