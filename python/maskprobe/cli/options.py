@@ -101,7 +101,7 @@ def add_context_options(group: Any) -> None:
         choices=SWITCH,
         metavar="on|off|auto",
         default="auto",
-        help="flash attention; auto = off on the CPU, llama.cpp's choice on a GPU",
+        help="flash attention; auto = on with --kernels ours, else off on the CPU and llama.cpp's choice on a GPU",
     )
     option(group, "-ctk", "--cache-type-k", help=f"type of the K cache: {', '.join(CACHE_TYPES)}", **cache)
     option(group, "-ctv", "--cache-type-v", help="type of the V cache; a quantised one needs -fa on", **cache)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._capi import Handle, check, ffi, lib, token_array
-from ..errors import ModelError
 from ..model import Model
 from ..session import Pass
 from ..tree import TokenTree
@@ -96,7 +95,5 @@ class Evidence(Proposer):
 
     def load(self, data: bytes) -> None:
         """Takes over what save() gave. Raises ModelError for anything else, and has learned nothing then."""
-        if not data:
-            raise ModelError("an empty state of a drafter")
         with self._handle as drafter:
             check(lib.mp_drafter_load(drafter, ffi.from_buffer(data), len(data)))

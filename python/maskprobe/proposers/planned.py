@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..cost import CostCurve
 from ..masks import MaskEmbedding
 from ..planner import Planner
 from ..session import Pass
@@ -25,6 +26,7 @@ MASK_TRIAL = 64  # drafts between two masks that are placed only to learn what m
 
 Draft = tuple[list[int], list[int], list[float]]  # tokens, parents and claimed probabilities of the nodes of a tree
 PARENTS, PROBABILITIES = 1, 2
+LEAST = 1e-300  # probability that a logarithm is taken of
 
 
 class Planned(Proposer):
@@ -55,6 +57,8 @@ class Planned(Proposer):
 
     def attach(self, session: "Session") -> None:
         self.source.attach(session)
+        if self._session is not None and session is not self._session:
+            self.planner.cost = CostCurve()  # another session may have other threads or another cache
         self._session = session
         if self.state is not None:
             self.state.restore(self, session)
@@ -185,7 +189,9 @@ def _first(drafted: Draft, n_nodes: int) -> TokenTree:
     tokens, parents, probabilities = drafted
     if n_nodes == 1:
         return TokenTree(tokens[0])
-    return TokenTree.grown(tokens[:n_nodes], parents[:n_nodes], [math.log(p) for p in probabilities[:n_nodes]])
+    return TokenTree.grown(
+        tokens[:n_nodes], parents[:n_nodes], [math.log(max(p, LEAST)) for p in probabilities[:n_nodes]]
+    )
 
 
 def _in_order(tree: TokenTree) -> Draft:
