@@ -133,23 +133,10 @@ void mp_drafter::collect(int32_t at) {
 
 // Best first: whatever of all nodes' next candidates has the most probable path.
 void mp_drafter::grow(int32_t n_max, mp_draft & out) {
-    struct waiting {
-        float probability;
-        int32_t parent, child; // children[child] of a node
-        bool operator<(const waiting & other) const {
-            if (probability != other.probability) {
-                return probability < other.probability;
-            }
-            return parent != other.parent ? parent > other.parent : child > other.child;
-        }
-    };
-    std::vector<waiting> heap;
-    std::vector<float> share; // per node: what its candidates' probabilities are multiplied with
-
     const auto offer = [&](int32_t parent, size_t child) {
         const node & p = nodes[parent];
         if (child < p.children.size()) {
-            const float probability = p.probability * share[parent] * p.children[child].probability;
+            const float probability = p.probability * p.share * p.children[child].probability;
             if (probability >= LEAST_PROBABILITY) {
                 heap.push_back({probability, parent, (int32_t) child});
                 std::push_heap(heap.begin(), heap.end());
@@ -166,7 +153,7 @@ void mp_drafter::grow(int32_t n_max, mp_draft & out) {
         } else {
             nodes[at].children.clear();
         }
-        share.push_back(1.0f / std::max(1.0f, sum));
+        nodes[at].share = 1.0f / std::max(1.0f, sum);
         offer(at, 0);
     };
 
@@ -184,6 +171,7 @@ void mp_drafter::grow(int32_t n_max, mp_draft & out) {
         out_sources[n_nodes] = (int8_t) source;
         expand(n_nodes++);
     };
+    heap.clear();
     n_nodes = 0;
     add(text.back(), -1, 1.0f, -1);
     while (!heap.empty() && n_nodes < n_max) {
@@ -201,7 +189,6 @@ void mp_drafter::grow(int32_t n_max, mp_draft & out) {
 // --- learning --------------------------------------------------------------------------------------------------------
 
 void mp_drafter::observe(const mp_draft_result & r) {
-    const int32_t n_used = std::min(r.n_nodes, n_nodes);
     const int32_t accepted = r.path[r.n_path - 1];
 
     // Which candidates behind the accepted nodes were right, in the tree or not.
@@ -214,7 +201,6 @@ void mp_drafter::observe(const mp_draft_result & r) {
 
     learn_mask_gain(r);
 
-    // Every computed row tells what follows its token.
     // The token `up` places before a node; -1 before the text.
     const auto token_before = [&](int32_t at, size_t up) {
         for (; up > 0 && nodes[at].parent >= 0; up--) {
@@ -222,6 +208,7 @@ void mp_drafter::observe(const mp_draft_result & r) {
         }
         return up == 0 ? nodes[at].token : up < text.size() ? text[text.size() - 1 - up] : -1;
     };
+    // Every computed row tells what follows its token.
     const auto learn_row = [&](int32_t row) {
         const int32_t token = nodes[row].token, before = token_before(row, 1), first = token_before(row, 2);
         const int32_t * tokens = r.top_tokens + (size_t) row * r.n_top;
@@ -234,7 +221,7 @@ void mp_drafter::observe(const mp_draft_result & r) {
             by_triple.put(key_of_triple(first, before, token), tokens, logprobs, r.n_top);
         }
     };
-    for (int32_t row = 0; row < n_used; row++) {
+    for (int32_t row = 0; row < r.n_nodes; row++) {
         learn_row(row);
     }
 
@@ -293,16 +280,15 @@ void mp_drafter::learn_siblings(const mp_draft_result & r, int32_t accepted) {
             }
             return ancestor == accepted && row != accepted;
         };
-        const int32_t n_used = std::min(r.n_nodes, n_nodes);
         float total = 0;
-        for (int32_t row = 1; row < n_used; row++) {
+        for (int32_t row = 1; row < r.n_nodes; row++) {
             total += belongs(row) ? nodes[row].probability : 0.0f;
         }
         if (total <= 0) {
             continue;
         }
         std::vector<std::pair<float, int32_t>> sums; // probability, token
-        for (int32_t row = 1; row < n_used; row++) {
+        for (int32_t row = 1; row < r.n_nodes; row++) {
             if (!belongs(row)) {
                 continue;
             }

@@ -45,6 +45,7 @@ private:
     struct node {
         int32_t token, parent, depth;
         float probability;               // of the whole path
+        float share;                     // what its children's probabilities are multiplied with
         std::vector<candidate> children; // the likely tokens behind it, whether or not they are in the tree
     };
 
@@ -73,7 +74,19 @@ private:
 
     double gain_of_masks = 0.05; // a guess, until masks were tried
 
-    std::vector<node> nodes; // the draft under way, nodes[0] is the root
+    struct waiting { // children[child] of a node, not in the draft yet
+        float probability;
+        int32_t parent, child;
+        bool operator<(const waiting & other) const {
+            if (probability != other.probability) {
+                return probability < other.probability;
+            }
+            return parent != other.parent ? parent > other.parent : child > other.child;
+        }
+    };
+
+    std::vector<waiting> heap; // while a draft grows
+    std::vector<node> nodes;   // the draft under way, nodes[0] is the root
     int32_t n_nodes = 0;
     std::vector<std::pair<int32_t, mp::evidence>> collected; // while a node's candidates are put together
 

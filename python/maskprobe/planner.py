@@ -27,7 +27,6 @@ class Calibration:
         self.claimed = [0.0] * N_BINS  # sums of claimed probabilities, fading
         self.accepted = [0.0] * N_BINS  # how many of these were accepted, fading
         self.counts = [0] * N_BINS  # all there ever were
-        self.brier = 0.0  # sum of (calibrated - outcome)^2 over all of them
         self._factors = [FIRST_TRUST] * N_BINS
 
     def probability(self, claimed: float) -> float:
@@ -35,7 +34,6 @@ class Calibration:
         return min(1.0, claimed * self._factors[_bin_of(claimed)])
 
     def observe(self, claimed: float, accepted: bool) -> None:
-        self.brier += (self.probability(claimed) - accepted) ** 2
         bin_ = _bin_of(claimed)
         self.claimed[bin_] = self.claimed[bin_] * FORGETTING + claimed
         self.accepted[bin_] = self.accepted[bin_] * FORGETTING + accepted

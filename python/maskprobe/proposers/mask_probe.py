@@ -8,9 +8,8 @@ from ..masks import MaskEmbedding
 from ..model import Model
 from ..session import Pass
 from ..tree import TokenTree
-from .base import Proposer
+from .base import N_ROWS_LIMIT, Proposer
 
-N_ROWS_LIMIT = 256  # rows of a pass that the core takes
 N_TOP_LIMIT = 64  # candidates looked at behind one node of a dynamic tree
 DYNAMIC_MASKS = 2  # masks per owner of a dynamic tree, unless told
 

@@ -149,12 +149,12 @@ class Planned(Proposer):
 
     def _with_masks(self, drafted: Draft, n_rows: int) -> TokenTree:
         """A mask behind a node is worth what masks gain times how likely the path ends there. It takes the place of
-        the least likely candidate while that one is worth less. Now and then the root gets one, as a trial."""
+        the least likely candidate while that one is worth less. Now and then one is placed as a trial."""
         trial = n_rows > 2 and self._n_drafts % MASK_TRIAL == 0
         probability = self.planner.calibration.probability
-        if n_rows < 2 or not (trial or self.source.mask_gain > probability(drafted[PROBABILITIES][n_rows - 1])):
+        gain = self.source.mask_gain if n_rows > 1 else 0.0
+        if n_rows < 2 or not (trial or gain > probability(drafted[PROBABILITIES][n_rows - 1])):
             return _first(drafted, n_rows)
-        gain = self.source.mask_gain
         values = [probability(claimed) for claimed in drafted[PROBABILITIES][:n_rows]]
         ends = [1.0, *values[1:]]
         for node in range(1, n_rows):
