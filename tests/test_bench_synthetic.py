@@ -7,7 +7,8 @@ import pytest
 from fakes import FakeModel, FakeSession
 from maskprobe import ArgumentError, Engine, SamplingParams
 from maskprobe.cli import bench, bench_synthetic
-from maskprobe.proposers.oracle import DEPTH_MAX, Oracle
+from maskprobe.cli.bench_synthetic_turns import sweep
+from maskprobe.proposers.oracle import DEPTH_MAX, Oracle, tau_of
 
 N_VOCAB = 200
 GREEDY = SamplingParams(temp=0.0)
@@ -29,6 +30,15 @@ def test_the_stated_tokens_per_pass_come_out_with_the_stated_rows(tau, rows):
     assert [result.token for result in results] == text[2:222]
     assert engine.stats.passes == pytest.approx(220 / tau, rel=0.01, abs=1.0)  # the last pass is cut short
     assert set(session.rows_of_passes[:-1]) <= {rows}
+
+
+def test_a_deeper_chain_where_it_is_asked_for():
+    model, text = text_of(240)
+    engine = Engine(FakeSession(model), Oracle(text, N_VOCAB, tau=tau_of(0.8, 11), rows=12, depth_max=11))
+    list(engine.generate(text[:2], GREEDY, max_tokens=220, ignore_eos=True))
+    assert engine.stats.tokens_per_pass == pytest.approx(tau_of(0.8, 11), rel=0.05)
+    assert len(engine.stats.accept_hist) == 12  # all eleven, now and then
+    assert engine.stats.accept_hist[0] / engine.stats.passes == pytest.approx(0.2, abs=0.05)
 
 
 def test_a_loop_of_one_token_makes_no_wrong_candidate_right():
@@ -75,6 +85,47 @@ def test_all_are_measured_beside_llama_cpp(capfd, arguments):
         assert row["tokens_per_step"] == pytest.approx(asked, abs=0.05)
         assert row["rows_per_step"] == (row["rows_per_step_asked"] or 1)
     assert rows[0]["speed_up"] == 1.0
+
+
+def test_the_planner_is_held_against_fixed_numbers_of_rows(capfd, arguments):
+    options = ["-n", "60", "--right", "0.6", "--kernels", "stock"]
+    assert bench.main([*arguments, *options, "-o", "json"]) == 0
+    _, plain, *chains, planned = json.loads(capfd.readouterr().out)
+    assert [chain["rows_per_step_asked"] for chain in chains] == [2, 3, 4, 6, 8, 12, 16]
+    for chain in chains:
+        n = chain["rows_per_step_asked"]
+        assert chain["propose"] == "oracle" and chain["rows_hist"].keys() == {str(n)}
+        assert chain["tokens_per_step_asked"] == pytest.approx(sum(0.6**d for d in range(n)))
+        assert chain["tokens_per_step"] == pytest.approx(chain["tokens_per_step_asked"], rel=0.1)
+    assert planned["propose"] == "planned" and planned["rows_per_step_asked"] is None
+    assert len(planned["samples_ns"]) == 3 and planned["rows_hist"].keys() <= {"1", "2", "3", "4", "6", "8", "12", "16"}
+    best = min([plain, *chains], key=lambda row: row["median_ms_per_token"])
+    for row in (plain, *chains, planned):
+        assert row["of_best_fixed"] == pytest.approx(best["median_ms_per_token"] / row["median_ms_per_token"])
+        assert row["best_fixed_rows"] == (best["rows_per_step_asked"] or 1)
+
+
+def test_the_ratio_is_said_above_the_table(capfd, arguments):
+    assert bench.main([*arguments, "-r", "1", "--right", "0.5", "--kernels", "stock"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    (said,) = [line for line in lines if line.startswith("stock: planned / best fixed = ")]
+    title, planned = lines[4], lines[-1]
+    assert title.endswith("| of the best fixed |") and planned.startswith("| stock | planned | - |")
+    assert said.split()[6] == planned.split(" | ")[-1].rstrip(" |")
+
+
+def test_what_a_rate_makes_right():
+    *chains, planned = sweep(1.0)
+    assert [chain.tau for chain in chains] == [chain.rows for chain in chains]
+    assert planned.planned and planned.rows == chains[-1].rows
+    assert {offer.tau for offer in sweep(0.0)} == {1.0}
+
+
+@pytest.mark.parametrize("options", [["--right", "1.1"], ["--right", "x"], ["--right", "0.5", "--tau", "2@4"]])
+def test_rates_that_cannot_be_read(capfd, arguments, options):
+    with pytest.raises(SystemExit):
+        bench.main([*arguments, *options])
+    assert "argument --right" in (error := capfd.readouterr().err) or "argument --tau: not allowed" in error
 
 
 def test_shapes_are_made_once(capfd, arguments, tmp_path, monkeypatch):

@@ -7,25 +7,22 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import ArgumentError, Engine, Model, NoProposer, SamplingParams, Session, Step, resolve_model
-from ..proposers.oracle import Oracle
+from .. import ArgumentError, Model, resolve_model
 from . import bench_options, options, values
 from .bench_checkout import cache_folder, checkout_file
 from .bench_llama_cpp import LlamaCpp
-from .bench_measure import PLAIN, speed_up, timing_keys
+from .bench_measure import speed_up, timing_keys
+from .bench_synthetic_turns import SWEEP_WIDEST, Decoder, Offer, Series, sweep
 from .bench_table import Column, Row, decimals, facts_of, plain_text, render
 from .build import HelpFormatter
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench synthetic"
 LLAMA_CPP = "llama.cpp"  # plain decoding of llama.cpp by itself
-ORACLE = "oracle"
-SLACK = 64  # tokens of the text known beyond those that are asked for
 TAU_AT_ROWS = re.compile(r"(\d+(?:\.\d*)?)@(\d+)")
 
 DESCRIPTION = """\
@@ -34,36 +31,16 @@ which a stated number of tokens per pass comes out; its other candidates are wro
 trees, kernels, acceptance. So random weights of a real model's shape will do (--shape), and the result is what this
 machine gains if a source of candidates reaches that acceptance, not that one does.
 
+With --right the planner is held against fixed numbers of rows: chains of candidates, each right at that rate, of each
+number that the planner chooses from, and the longest of them with as many rows as the planner wants. It has learned
+before, in one turn that is not timed: what passes cost here and how often the oracle is right. The best fixed number,
+of plain decoding's one row too, is found by the times of the same run, so a little of its lead is luck.
+
 Decoding is greedy and end tokens are forbidden. All run in turns, in every repetition, from the same place. The
 speed-up is over plain decoding of llama.cpp by itself (one llama_decode and one greedy draw per token), a ratio of
 median times per token. Timed are passes with all that belongs to them, not loading and prompt evaluation. Of the
 oracle's own work, its draws are timed too.
 """
-
-
-@dataclass(frozen=True)
-class Target:
-    tau: float
-    rows: int
-
-
-@dataclass
-class Series:
-    """All repetitions of one way to decode."""
-
-    kernels: str
-    propose: str
-    target: Target | None = None
-    n_tokens: list[int] = field(default_factory=list)
-    samples_ns: list[int] = field(default_factory=list)
-    rows: int = 0
-    passes: int = 0
-    n_draft: int = 0
-    n_splits: int = 0  # places where the text left the recorded one
-
-    @property
-    def per_token(self) -> list[float]:
-        return [ns / n for ns, n in zip(self.samples_ns, self.n_tokens, strict=True)]
 
 
 def add_command(commands: Any) -> None:
@@ -85,12 +62,22 @@ def add_command(commands: Any) -> None:
         help="random weights in the shape of a model, made once: llama-3.2-1b, qwen3-4b, ... (models/random_gguf.py)",
     )
     add("--type", metavar="TYPE", default="q4_0", help="weights of that")
-    add(
+    acceptance = parser.add_mutually_exclusive_group()
+    options.option(
+        acceptance,
         "--tau",
         metavar="TAU@ROWS,...",
         type=targets,
         default="1.5@8,2@16,1.63@30",
         help="tokens per pass, bonus included, at rows per pass",
+    )
+    options.option(
+        acceptance,
+        "--right",
+        metavar="RATE",
+        type=values.number(0.0, 1.0),
+        help="how often each candidate of a chain is right, given that the one before it is: the planner against fixed "
+        f"numbers of rows, up to {SWEEP_WIDEST}",
     )
     add("-n", "--predict", metavar="N", type=values.integer(4, options.INT32), default=32, help="tokens in each turn")
     add("-d", "--depth", metavar="N", type=values.integer(2, options.INT32), default=256, help="tokens in the cache")
@@ -100,19 +87,20 @@ def add_command(commands: Any) -> None:
     bench_options.add_form(add)
 
 
-def targets(text: str) -> list[Target]:
+def targets(text: str) -> list[Offer]:
     found = []
     for part in text.split(","):
         match = TAU_AT_ROWS.fullmatch(part.strip())
         if match is None:
             raise values.fail(f"must look like 1.5@8,2@16 (tokens per pass at rows per pass), not '{text}'")
-        found.append(Target(float(match[1]), values.integer(2, values.ROWS_MAX)(match[2])))
+        found.append(Offer(float(match[1]), values.integer(2, values.ROWS_MAX)(match[2])))
     return list(dict.fromkeys(found))
 
 
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     path = resolve_model(args.model) if args.shape is None else random_model(args.shape, args.type)
+    offers = args.tau if args.right is None else sweep(args.right)
     names = list(options.KERNELS) if args.kernels == "both" else [args.kernels]
     with ExitStack() as opened, Progress("measuring") as progress:
         decoders = []
@@ -123,7 +111,7 @@ def run(args: argparse.Namespace) -> str:
             if options.KERNELS[name] and model.info.kernels == "llama.cpp":
                 say(f"{PROG}: this machine has no kernels of maskprobe's own: llama.cpp's only")
                 continue
-            decoders.append(opened.enter_context(Decoder(name, model, args)))
+            decoders.append(opened.enter_context(Decoder(name, model, offers, args)))
         if not decoders:
             raise ArgumentError("there is nothing to measure: --kernels stock would be")
         facts = facts_of(path, model, decoders[0].n_threads)
@@ -146,12 +134,17 @@ def run(args: argparse.Namespace) -> str:
             result = llama.generate(decoders[0].prompt, args.predict)
             baseline.n_tokens.append(len(result.tokens))
             baseline.samples_ns.append(result.gen_ns)
+            baseline.passes_of[1] += len(result.tokens)
             for decoder in decoders:
                 decoder.measure()
-    baseline.passes = baseline.rows = sum(baseline.n_tokens)
-    series = [baseline, *(s for decoder in decoders for s in decoder.series)]
-    rows = [{**facts, **row_of(s, baseline, args)} for s in series]
-    return render(rows, args.output, COLUMNS, notes(facts, series))
+    rows = [{**facts, **row_of(baseline, baseline, args)}]
+    remarks = notes(facts, [s for decoder in decoders for s in decoder.series])
+    for decoder in decoders:
+        of_kernels = [{**facts, **row_of(s, baseline, args)} for s in decoder.series]
+        if args.right is not None:
+            remarks.append(hold_against_fixed(decoder.series, of_kernels))
+        rows += of_kernels
+    return render(rows, args.output, COLUMNS if args.right is None else [*COLUMNS, OF_BEST_FIXED], remarks)
 
 
 def random_model(shape: str, weight_type: str) -> Path:
@@ -170,91 +163,23 @@ def random_model(shape: str, weight_type: str) -> Path:
     return path
 
 
-class Decoder:
-    """One set of kernels: a session for plain decoding and one for trees, and the text that they bring forth."""
-
-    def __init__(self, kernels: str, model: Model, args: argparse.Namespace) -> None:
-        self._args, self._model = args, model
-        self.prompt = [(37 * i + 11) % model.info.n_vocab for i in range(args.depth)]
-        widest = max(target.rows for target in args.tau)
-        settings = {"n_ctx": args.depth + args.predict + SLACK + widest, "n_threads": max(args.threads, 0)}
-        self._plain = Session(model, n_rows_max=1, n_top_max=2, **settings)
-        self._trees = Session(model, n_rows_max=widest, n_top_max=2, **settings)
-        self.n_threads = self._plain.n_threads
-        self.series = [Series(kernels, PLAIN), *(Series(kernels, ORACLE, target) for target in args.tau)]
-        self._engines: list[Engine] = []
-        self._text: list[int] = []
-
-    def __enter__(self) -> "Decoder":
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._plain.close()
-        self._trees.close()
-
-    def record(self) -> None:
-        """What follows the prompt. Raises ArgumentError where the oracle cannot do what is asked for."""
-        plain = Engine(self._plain, NoProposer())
-        recorded = plain.generate(
-            self.prompt, SamplingParams(temp=0.0), max_tokens=self._args.predict + SLACK, ignore_eos=True
-        )
-        self._text = self.prompt + [result.token for result in recorded]
-        self._engines = [plain]
-        for series in self.series[1:]:
-            oracle = Oracle(self._text, self._model.info.n_vocab, tau=series.target.tau, rows=series.target.rows)
-            self._engines.append(Engine(self._trees, oracle))
-            self._begin(self._engines[-1], len(self.prompt))
-            self._engines[-1].step()  # the first pass of a shape makes its graph
-
-    def measure(self) -> None:
-        """One turn of each series."""
-        for engine, series in zip(self._engines, self.series, strict=True):
-            n_known = len(self.prompt)
-            self._begin(engine, n_known)
-            n_tokens, milliseconds = 0, 0.0
-            while n_tokens < self._args.predict:
-                step = engine.step()
-                n_tokens += len(step.tokens)
-                milliseconds += step.decode_ms + step.engine_ms
-                self._count(series, step)
-                n_same = same(step.tokens, self._text[n_known:])
-                n_known += n_same
-                if n_same < len(step.tokens):  # rounding made another token the best one
-                    series.n_splits += 1
-                    self._begin(engine, n_known)
-            series.n_tokens.append(n_tokens)
-            series.samples_ns.append(round(1e6 * milliseconds))
-
-    def _begin(self, engine: Engine, n_known: int) -> None:
-        engine.begin(self._text[:n_known], SamplingParams(temp=0.0), ignore_eos=True)
-
-    @staticmethod
-    def _count(series: Series, step: Step) -> None:
-        series.passes += 1
-        series.rows += step.n_rows
-        series.n_draft += step.n_rows - 1
-
-
-def same(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens the two have in common at their beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
 def row_of(series: Series, baseline: Series, args: argparse.Namespace) -> Row:
     spread = speed_up(baseline.per_token, series.per_token)
     n_tokens = sum(series.n_tokens)
+    asked = None if series.planned else series.offer
     return {
         "n_prompt": 0,
         "n_gen": args.predict,
         "n_depth": args.depth,
         "kernels": series.kernels,
         "propose": series.propose,
-        "tokens_per_step_asked": series.target and series.target.tau,
-        "rows_per_step_asked": series.target and series.target.rows,
+        "tokens_per_step_asked": None if asked is None else asked.tau,
+        "rows_per_step_asked": None if asked is None else asked.rows,
         **timing_keys(series.samples_ns, series.n_tokens),
-        "draft_n": series.n_draft,
+        "draft_n": series.rows - series.passes,
         "draft_n_accepted": n_tokens - series.passes,
         "rows_per_step": series.rows / series.passes,
+        "rows_hist": {str(n): count for n, count in sorted(series.passes_of.items())},
         "tokens_per_step": n_tokens / series.passes,
         "median_ms_per_token": statistics.median(series.per_token) / 1e6,
         "ms_per_step": sum(series.samples_ns) / series.passes / 1e6,
@@ -275,10 +200,32 @@ def notes(facts: Row, series: Sequence[Series]) -> list[str]:
     return lines
 
 
+def hold_against_fixed(series: Sequence[Series], rows: Sequence[Row]) -> str:
+    """Puts each one's speed by that of the best fixed number of rows into its line of the result; a line of text on the
+    planner's. Plain decoding is the fixed number 1."""
+    median = [statistics.median(s.per_token) for s in series]
+    best = min((i for i, s in enumerate(series) if not s.planned), key=median.__getitem__)
+    n_best = 1 if series[best].offer is None else series[best].offer.rows
+    for row, nanoseconds in zip(rows, median, strict=True):
+        row.update(of_best_fixed=median[best] / nanoseconds, best_fixed_rows=n_best)
+    planned = next(i for i, s in enumerate(series) if s.planned)
+    spread = speed_up(series[best].per_token, series[planned].per_token)
+    chosen = ", ".join(f"{n} ({count})" for n, count in series[planned].passes_of.most_common())
+    return (
+        f"{series[planned].kernels}: planned / best fixed = {spread.ratio:.3f} (quartiles {spread.low:.3f} - "
+        f"{spread.high:.3f}). The best fixed number of rows is {n_best}; the planner's, in how many passes: {chosen}."
+    )
+
+
+def asked_of(row: Row) -> str:
+    tau = row["tokens_per_step_asked"]
+    return "-" if tau is None else f"{tau:.4g}@{row['rows_per_step_asked']}"
+
+
 COLUMNS: list[Column] = [
     ("kernels", plain_text("kernels")),
     ("propose", plain_text("propose")),
-    ("asked", lambda row: f"{row['tokens_per_step_asked']:g}@{row['rows_per_step_asked']}" if row["draft_n"] else "-"),
+    ("asked", asked_of),
     ("tokens/pass", decimals("tokens_per_step", 3)),
     ("rows/pass", decimals("rows_per_step", 1)),
     ("ms/pass", decimals("ms_per_step", 2)),
@@ -286,3 +233,4 @@ COLUMNS: list[Column] = [
     ("speed-up over llama.cpp", decimals("speed_up", 2)),
     ("quartiles", lambda row: "{:.2f} - {:.2f}".format(*row["speed_up_quartiles"])),
 ]
+OF_BEST_FIXED: Column = ("of the best fixed", decimals("of_best_fixed", 3))

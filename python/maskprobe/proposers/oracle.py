@@ -9,7 +9,8 @@ from ..errors import ArgumentError
 from ..tree import TokenTree
 from .base import Proposer
 
-DEPTH_MAX = 8  # of the chain that may be right
+DEPTH_MAX = 8  # of the chain that may be right, unless told
+GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0  # its multiples fill the unit interval evenly
 TAIL = 16  # tokens by which the generated text is recognised
 
 
@@ -18,18 +19,20 @@ class Oracle(Proposer):
     puts behind it) that is known beforehand: what an acceptance is worth on a machine, whoever reaches it.
 
     A candidate of the chain is right with the same rate r at each depth, given that the one before it is, so that
-    tau = 1 + r + r^2 + ... down to the end of the chain. The right ones come evenly rather than at random: their number
-    at each depth is the expected one to within one, so tau settles within a few passes. The rest of the rows are
-    siblings, and the chain goes on behind a wrong one. No wrong candidate carries the token of the text at its place,
-    so none is accepted by chance; all are distinct tokens, drawn with `seed`.
+    tau = 1 + r + r^2 + ... down to the end of the chain, `depth_max` candidates at most. The right ones come evenly
+    rather than at random: of those whose parent is right, a share r to within one, so tau settles within a few passes.
+    The rest of the rows are siblings, and the chain goes on behind a wrong one. No wrong candidate carries the token of
+    the text at its place, so none is accepted by chance; all are distinct tokens, drawn with `seed`.
 
     Where the generated text has left `text` (rounding, in a pass of another size), candidates are wrong ones only.
 
     Raises ArgumentError for a tau that so many rows cannot give, and for a vocabulary too small for wrong candidates.
     """
 
-    def __init__(self, text: Sequence[int], n_vocab: int, *, tau: float, rows: int, seed: int = 0) -> None:
-        self.depth = min(rows - 1, DEPTH_MAX)
+    def __init__(
+        self, text: Sequence[int], n_vocab: int, *, tau: float, rows: int, depth_max: int = DEPTH_MAX, seed: int = 0
+    ) -> None:
+        self.depth = min(rows - 1, depth_max)
         if not 1.0 <= tau <= 1 + self.depth:
             raise ArgumentError(f"{tau:g} tokens per pass cannot be had with {rows} rows: 1 to {1 + self.depth} can")
         self._n_wrong = 2 * rows + self.depth  # every second one may happen to be right
@@ -42,7 +45,8 @@ class Oracle(Proposer):
         self._text = list(text)
         self._n_vocab = n_vocab
         self._random = np.random.default_rng(seed)
-        self._due = [0.5] * self.depth  # of right candidates at each depth; it is right where one is due
+        # Of right candidates at each depth; it is right where one is due. Staggered, or the first pass had all of them.
+        self._due = [depth * GOLDEN_RATIO % 1.0 for depth in range(1, self.depth + 1)]
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
         tree = TokenTree(context[-1])
@@ -77,12 +81,18 @@ def _other(tokens: Iterator[int], than: Sequence[int]) -> int:
     return next(token for token in tokens if token not in than)
 
 
+def tau_of(rate: float, depth: int) -> float:
+    """Tokens per pass, bonus included, of a chain whose candidates are right at `rate`, given the one before:
+    1 + r + ... + r^depth."""
+    return sum(rate**d for d in range(depth + 1))
+
+
 def _rate(tau: float, depth: int) -> float:
     """r with 1 + r + ... + r^depth = tau, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2.0
-        if sum(middle**d for d in range(depth + 1)) < tau:
+        if tau_of(middle, depth) < tau:
             low = middle
         else:
             high = middle
