@@ -44,7 +44,7 @@ template <class Found> static bool spin_until(int64_t duration, Found found) {
     return false;
 }
 
-worker_pool::worker_pool(int32_t n_threads) : n_helpers(n_threads - 1) {
+worker_pool::worker_pool(int32_t n_threads) : stretches(new stretch[n_threads]), n_helpers(n_threads - 1) {
     for (int32_t i = 1; i < n_threads; i++) {
         helpers.push_back(std::make_unique<helper>());
         helpers.back()->thread = std::thread([this, self = helpers.back().get()] { work(*self); });
@@ -70,22 +70,51 @@ int32_t worker_pool::n_threads() const {
     return n_helpers.load() + 1;
 }
 
-void worker_pool::take_items() {
-    for (int32_t i = next.fetch_add(1); i < n_items; i = next.fetch_add(1)) {
-        job(data, i);
+bool worker_pool::stretch::take_first(int32_t & item) {
+    uint64_t now = left.load(std::memory_order_relaxed);
+    do {
+        item = (int32_t) now;
+        if (item >= (int32_t) (now >> 32)) {
+            return false;
+        }
+    } while (!left.compare_exchange_weak(now, now + 1, std::memory_order_relaxed));
+    return true;
+}
+
+bool worker_pool::stretch::take_last(int32_t & item) {
+    uint64_t now = left.load(std::memory_order_relaxed);
+    do {
+        item = (int32_t) (now >> 32) - 1;
+        if (item < (int32_t) now) {
+            return false;
+        }
+    } while (!left.compare_exchange_weak(now, now - (1ull << 32), std::memory_order_relaxed));
+    return true;
+}
+
+void worker_pool::take_items(int32_t thread) {
+    int32_t item;
+    while (stretches[thread].take_first(item)) {
+        job(data, item);
+    }
+    for (int32_t i = 1; i < n_stretches; i++) {
+        while (stretches[(thread + i) % n_stretches].take_last(item)) {
+            job(data, item);
+        }
     }
 }
 
-// Joins the current job, unless this thread has been in it already (`seen`), it is closed or has all its threads.
-bool worker_pool::join(uint64_t & seen) {
+// Joins the current job, unless this thread has been in it already (`seen`), it is closed or has all its threads. Returns
+// which of its threads this one is, 0 if none: that is the caller.
+int32_t worker_pool::join(uint64_t & seen) {
     uint64_t now = state.load(std::memory_order_acquire);
     while ((now & OPEN) && (now >> JOB_SHIFT) != seen && (int32_t) (now & JOINED) < n_helpers.load()) {
         if (state.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) {
             seen = now >> JOB_SHIFT;
-            return true;
+            return (int32_t) (now & JOINED) + 1;
         }
     }
-    return false;
+    return 0;
 }
 
 void worker_pool::leave() {
@@ -100,19 +129,19 @@ void worker_pool::work(helper & self) {
     self.place = std::make_unique<movable_thread>();
     uint64_t seen = 0;
     while (!stopping.load(std::memory_order_relaxed)) {
-        bool joined = spin_until(WAKING, [&] { return join(seen); });
-        if (!joined) {
+        int32_t joined = 0;
+        if (!spin_until(WAKING, [&] { return (joined = join(seen)) != 0; })) {
             std::unique_lock<std::mutex> lock(mutex);
             n_sleeping++;
-            wake.wait(lock, [&] { return stopping.load() || (joined = join(seen)); });
+            wake.wait(lock, [&] { return stopping.load() || (joined = join(seen)) != 0; });
             n_sleeping--;
         }
-        if (joined) {
+        if (joined != 0) {
             self.is_inside.store(true);
             if (current_core() == caller_core.load()) {
                 leave_core(current_core());
             }
-            take_items();
+            take_items(joined);
             self.is_inside.store(false);
             leave();
         }
@@ -165,12 +194,17 @@ void worker_pool::run(int32_t n, void (*new_job)(void *, int32_t), void * new_da
     find_a_free_core(now_ns());
     job = new_job;
     data = new_data;
-    n_items = n;
-    next.store(0, std::memory_order_relaxed);
     if (n <= 1 || n_helpers.load() == 0) { // not worth waking anybody
-        take_items();
+        for (int32_t i = 0; i < n; i++) {
+            job(data, i);
+        }
         last_job = now_ns();
         return;
+    }
+    n_stretches = n_threads();
+    for (int64_t i = 0; i < n_stretches; i++) {
+        const uint64_t begin = n * i / n_stretches, end = n * (i + 1) / n_stretches;
+        stretches[i].left.store(end << 32 | begin, std::memory_order_relaxed);
     }
     caller_core.store(current_core());
     const uint64_t number = (state.load(std::memory_order_relaxed) >> JOB_SHIFT) + 1;
@@ -179,7 +213,7 @@ void worker_pool::run(int32_t n, void (*new_job)(void *, int32_t), void * new_da
         std::lock_guard<std::mutex> lock(mutex); // a thread between its last look and its sleep must not miss this
         wake.notify_all();
     }
-    take_items();
+    take_items(0);
     state.fetch_and(~OPEN);
     wait_for_the_others();
     last_job = now_ns();

@@ -3,6 +3,8 @@
 // Made for small devices: a thread that has nothing to do spins for some microseconds, in case the next job follows at
 // once, and then sleeps. The caller never waits for a thread that has not joined the job yet (its core may be busy with
 // something else): whoever is there takes the next item, and a lost core costs at most the item it was in.
+// Each thread walks through its own stretch of the items, since neighbours often read neighbouring memory, and then helps
+// the others from the ends of theirs.
 // Threads are kept apart: a helper that finds itself on the caller's core goes to another, a caller that shares its core
 // with another program moves on, and a helper that has lost its core in the middle of an item is fetched to the caller's.
 //
@@ -44,18 +46,25 @@ private:
         std::thread thread;
     };
 
+    // The items [begin, end) that are left of a thread's share: begin in the lower half, end in the upper one.
+    struct alignas(64) stretch {
+        std::atomic<uint64_t> left{0};
+        bool take_first(int32_t & item);
+        bool take_last(int32_t & item);
+    };
+
     void work(helper & self);
-    bool join(uint64_t & seen);
+    int32_t join(uint64_t & seen);
     void leave();
-    void take_items();
+    void take_items(int32_t thread);
     void wait_for_the_others();
     void fetch_lost_helpers();
     void find_a_free_core(int64_t now);
 
     // Of the current job: its number above bit 16, whether it can be joined (OPEN), and how many threads have joined.
     std::atomic<uint64_t> state{0};
-    std::atomic<int32_t> next{0};
-    int32_t n_items = 0;
+    std::unique_ptr<stretch[]> stretches;
+    int32_t n_stretches = 0;
     void (*job)(void *, int32_t) = nullptr;
     void * data = nullptr;
     std::atomic<int32_t> n_helpers; // threads beside the caller's that may join

@@ -15,7 +15,8 @@ namespace mp {
 static constexpr size_t ALIGNMENT = 64;
 
 // More parts than threads: a slow core takes fewer of them, and one that lost its core holds up no more than its own.
-static constexpr int32_t PARTS_PER_THREAD = 8;
+static constexpr int32_t PARTS_PER_THREAD = 16; // of a product
+static constexpr int32_t ATTENTION_PARTS_PER_THREAD = 4;
 
 static uintptr_t aligned(uintptr_t address) {
     return (address + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -223,7 +224,7 @@ struct attention {
 
 void accel_compute::attend(const ggml_tensor * op) {
     const int32_t n_threads = workers.n_threads();
-    const int32_t n_wanted = n_threads == 1 ? 1 : PARTS_PER_THREAD / 2 * n_threads;
+    const int32_t n_wanted = n_threads == 1 ? 1 : ATTENTION_PARTS_PER_THREAD * n_threads;
     attention a = {};
     a.job = job_of(op);
     a.n_row_parts = (a.job.n + attention_chunk_rows(a.job) - 1) / attention_chunk_rows(a.job);
