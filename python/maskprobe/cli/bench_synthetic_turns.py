@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from .. import Engine, Model, NoProposer, Planned, Proposer, SamplingParams, Session
 from ..planner import SHAPES
-from ..planner import SHAPES
 from ..proposers.oracle import DEPTH_MAX, Oracle, tau_of
 from .bench_measure import PLAIN
 
