@@ -79,7 +79,7 @@ void multiply_float_tile(const uint8_t * weights, const uint8_t * activations, f
         even[i] = odd[i] = S::zero_floats();
     }
     for (int64_t l = 0; l < k; l += 2, weights += 2 * row_size, x += 2 * t) {
-        prefetch(weights, 2 * row_size);
+        prefetch<t>(weights, 2 * row_size);
         auto first = F::template load<S>(weights);
         auto second = F::template load<S>(weights + row_size);
         MP_UNROLL

@@ -96,11 +96,22 @@ MP_INLINE void add_sub_block(const typename S::template sub_block<F> & weights, 
     }
 }
 
-constexpr size_t prefetch_distance = 4096;
+// How far ahead weights are asked for, into the first cache and into the second one (0: not). One or two rows go through
+// the weights as fast as memory gives them. More rows leave time in which the first cache would lose what came early.
+#if defined(__x86_64__)
+template <int t> constexpr size_t prefetch_near = t <= 2 ? 8192 : 2048;
+template <int t> constexpr size_t prefetch_far = t <= 2 ? 0 : 16384;
+#else
+template <int t> constexpr size_t prefetch_near = 4096;
+template <int t> constexpr size_t prefetch_far = 0;
+#endif
 
-MP_INLINE void prefetch(const uint8_t * bytes, size_t size) {
+template <int t> MP_INLINE void prefetch(const uint8_t * bytes, size_t size) {
     for (size_t i = 0; i < size; i += 64) {
-        __builtin_prefetch(bytes + prefetch_distance + i);
+        __builtin_prefetch(bytes + prefetch_near<t> + i, 0, 3);
+        if (prefetch_far<t> > 0) {
+            __builtin_prefetch(bytes + prefetch_far<t> + i, 0, 2);
+        }
     }
 }
 
@@ -120,7 +131,7 @@ void multiply_tile(const uint8_t * weights, const uint8_t * activations, float *
         const auto * correction = reinterpret_cast<const int32_t *>(activations + A::correction(t, 0));
         floats d = S::load_halves(weights + P::d);
         if constexpr (F::n_sub == 1) {
-            prefetch(weights, P::size);
+            prefetch<t>(weights, P::size);
             typename S::template sub_block<F> sub(weights + P::quants);
             add_sub_block<S, F, t, 0>(sub, &d, row_scale, quants, correction, sums);
         } else {
@@ -129,10 +140,10 @@ void multiply_tile(const uint8_t * weights, const uint8_t * activations, float *
             for (int i = 0; i < t; i++) {
                 parts[i] = S::zero_floats();
             }
-            prefetch(weights, P::quants);
+            prefetch<t>(weights, P::quants);
             for (int s = 0; s < F::n_sub; s++) {
                 const uint8_t * sub_weights = weights + P::quants + s * P::sub_size;
-                prefetch(sub_weights, P::sub_size);
+                prefetch<t>(sub_weights, P::sub_size);
                 floats scale[F::halves];
                 MP_UNROLL
                 for (int half = 0; half < F::halves; half++) {

@@ -224,7 +224,7 @@ template <class F, int n_pairs> void multiply_pairs_tile(const uint8_t * weights
         const auto * quants = reinterpret_cast<const int8_t *>(activations);
         float32x4_t d = neon_base::load_halves(weights + P::d);
         if constexpr (F::n_sub == 1) {
-            prefetch(weights, P::size);
+            prefetch<2 * n_pairs>(weights, P::size);
             four_rows scale = four_rows::of(d);
             sub_block_vectors<F> sub(weights + P::quants);
             MP_UNROLL
@@ -237,10 +237,10 @@ template <class F, int n_pairs> void multiply_pairs_tile(const uint8_t * weights
             for (int pair = 0; pair < n_pairs; pair++) {
                 parts[pair] = four_rows::zero();
             }
-            prefetch(weights, P::quants);
+            prefetch<2 * n_pairs>(weights, P::quants);
             for (int s = 0; s < F::n_sub; s++) {
                 const uint8_t * sub_weights = weights + P::quants + s * P::sub_size;
-                prefetch(sub_weights, P::sub_size);
+                prefetch<2 * n_pairs>(sub_weights, P::sub_size);
                 four_rows scale[F::halves];
                 MP_UNROLL
                 for (int half = 0; half < F::halves; half++) {
