@@ -22,13 +22,12 @@ class WidePlan(Planned):
 
     def __init__(self, source: Evidence) -> None:
         super().__init__(source)
-        plan = self.planner.rows
-        self.planner.widest = source.n_rows_max
+        plan, outlook = self.planner.rows, self.planner.outlook
 
-        def rows(probabilities: list[float]) -> int:
-            plan(probabilities)
-            self.planner.widest, self.planner.n_napping = source.n_rows_max, 0
-            return len(probabilities)
+        def rows(draft, n_past: int) -> int:
+            plan(draft, n_past)
+            outlook.napping, outlook.n_any = False, source.n_rows_max
+            return draft.n_nodes
 
         self.planner.rows = rows
 

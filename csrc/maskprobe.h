@@ -35,6 +35,7 @@ typedef struct mp_model   mp_model;
 typedef struct mp_session mp_session;
 typedef struct mp_sampler mp_sampler;
 typedef struct mp_drafter mp_drafter;
+typedef struct mp_planner mp_planner;
 
 typedef enum mp_status {
     MP_OK               = 0,
@@ -310,6 +311,8 @@ typedef struct mp_draft {
     const float *   probabilities; // (n_nodes) that the node is accepted, not increasing: any first part is a tree too
     const int8_t *  sources;       // (n_nodes) what spoke most for it: successors of 0 the token before it, 1 the two,
                                    // 2 the three; 3 n-grams, 4 masks, 5 the row before, 6 rejected rows; -1 the root
+    float           mask_gain;     // by how much, lately, the masks behind the last accepted node had raised the emitted
+                                   // token's probability, per pass
 } mp_draft;
 
 // What became of the first n_nodes of a draft.
@@ -334,20 +337,108 @@ MP_API mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, 
 // Tokens that were emitted without a draft.
 MP_API mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n);
 
-// At most n_max nodes, the root included. The arrays belong to the drafter and are valid until its next call.
-MP_API mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft * out);
+// Of all candidates that were accepted so far, how many by each source (of mp_draft).
+enum { MP_N_SOURCES = 7 };
+MP_API mp_status mp_drafter_earned(const mp_drafter * drafter, int64_t earned[MP_N_SOURCES]);
+
+// How many of the last tokens followed, each of them, what the same two tokens before it foretold: the text repeats itself.
+MP_API int32_t   mp_drafter_n_repeated(const mp_drafter * drafter);
+
+// At most n_max nodes, the root included; beyond the first n_any only those whose probability is `least` or more. The arrays
+// belong to the drafter and are valid until its next call.
+MP_API mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, int32_t n_any, float least, mp_draft * out);
 
 // Learns from a pass over the first part of the last draft; the emitted tokens become part of the text.
 MP_API mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * result);
-
-// What masks were worth lately: by how much the emitted token's probability rose, per pass, by what the masks behind the
-// last accepted node had said.
-MP_API float     mp_drafter_mask_gain(const mp_drafter * drafter);
 
 // What is known of the model, to be kept between runs. *n is the number of bytes needed, as above. A state that makes no
 // sense is MP_ERR_FORMAT and leaves the drafter as new.
 MP_API mp_status mp_drafter_save(const mp_drafter * drafter, void * bytes, size_t capacity, size_t * n);
 MP_API mp_status mp_drafter_load(mp_drafter * drafter, const void * bytes, size_t n);
+
+// --- planner ---------------------------------------------------------------------------------------------------------
+// How many rows the next pass should have, from what passes cost on this machine and what claimed probabilities turned out
+// to be worth; none beside the root where candidates do not pay. It serves a drafter or any other source of candidates.
+// One thread at a time.
+
+enum { MP_N_CLAIM_BINS = 16 };  // of claimed probabilities, one for each power of two
+
+// One measured pass.
+typedef struct mp_cost {
+    int32_t depth;   // class of the number of tokens in the cache: bits of that number, 9 at least
+    int32_t n_rows;
+    double  us;
+} mp_cost;
+
+// What is known of a model and its source of candidates; what passes cost belongs to a machine.
+typedef struct mp_learned {
+    double  claimed[MP_N_CLAIM_BINS];   // sums of claimed probabilities, fading
+    double  accepted[MP_N_CLAIM_BINS];  // how many of these candidates were accepted, fading
+} mp_learned;
+
+// What a pass brought.
+typedef struct mp_plan_result {
+    int32_t         n_rows;    // masks included
+    int32_t         n_nodes;   // of the draft that were decoded, its first ones
+    int32_t         n_path;
+    const int32_t * path;      // (n_path) the root and the accepted nodes
+    const int32_t * emitted;   // (n_path) the tokens drawn behind them
+    double          core_us;   // in the core
+    double          total_us;  // all the step took
+} mp_plan_result;
+
+// What the next draft should be like; kept up to date by the calls below.
+typedef struct mp_outlook {
+    bool    napping;  // no draft: they have cost more than they gained. After some passes without one, mp_planner_rest()
+    int32_t n_any;    // for mp_drafter_grow(): the rows of the last pass, whose graph is there
+    float   least;    // for mp_drafter_grow(): what is claimed for a candidate that could pay
+    float   weakest;  // calibrated probability of the last node that mp_planner_rows() chose
+} mp_outlook;
+
+// The numbers of rows that a planner chooses from, increasing: few, so that llama.cpp's graphs are used again.
+MP_API const int32_t * mp_planner_shapes(int32_t * n);
+
+MP_API mp_status mp_planner_open(int32_t n_rows_max, mp_planner ** out);
+MP_API void      mp_planner_free(mp_planner * planner);
+
+// Valid as long as the planner.
+MP_API const mp_outlook * mp_planner_outlook(const mp_planner * planner);
+
+// The number of tokens in the cache, on which it depends what a pass costs. mp_planner_rows() sets it too.
+MP_API mp_status mp_planner_at_depth(mp_planner * planner, int64_t n_past);
+
+// Rows for a pass over the first nodes of a draft, with n_past tokens in the cache. MP_ERR_STATE before a pass of one row
+// was measured.
+MP_API mp_status mp_planner_rows(mp_planner * planner, int64_t n_past, const mp_draft * draft, int32_t * n_rows);
+
+// What came of the pass; `draft` is NULL for one that was made without.
+MP_API mp_status mp_planner_observe(mp_planner * planner, const mp_draft * draft, const mp_plan_result * result);
+
+// Both for a drafter's own draft: mp_drafter_grow() and mp_planner_rows(), mp_drafter_observe() and mp_planner_observe().
+MP_API mp_status mp_planner_draft(mp_planner * planner, mp_drafter * drafter, int64_t n_past, int32_t n_max, mp_draft * out,
+                                  int32_t * n_rows);
+MP_API mp_status mp_planner_learn(mp_planner * planner, mp_drafter * drafter, const mp_draft * draft,
+                                  const mp_draft_result * result, double core_us, double total_us);
+
+// In a nap: n passes were made without a draft. If so many of the last tokens repeat what was there before, it may end.
+MP_API mp_status mp_planner_rest(mp_planner * planner, int32_t n, int32_t n_repeated);
+
+// First measurements: the next number of rows beyond `after` to be measured, 0 for none; and a sample of such a pass.
+MP_API mp_status mp_planner_next_to_measure(mp_planner * planner, int32_t after, int32_t n_max, int32_t * n_rows);
+MP_API mp_status mp_planner_measured(mp_planner * planner, int32_t n_rows, double us);
+
+// What a pass of n rows costs at this depth, in microseconds; what another number of rows than the last one's adds, once;
+// and what a claimed probability is worth. MP_ERR_STATE before a pass of one row was measured.
+MP_API mp_status mp_planner_time(mp_planner * planner, int32_t n_rows, double * us);
+MP_API mp_status mp_planner_change(mp_planner * planner, double * us);
+MP_API mp_status mp_planner_probability(const mp_planner * planner, double claimed, double * probability);
+
+// To be kept between runs. *n is the number of costs there are, whatever the capacity. What makes no sense is
+// MP_ERR_FORMAT and changes nothing.
+MP_API mp_status mp_planner_costs(const mp_planner * planner, mp_cost * costs, size_t capacity, size_t * n);
+MP_API mp_status mp_planner_load_costs(mp_planner * planner, const mp_cost * costs, size_t n);
+MP_API mp_status mp_planner_learned(const mp_planner * planner, mp_learned * learned);
+MP_API mp_status mp_planner_load_learned(mp_planner * planner, const mp_learned * learned);
 
 #ifdef __cplusplus
 }

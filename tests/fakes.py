@@ -17,6 +17,16 @@ N_VOCAB = 24
 N_EMBD = 6
 END = 0  # the end token
 
+CURVES = {  # microseconds of a pass of n rows
+    "flat": lambda n: 5000 + 20 * n,
+    "gentle": lambda n: 4000 * (1 + 0.06 * (n - 1)),
+    "middling": lambda n: 4000 * (1 + 0.2 * (n - 1)),
+    "steep": lambda n: 4000 * (1 + 0.7 * (n - 1)),
+    "proportional": lambda n: 3000 * n,
+    "in steps": lambda n: 3000 + 2000 * math.ceil(n / 4),
+    "cliff": lambda n: 4000 * (1 + 0.05 * (n - 1)) + (8000 if n > 8 else 0),
+}
+
 
 class FakeModel:
     def __init__(self, n_vocab: int = N_VOCAB, pieces: dict[int, bytes] | None = None, **info) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from fakes import FakeModel, FakeSession
 from maskprobe import ArgumentError, Engine, Evidence, Model, ModelError, NoProposer, Pass, SamplingParams, Session
 from maskprobe._capi import check, ffi, lib
 from maskprobe.errors import Error
-from maskprobe.proposers.evidence import N_TOP
+from maskprobe.proposers.evidence import N_TOP, first_nodes
 
 GREEDY = SamplingParams(temp=0.0)
 SAMPLED = SamplingParams(temp=0.8, seed=11)
@@ -180,6 +181,96 @@ def test_another_tree_than_its_own_is_not_learned_from():
     assert proposer.save() == before
 
 
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ([5], 0),
+        ([5, 6, 7], 0),
+        ([5, 5, 5, 5], 1),
+        ([5, 6, 7, 5, 6], 0),
+        ([5, 6, 7, 5, 6, 7], 1),
+        ([5, 6, 7, 5, 6, 7, 5, 6, 7, 5], 5),
+        ([5, 6, 7, 5, 6, 7, 5, 6, 9], 0),
+        ([5, 6, 7, 5, 6, 8, 5, 6, 7], 0),  # the last time it was 8
+        ([5, 6, 7, 5, 6, 8, 5, 6, 8], 1),
+        ([1, 2, 3, 4, 9, 1, 2, 3, 4], 2),
+    ],
+    ids=str,
+)
+def test_how_many_tokens_repeat_what_was_there(text, n):
+    at_once, token_by_token = Evidence(MODEL), Evidence(MODEL)
+    at_once.begin([1, 2, 3, 1, 2, 3])  # another text does not count
+    at_once.begin(text)
+    token_by_token.begin(text[:1])
+    assert at_once.n_repeated(text) == n
+    assert [token_by_token.n_repeated(text[:i]) for i in range(1, len(text) + 1)][-1] == n
+    assert at_once.n_repeated(text) == n  # asking changes nothing
+
+
+def test_accepted_tokens_repeat_too():
+    proposer, text = Evidence(MODEL, rows=4), [5, 6, 7, 5, 6]
+    proposer.begin(text)
+    tree = proposer.propose(text, 1000)
+    assert tree.tokens[:2] == [6, 7]
+    proposer.observe(tree, pass_over(tree, random.Random(0)), [0, 1], [7, 5])
+    assert proposer.n_repeated([*text, 7, 5]) == 2
+
+
+def test_accepted_candidates_are_counted_by_what_spoke_for_them():
+    proposer, expected, text = Evidence(MODEL, rows=16), Counter(), [1, 2, 3]
+    random_ = random.Random(1)
+    proposer.begin(text)
+    for _ in range(60):
+        tree = proposer.propose(text, 1000)
+        path = tree.path_to(random_.randrange(tree.n_nodes))
+        emitted = [tree.tokens[node] for node in path[1:]] + [random_.randrange(N_VOCAB)]
+        expected.update(proposer.sources[node] for node in path[1:])
+        proposer.observe(tree, pass_over(tree, random_), path, emitted)
+        text += emitted
+    assert proposer.earned == expected
+    assert len(expected) > 2
+
+
+def test_a_draft_ends_at_candidates_that_are_too_unlikely():
+    text = [1, 2, 3, 4]
+    proposer = learned(rows=32)
+    proposer.begin(text)
+    whole = proposer.draft(text, 1000)
+    tokens, parents = ffi.unpack(whole.tokens, whole.n_nodes), ffi.unpack(whole.parents, whole.n_nodes)
+    probabilities = ffi.unpack(whole.probabilities, whole.n_nodes)
+    assert whole.n_nodes == 32 and probabilities[20] > probabilities[31]
+    for n_any, least in itertools.product((0, 1, 5, 31, 32, 100), (0.0, *probabilities[1::6], 1.0)):
+        part = proposer.draft(text, 1000, n_any, least)
+        n = part.n_nodes
+        assert n == max(sum(p >= least for p in probabilities), min(n_any, 32))
+        assert (ffi.unpack(part.tokens, n), ffi.unpack(part.parents, n)) == (tokens[:n], parents[:n])
+        assert ffi.unpack(part.probabilities, n) == probabilities[:n]
+    assert proposer.draft(text, 3, 100, 0.0).n_nodes == 3
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["masks are right", "masks are wrong"])
+def test_what_masks_gain_is_learned(right):
+    """A mask behind the root foretells a token that nothing else speaks for."""
+    proposer, random_ = Evidence(MODEL, rows=8), random.Random(5)
+    text = [0]
+    proposer.begin(text)
+    at_first = gain = proposer.draft(text, 1).mask_gain
+    for _ in range(60):
+        tree = first_nodes(proposer.draft(text, 1), 1)
+        tree.add_masks(0, np.zeros((1, 4), np.float32))
+        foretold, emitted = random_.randrange(N_VOCAB), random_.randrange(N_VOCAB)
+        tokens = np.array([[emitted], [foretold]], np.int32)
+        logprobs = np.array([[-3.0], [-0.05]], np.float32)
+        proposer.observe(tree, Pass(2, 1, tokens[:, 0], tokens, logprobs, 0, 0), [0], [emitted])
+        text.append(emitted)
+        after = foretold if right else random_.randrange(N_VOCAB)
+        tree = first_nodes(proposer.draft(text, 1), 1)
+        proposer.observe(tree, pass_over(tree, random_), [0], [after])
+        text.append(after)
+        gain = proposer.draft(text, 1).mask_gain
+    assert gain > 2 * at_first if right else gain < at_first / 2
+
+
 # --- lossless --------------------------------------------------------------------------------------------------------
 
 
@@ -318,7 +409,7 @@ def observe(drafter, fields: dict) -> int:
     """The status of mp_drafter_observe after a draft with the nodes 1 and 2."""
     check(lib.mp_drafter_begin(drafter, ffi.new("int32_t[]", [1, 2, 1]), 3))
     draft = ffi.new("mp_draft *")
-    check(lib.mp_drafter_grow(drafter, 2, draft))
+    check(lib.mp_drafter_grow(drafter, 2, 0, 0.0, draft))
     assert ffi.unpack(draft.tokens, draft.n_nodes) == [1, 2]
     kept = {name: ffi.new(ARRAYS[name], fields[name]) for name in ARRAYS if fields[name] is not None}
     struct = ffi.new("mp_draft_result *", {**fields, **{name: kept.get(name, ffi.NULL) for name in ARRAYS}})
@@ -374,7 +465,7 @@ def test_wrong_arguments(drafter):
     for n_vocab in (0, -1):
         one_line_of(lib.mp_drafter_open(n_vocab, out))
     one_line_of(lib.mp_drafter_open(5, ffi.NULL))
-    one_line_of(lib.mp_drafter_grow(drafter, 4, draft))  # no text yet
+    one_line_of(lib.mp_drafter_grow(drafter, 4, 0, 0.0, draft))  # no text yet
     for call in (lib.mp_drafter_begin, lib.mp_drafter_extend):
         one_line_of(call(ffi.NULL, tokens, 1))
         one_line_of(call(drafter, tokens, 2))
@@ -382,14 +473,16 @@ def test_wrong_arguments(drafter):
         one_line_of(call(drafter, ffi.NULL, 1))
     check(lib.mp_drafter_begin(drafter, tokens, 1))
     for n_max in (0, -1, 257):
-        one_line_of(lib.mp_drafter_grow(drafter, n_max, draft))
-    one_line_of(lib.mp_drafter_grow(drafter, 4, ffi.NULL))
+        one_line_of(lib.mp_drafter_grow(drafter, n_max, 0, 0.0, draft))
+    one_line_of(lib.mp_drafter_grow(drafter, 4, 0, 0.0, ffi.NULL))
     one_line_of(lib.mp_drafter_observe(drafter, ffi.NULL))
     one_line_of(lib.mp_drafter_save(drafter, ffi.NULL, 0, ffi.NULL))
     one_line_of(lib.mp_drafter_save(ffi.NULL, ffi.NULL, 0, size))
     one_line_of(lib.mp_drafter_load(drafter, ffi.NULL, 3))
     one_line_of(lib.mp_drafter_load(ffi.NULL, b"abc", 3))
-    assert lib.mp_drafter_mask_gain(ffi.NULL) == 0.0
+    one_line_of(lib.mp_drafter_earned(drafter, ffi.NULL))
+    one_line_of(lib.mp_drafter_earned(ffi.NULL, ffi.new("int64_t[7]")))
+    assert lib.mp_drafter_n_repeated(ffi.NULL) == 0
     lib.mp_drafter_free(ffi.NULL)
 
 

@@ -1,5 +1,7 @@
 #include "acceptance_model.h"
 
+#include "acceptance_prior.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -8,29 +10,21 @@
 namespace mp {
 
 constexpr float LEARNING_RATE = 0.15f;
-constexpr float FIRST_SQUARE = 0.05f;
-constexpr float FIRST_BIAS = -2.35f;
+constexpr float FIRST_SQUARE = 0.3f;
 
 static int32_t depth_class(int32_t depth) {
     return std::min(depth, N_DEPTHS - 1);
 }
 
-// Where learning starts: what it comes to, roughly, on small models of stories and of code.
 acceptance_model::acceptance_model() {
-    static constexpr float by_probability[NO_LEVEL] = {1.3f, 0.6f, 0.25f, -0.05f, -0.5f, -0.9f, -1.25f, -1.6f};
     for (int32_t d = 0; d < N_DEPTHS; d++) {
-        weight[d] = {};
-        weight[d].bias = FIRST_BIAS;
+        weight[d].bias = FIRST_BIAS[d] / 100.0f;
         squares[d].bias = FIRST_SQUARE;
-        std::fill_n(&squares[d].level[0][0], N_EVIDENCE * N_LEVELS, FIRST_SQUARE);
-        for (int32_t kind : {BY_TOKEN, BY_PAIR, BY_TRIPLE, BY_MASK, BY_LAST, BY_SIBLING}) {
-            std::copy_n(by_probability, NO_LEVEL, weight[d].level[kind]);
-        }
-        weight[d].level[BY_TOKEN][NO_LEVEL] = -0.7f;
-        weight[d].level[BY_PAIR][NO_LEVEL] = -0.3f;
-        weight[d].level[BY_NGRAM][0] = -0.3f;
-        for (int32_t level = 1; level < N_LEVELS; level++) {
-            weight[d].level[BY_NGRAM][level] = 0.45f * ((level - 1) / 3) - 0.4f * ((level - 1) % 3);
+        for (int32_t kind = 0; kind < N_EVIDENCE; kind++) {
+            for (int32_t level = 0; level < N_LEVELS; level++) {
+                weight[d].level[kind][level] = FIRST_WEIGHTS[d][kind][level] / 100.0f;
+                squares[d].level[kind][level] = FIRST_SQUARE;
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 // How likely a candidate is accepted, given what speaks for it: a logistic model, learned while decoding.
 #pragma once
 
+#include "evidence_tables.h"
+
 #include <cstdint>
 #include <string>
 
@@ -8,24 +10,27 @@ namespace mp {
 
 // Kinds of evidence. Each says with which level a candidate appears there.
 enum evidence_kind {
-    BY_TOKEN,   // successors of the token before it: -log2 of the probability it had
+    BY_TOKEN,   // successors of the token before it: the level of the probability it had
     BY_PAIR,    // successors of the two tokens before it: likewise
     BY_TRIPLE,  // of the three tokens before it: likewise
     BY_NGRAM,   // followed a suffix of the text: 1 + 3 * (index of its length) + how many came later
-    BY_MASK,    // a mask row of the last pass: -log2 of its probability there
+    BY_MASK,    // a mask row of the last pass: the level of its probability there
     BY_LAST,    // the other likely tokens of the row that gave the root: likewise
     BY_SIBLING, // what the rejected candidates' rows said of the same place: likewise
     N_EVIDENCE,
 };
 
-constexpr int32_t NO_LEVEL = 8; // of the kinds with probabilities; n-grams have 0 for none
+// Levels of the kinds with probabilities: -log2 of it, and from N_PROBABILITY_LEVELS on the same of those that were not
+// the most likely there. N-grams have 0 for none.
+constexpr int32_t NO_LEVEL = 2 * N_PROBABILITY_LEVELS; // nothing is known there
+constexpr int32_t NOT_AMONG = NO_LEVEL + 1;            // others are known there
 constexpr int32_t N_LEVELS = 25;
 constexpr int32_t N_DEPTHS = 3; // children of the root, of these, and all further down
 
 struct evidence {
     uint8_t level[N_EVIDENCE] = {NO_LEVEL, NO_LEVEL, NO_LEVEL, 0, NO_LEVEL, NO_LEVEL, NO_LEVEL};
 
-    bool has(int32_t kind) const { return level[kind] != (kind == BY_NGRAM ? 0 : NO_LEVEL); }
+    bool has(int32_t kind) const { return kind == BY_NGRAM ? level[kind] != 0 : level[kind] < NO_LEVEL; }
 };
 
 class acceptance_model {

@@ -25,6 +25,7 @@ void mp_drafter::begin(const int32_t * tokens, int32_t n) {
     forget_pass();
     text.clear();
     by_ngram.clear();
+    repeated = 0;
     extend(tokens, n);
 }
 
@@ -48,6 +49,8 @@ void mp_drafter::forget_pass() {
 // The newest token continues every n-gram that ends before it.
 void mp_drafter::add_ngrams_of_last() {
     const int32_t at = (int32_t) text.size() - 1;
+    const continuations * before = at < 2 ? nullptr : by_ngram.find(key_of_ngram(&text[at - 2], 2));
+    repeated = before && before->tokens[0] == text[at] ? repeated + 1 : 0;
     for (int32_t n : NGRAM_LENGTHS) {
         if (n <= at) {
             by_ngram.put(key_of_ngram(&text[at - n], n), text[at]);
@@ -82,9 +85,14 @@ void mp_drafter::collect(int32_t at) {
     }
     const int32_t * newest = context + LONGEST_NGRAM - 1;
 
-    const auto add_successors = [this](const successors * entry, evidence_kind kind) {
+    const auto level_of = [](float probability, bool first) {
+        return (uint8_t) (probability_level(probability) + (first ? 0 : N_PROBABILITY_LEVELS));
+    };
+    bool known[N_EVIDENCE] = {}; // whether there is an entry
+    const auto add_successors = [&](const successors * entry, evidence_kind kind) {
+        known[kind] = entry != nullptr;
         for (int32_t i = 0; entry && i < entry->n; i++) {
-            entry_for(entry->tokens[i]).level[kind] = (uint8_t) probability_level(entry->probabilities[i]);
+            entry_for(entry->tokens[i]).level[kind] = level_of(entry->probabilities[i], i == 0);
         }
     };
     add_successors(by_token.find(key_of_token(*newest)), BY_TOKEN);
@@ -102,10 +110,10 @@ void mp_drafter::collect(int32_t at) {
             level = level ? level : (uint8_t) (1 + 3 * l + i); // the longest suffix counts
         }
     }
-    const auto add_distribution = [this](const distribution & d, int32_t n, evidence_kind kind, int32_t except) {
+    const auto add_distribution = [&](const distribution & d, int32_t n, evidence_kind kind, int32_t except) {
         for (int32_t i = 0; i < std::min(n, (int32_t) d.tokens.size()); i++) {
             if (d.tokens[i] != except) {
-                entry_for(d.tokens[i]).level[kind] = (uint8_t) probability_level(d.probabilities[i]);
+                entry_for(d.tokens[i]).level[kind] = level_of(d.probabilities[i], i == 0);
             }
         }
     };
@@ -120,7 +128,11 @@ void mp_drafter::collect(int32_t at) {
     }
 
     parent.children.clear();
-    for (const auto & entry : collected) {
+    for (auto & entry : collected) {
+        for (int32_t kind : {BY_TOKEN, BY_PAIR, BY_TRIPLE}) {
+            uint8_t & level = entry.second.level[kind];
+            level = known[kind] && level == NO_LEVEL ? NOT_AMONG : level;
+        }
         parent.children.push_back({entry.first, model.predict(parent.depth, entry.second), entry.second});
     }
     const auto likelier = [](const candidate & a, const candidate & b) {
@@ -132,7 +144,7 @@ void mp_drafter::collect(int32_t at) {
 }
 
 // Best first: whatever of all nodes' next candidates has the most probable path.
-void mp_drafter::grow(int32_t n_max, mp_draft & out) {
+void mp_drafter::grow(int32_t n_max, int32_t n_any, float least, mp_draft & out) {
     const auto offer = [&](int32_t parent, size_t child) {
         const node & p = nodes[parent];
         if (child < p.children.size()) {
@@ -174,7 +186,7 @@ void mp_drafter::grow(int32_t n_max, mp_draft & out) {
     heap.clear();
     n_nodes = 0;
     add(text.back(), -1, 1.0f, -1);
-    while (!heap.empty() && n_nodes < n_max) {
+    while (!heap.empty() && n_nodes < n_max && (n_nodes < n_any || heap.front().probability >= least)) {
         const waiting best = heap.front();
         std::pop_heap(heap.begin(), heap.end());
         heap.pop_back();
@@ -183,7 +195,8 @@ void mp_drafter::grow(int32_t n_max, mp_draft & out) {
         add(c.token, best.parent, best.probability, model.main_evidence(parent.depth, c.why));
         offer(best.parent, best.child + 1);
     }
-    out = {n_nodes, out_tokens.data(), out_parents.data(), out_probabilities.data(), out_sources.data()};
+    out = {
+        n_nodes, out_tokens.data(), out_parents.data(), out_probabilities.data(), out_sources.data(), (float) gain_of_masks};
 }
 
 // --- learning --------------------------------------------------------------------------------------------------------
@@ -193,6 +206,9 @@ void mp_drafter::observe(const mp_draft_result & r) {
 
     // Which candidates behind the accepted nodes were right, in the tree or not.
     for (int32_t i = 0; i < r.n_path; i++) {
+        if (i > 0) {
+            earned[out_sources[r.path[i]]]++;
+        }
         const node & parent = nodes[r.path[i]];
         for (const candidate & c : parent.children) {
             model.learn(parent.depth, c.why, c.probability, c.token == r.emitted[i]);

@@ -20,11 +20,10 @@ struct mp_drafter {
 
     void begin(const int32_t * tokens, int32_t n);
     void extend(const int32_t * tokens, int32_t n);
-    void grow(int32_t n_max, mp_draft & out);
+    void grow(int32_t n_max, int32_t n_any, float least, mp_draft & out);
     void observe(const mp_draft_result & result);
 
-    // Rise of the emitted token's probability by what the masks of the pass before said, per pass: a running mean.
-    float mask_gain() const { return (float) gain_of_masks; }
+    int32_t n_repeated() const { return repeated; }
 
     std::string save() const;
     bool load(const char * bytes, size_t n);
@@ -34,6 +33,7 @@ struct mp_drafter {
     int32_t parent_of(int32_t at) const { return nodes[at].parent; }
 
     const int32_t n_vocab;
+    int64_t earned[MP_N_SOURCES] = {}; // accepted candidates, by what spoke most for them
 
 private:
     struct candidate {
@@ -66,13 +66,16 @@ private:
     mp::successor_table by_token, by_pair, by_triple;
     mp::continuation_table by_ngram;
     std::vector<int32_t> text; // of this generation
+    int32_t repeated = 0;      // of its last tokens
 
     // left by the last pass
     std::vector<distribution> masks;   // of the last accepted node, nearest first
     distribution last;                 // of the last accepted row: the root was drawn from it
     std::vector<distribution> sibling; // [d]: for the children of a node of depth d
 
-    double gain_of_masks = 0.05; // a guess, until masks were tried
+    // Rise of the emitted token's probability by what the masks of the pass before said, per pass: a running mean. A guess,
+    // until masks were tried.
+    double gain_of_masks = 0.05;
 
     struct waiting { // children[child] of a node, not in the draft yet
         float probability;

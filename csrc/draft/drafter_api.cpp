@@ -44,7 +44,7 @@ void mp_drafter_free(mp_drafter * drafter) {
 
 mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t n) {
     return guarded([&] {
-        mp_drafter & d = checked(drafter, __func__);
+        mp_drafter & d = checked(drafter, "mp_drafter_begin");
         check_tokens(d, tokens, n);
         d.begin(tokens, n);
     });
@@ -52,28 +52,28 @@ mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t
 
 mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n) {
     return guarded([&] {
-        mp_drafter & d = checked(drafter, __func__);
+        mp_drafter & d = checked(drafter, "mp_drafter_extend");
         check_tokens(d, tokens, n);
         d.extend(tokens, n);
     });
 }
 
-mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft * out) {
+mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, int32_t n_any, float least, mp_draft * out) {
     return guarded([&] {
-        mp_drafter & d = checked(drafter, __func__);
+        mp_drafter & d = checked(drafter, "mp_drafter_grow");
         if (!out || n_max < 1 || n_max > MAX_ROWS) {
             fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..%d, and out must not be NULL", n_max, MAX_ROWS);
         }
         if (!d.has_text()) {
             fail(MP_ERR_STATE, "a draft without a text: begin with at least one token");
         }
-        d.grow(n_max, *out);
+        d.grow(n_max, n_any, least, *out);
     });
 }
 
 mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * result) {
     return guarded([&] {
-        mp_drafter & d = checked(drafter, __func__);
+        mp_drafter & d = checked(drafter, "mp_drafter_observe");
         if (!result || !result->top_tokens || !result->top_logprobs || !result->path || !result->emitted) {
             fail(MP_ERR_ARGUMENT, "mp_drafter_observe: the result and its arrays must not be NULL");
         }
@@ -104,8 +104,17 @@ mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * resul
     });
 }
 
-float mp_drafter_mask_gain(const mp_drafter * drafter) {
-    return drafter ? drafter->mask_gain() : 0.0f;
+mp_status mp_drafter_earned(const mp_drafter * drafter, int64_t earned[MP_N_SOURCES]) {
+    return guarded([&] {
+        if (!drafter || !earned) {
+            fail(MP_ERR_ARGUMENT, "mp_drafter_earned: the drafter and the place for the counts must not be NULL");
+        }
+        memcpy(earned, drafter->earned, sizeof(drafter->earned));
+    });
+}
+
+int32_t mp_drafter_n_repeated(const mp_drafter * drafter) {
+    return drafter ? drafter->n_repeated() : 0;
 }
 
 mp_status mp_drafter_save(const mp_drafter * drafter, void * bytes, size_t capacity, size_t * n) {
@@ -123,7 +132,7 @@ mp_status mp_drafter_save(const mp_drafter * drafter, void * bytes, size_t capac
 
 mp_status mp_drafter_load(mp_drafter * drafter, const void * bytes, size_t n) {
     return guarded([&] {
-        mp_drafter & d = checked(drafter, __func__);
+        mp_drafter & d = checked(drafter, "mp_drafter_load");
         if (!bytes || !d.load((const char *) bytes, n)) {
             fail(MP_ERR_FORMAT, "%zu bytes that are no state of a drafter for %d tokens", n, d.n_vocab);
         }

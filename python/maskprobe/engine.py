@@ -256,9 +256,10 @@ class Engine:
 
     def _scores(self, result: Pass, path: list[int], emitted: list[int]) -> tuple[list[float], list[float]]:
         """Log-probability of each emitted token, and the gap of the two best tokens at its place."""
-        margins = [float(a) - float(b) for a, b in result.top_logprobs[path, :2]]
+        top, best = result.top_logprobs.item, result.best.item
+        margins = [top(row, 0) - top(row, 1) for row in path]
         logprobs = [
-            float(result.top_logprobs[row, 0]) if token == result.best[row] else self.session.logprob(row, token)
+            top(row, 0) if token == best(row) else self.session.logprob(row, token)
             for row, token in zip(path, emitted, strict=True)
         ]
         return logprobs, margins

@@ -1,142 +1,142 @@
-"""How many rows the next pass should have: as many as bring more tokens than the time they take is worth."""
+"""How many rows the next pass should have: the core's planner (csrc/draft/planner.h), which learns what passes cost and
+what claimed probabilities turn out to be worth."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .cost import SHAPES, CostCurve
+from ._capi import NULL, Handle, check, ffi, lib
 
-N_BINS = 16  # of claimed probabilities, one for each power of two
-FORGETTING = 0.998  # per outcome: what was seen 500 outcomes ago counts for a third
-FIRST_TRUST = 0.5  # a source that was never seen is taken to claim twice too much
-TRUST_WEIGHT = 2.0  # accepted candidates that this counts for
-RATE_FORGETTING = 0.97  # per pass
-CHANGE_SHARE = 0.25  # of the cost of another number of rows: it is paid once and the passes after it go on from there
-TRIAL = 12  # planned passes after which their tokens per second are held against plain decoding's
-SHORT_TRIAL = 4  # the same where all of them had one row
-NEGLIGIBLE = 0.01  # of a plain pass: a draft that costs no more is made every time
-OUTSIDE_RATE = 0.1
-PLAIN_SHARE = 0.4  # of the time outside the core, what is left without a draft: until that is measured
-FIRST_NAP, LONGEST_NAP = 32, 1024  # passes
+N_PATH = 256  # nodes of the longest path
 
 
-class Calibration:
-    """What claimed probabilities turn out to be worth, in bins; also the figures of a reliability diagram."""
-
-    def __init__(self) -> None:
-        self.claimed = [0.0] * N_BINS  # sums of claimed probabilities, fading
-        self.accepted = [0.0] * N_BINS  # how many of these were accepted, fading
-        self.counts = [0] * N_BINS  # all there ever were
-        self._factors = [FIRST_TRUST] * N_BINS
-
-    def probability(self, claimed: float) -> float:
-        """The calibrated probability of a node that is claimed to be accepted with this one."""
-        return min(1.0, claimed * self._factors[_bin_of(claimed)])
-
-    def observe(self, claimed: float, accepted: bool) -> None:
-        bin_ = _bin_of(claimed)
-        self.claimed[bin_] = self.claimed[bin_] * FORGETTING + claimed
-        self.accepted[bin_] = self.accepted[bin_] * FORGETTING + accepted
-        self.counts[bin_] += 1
-
-    def update(self) -> None:
-        """Makes the outcomes observed so far count."""
-        trust = (sum(self.accepted) + TRUST_WEIGHT * FIRST_TRUST) / (sum(self.claimed) + TRUST_WEIGHT)
-        self._factors = [
-            (accepted + TRUST_WEIGHT * trust) / (claimed + TRUST_WEIGHT)
-            for claimed, accepted in zip(self.claimed, self.accepted, strict=True)
-        ]
-
-    def as_json(self) -> dict[str, list[float]]:
-        return {"claimed": self.claimed, "accepted": self.accepted}
-
-    def load(self, content: Any) -> None:
-        """Takes over what as_json() gave. Raises ValueError, TypeError or KeyError for anything else."""
-        claimed, accepted = ([float(x) for x in content[name]] for name in ("claimed", "accepted"))
-        if len(claimed) != N_BINS or len(accepted) != N_BINS or not all(0 <= x < 1e6 for x in claimed + accepted):
-            raise ValueError("a calibration of another version")
-        self.claimed, self.accepted = claimed, accepted
-        self.update()
+def _shapes() -> tuple[int, ...]:
+    n = ffi.new("int32_t *")
+    shapes = lib.mp_planner_shapes(n)
+    return tuple(ffi.unpack(shapes, n[0]))
 
 
-def _bin_of(probability: float) -> int:
-    return min(max(-math.frexp(probability)[1], 0), N_BINS - 1)
+SHAPES = _shapes()  # the numbers of rows that a planner chooses from
+
+
+class Draft:
+    """An mp_draft of the caller's own: tokens, parents and claimed probabilities of the nodes of a tree, these not
+    increasing, the root first."""
+
+    def __init__(self, tokens: Sequence[int], parents: Sequence[int], probabilities: Sequence[float]) -> None:
+        self._arrays = (
+            ffi.new("int32_t[]", tokens),
+            ffi.new("int32_t[]", parents),
+            ffi.new("float[]", probabilities),
+        )
+        self.pointer: Any = ffi.new("mp_draft *")
+        self.pointer.n_nodes = len(tokens)
+        self.pointer.tokens, self.pointer.parents, self.pointer.probabilities = self._arrays
 
 
 class Planner:
-    """Chooses the rows of each pass.
+    """Chooses the rows of each pass. A draft is a pointer to mp_draft: a drafter's, or that of a Draft.
 
-    With r the tokens per microsecond of the last passes, a pass of n rows brings E(n) - r T(n) more tokens than the
-    same time spent as before; the n where this is largest makes the long run fastest. E(n) is 1 and the calibrated
-    probabilities of the n - 1 most probable candidates. n = 1 is always among the choices.
+    `outlook` says what the next draft should be like: outlook.napping, that there should be none; see mp_outlook.
 
-    Where planned passes turn out slower than plain ones, all their costs included, the proposer is left alone for a
-    while, longer each time: a nap. On models so large that the cost of a draft is lost in a pass, there are none.
+    Raises ArgumentError for a number of rows out of range; StateError where a pass of one row was not measured yet.
     """
 
     def __init__(self, n_rows_max: int) -> None:
-        self.n_rows_max = n_rows_max
-        self.cost = CostCurve()
-        self.calibration = Calibration()
-        self._tokens = self._time = 0.0  # of the last passes, fading
-        self._trial = [0, 0, 0.0, 0]  # passes, tokens, microseconds and rows of the planned passes on trial
-        self._planned_us = self._plain_us = 0.0  # of a step outside the core, with a draft and without one
-        self._nap = FIRST_NAP
-        self.n_napping = 0  # passes still to come before the proposer is asked again
-        self.widest = min(4, n_rows_max)  # candidates worth growing for the next plan
+        out = ffi.new("mp_planner **")
+        check(lib.mp_planner_open(n_rows_max, out))
+        self._handle = Handle(out[0], lib.mp_planner_free, "planner")  # never closed: freed with this object
+        self.pointer: Any = out[0]
+        self.outlook: Any = lib.mp_planner_outlook(self.pointer)  # lives as long as the handle
+        self._n_rows: Any = ffi.new("int32_t *")
+        self._number: Any = ffi.new("double *")
+        self._result: Any = ffi.new("mp_plan_result *")
+        self._path: Any = ffi.new("int32_t[]", N_PATH)
+        self._emitted: Any = ffi.new("int32_t[]", N_PATH)
+        self._result.path, self._result.emitted = self._path, self._emitted
 
-    def begin(self) -> None:
-        """A new generation: another text may be worth other rows, so the proposer is asked soon."""
-        self.n_napping = min(self.n_napping, LONGEST_NAP // 8)
+    def at_depth(self, n_past: int) -> None:
+        """Sets the number of tokens in the cache."""
+        check(lib.mp_planner_at_depth(self.pointer, n_past))
 
-    def rows(self, probabilities: Sequence[float]) -> int:
-        """The rows for a tree whose nodes claim these probabilities of being accepted: not increasing, root first."""
-        n_nodes = len(probabilities)
-        rate = self._tokens / self._time if self._time > 0.0 else 1.0 / self.cost.time(1)
-        time, change, last_n = self.cost.time, CHANGE_SHARE * self.cost.change, self.cost.last_n
-        probability = self.calibration.probability
-        best, best_gain, expected, n = 1, -math.inf, 1.0, 1
-        for shape in SHAPES:
-            if shape > n_nodes:
-                shape = n_nodes
-            while n < shape:
-                expected += probability(probabilities[n])
-                n += 1
-            gain = expected - rate * (time(shape) + (change if shape != last_n else 0.0))
-            if gain > best_gain:
-                best, best_gain = shape, gain
-            if shape == n_nodes:
-                break
-        self.widest = min(max(4, 2 * best), self.n_rows_max)
-        return best
+    def rows(self, draft: Any, n_past: int) -> int:
+        """The rows for a pass over the first nodes of the draft, with `n_past` tokens in the cache."""
+        check(lib.mp_planner_rows(self.pointer, n_past, draft, self._n_rows))
+        return self._n_rows[0]
 
-    def observe(self, n_rows: int, n_tokens: int, core_us: float, total_us: float, *, planned: bool) -> None:
-        """A pass of `n_rows` gave `n_tokens`. It took `core_us` in the core and `total_us` with all that Python did; if
-        it was `planned`, that includes a draft."""
-        self._tokens = self._tokens * RATE_FORGETTING + n_tokens
-        self._time = self._time * RATE_FORGETTING + total_us
-        self.cost.add(n_rows, core_us)
-        if planned:
-            self._planned_us += OUTSIDE_RATE * (total_us - core_us - self._planned_us)
-            self._judge(n_rows, n_tokens, total_us)
-        else:
-            self._plain_us += OUTSIDE_RATE * (total_us - core_us - self._plain_us)
+    def observe(
+        self,
+        draft: Any,
+        n_rows: int,
+        n_nodes: int,
+        path: Sequence[int],
+        emitted: Sequence[int],
+        core_us: float,
+        total_us: float,
+    ) -> None:
+        """A pass of `n_rows`, the first `n_nodes` of the draft among them, took `core_us` in the core and `total_us`
+        with all that Python did. `draft` is None for a pass that was made without one."""
+        result, n = self._result, len(path)
+        result.n_rows, result.n_nodes, result.n_path = n_rows, n_nodes, n
+        result.core_us, result.total_us = core_us, total_us
+        self._path[0:n], self._emitted[0:n] = path, emitted
+        check(lib.mp_planner_observe(self.pointer, NULL if draft is None else draft, result))
 
-    def _judge(self, n_rows: int, n_tokens: int, total_us: float) -> None:
-        """Holds planned passes against plain ones, where drafting costs so much that leaving it out may be better."""
-        plain_us = self.cost.time(1) + (self._plain_us or PLAIN_SHARE * self._planned_us)
-        if self._planned_us < NEGLIGIBLE * plain_us:
-            return
-        trial = self._trial
-        trial[0] += 1
-        trial[1] += n_tokens
-        trial[2] += total_us
-        trial[3] += n_rows
-        if trial[0] < (SHORT_TRIAL if trial[3] == trial[0] else TRIAL):
-            return
-        if trial[1] * plain_us >= trial[2]:
-            self._nap = FIRST_NAP
-        else:
-            self.n_napping = self._nap
-            self._nap = min(2 * self._nap, LONGEST_NAP)
-        self._trial = [0, 0, 0.0, 0]
+    def rest(self, n_passes: int, n_repeated: int) -> None:
+        """In a nap, `n_passes` were made without a draft; the last `n_repeated` tokens repeat what was there before."""
+        check(lib.mp_planner_rest(self.pointer, n_passes, n_repeated))
+
+    def calibrate(self, pass_of: Callable[[int], float], n_max: int) -> None:
+        """A quick measurement, as long as there are few samples: `pass_of(n)` runs a pass of n rows and returns its
+        microseconds."""
+        n = 0
+        while True:
+            check(lib.mp_planner_next_to_measure(self.pointer, n, n_max, self._n_rows))
+            if not (n := self._n_rows[0]):
+                return
+            pass_of(n)  # makes the graph
+            check(lib.mp_planner_measured(self.pointer, n, pass_of(n)))
+
+    def time(self, n_rows: int) -> float:
+        """T(n_rows) in microseconds, at this depth."""
+        check(lib.mp_planner_time(self.pointer, n_rows, self._number))
+        return self._number[0]
+
+    @property
+    def change(self) -> float:
+        """Microseconds that another number of rows than in the pass before adds."""
+        check(lib.mp_planner_change(self.pointer, self._number))
+        return self._number[0]
+
+    def probability(self, claimed: float) -> float:
+        """The calibrated probability of a node that is claimed to be accepted with this one."""
+        check(lib.mp_planner_probability(self.pointer, claimed, self._number))
+        return self._number[0]
+
+    def costs(self) -> list[tuple[int, int, float]]:
+        """The samples of passes, for load_costs(): class of depth, rows, microseconds."""
+        n = ffi.new("size_t *")
+        check(lib.mp_planner_costs(self.pointer, NULL, 0, n))
+        costs = ffi.new("mp_cost[]", n[0])
+        check(lib.mp_planner_costs(self.pointer, costs, n[0], n))
+        return [(cost.depth, cost.n_rows, cost.us) for cost in costs]
+
+    def load_costs(self, costs: Any) -> None:
+        """Takes over what costs() gave. Raises ModelError, ValueError, TypeError or OverflowError for anything else."""
+        samples = ffi.new("mp_cost[]", [tuple(cost) for cost in costs])
+        check(lib.mp_planner_load_costs(self.pointer, samples, len(samples)))
+
+    def learned(self) -> dict[str, Any]:
+        """What it knows of the model and the source of candidates, for load_learned()."""
+        learned = ffi.new("mp_learned *")
+        check(lib.mp_planner_learned(self.pointer, learned))
+        return {"claimed": list(learned.claimed), "accepted": list(learned.accepted)}
+
+    def load_learned(self, content: Any) -> None:
+        """Takes over what learned() gave. Raises ModelError, ValueError, TypeError, KeyError or OverflowError for
+        anything else."""
+        learned = ffi.new("mp_learned *")
+        for name in ("claimed", "accepted"):
+            if len(content[name]) != lib.MP_N_CLAIM_BINS:
+                raise ValueError("a calibration of another version")
+            setattr(learned, name, content[name])
+        check(lib.mp_planner_load_learned(self.pointer, learned))

@@ -29,7 +29,7 @@ from .session import Session
 if TYPE_CHECKING:
     from .proposers.planned import Planned
 
-VERSION = 1
+VERSION = 2
 N_MACHINES = 16  # cost curves kept in a file, those of the last settings
 KEEP_EVERY = 5.0  # seconds between two writes of one process
 LARGEST = 64 << 20  # bytes; nothing that this program wrote is as large
@@ -76,9 +76,9 @@ class StateFile:
                 self._warn(f"the state {self.path} belongs to another model: starting without it, it will be replaced")
                 return
             self._costs = dict(header["costs"])
-            planned.planner.calibration.load(header["calibration"])
+            planned.planner.load_learned(header["planner"])
             if cost := self._costs.get(_setting(session)):
-                planned.planner.cost.load(cost)
+                planned.planner.load_costs(cost)
             if isinstance(planned.source, Evidence):
                 planned.source.load(blob)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, Error) as error:
@@ -91,12 +91,12 @@ class StateFile:
         self._last_kept = time.monotonic()
         setting = _setting(session)
         self._costs.pop(setting, None)
-        self._costs = dict([*self._costs.items(), (setting, planned.planner.cost.as_json())][-N_MACHINES:])
+        self._costs = dict([*self._costs.items(), (setting, planned.planner.costs())][-N_MACHINES:])
         blob = planned.source.save() if isinstance(planned.source, Evidence) else b""
         header = {
             "maskprobe_state": VERSION,
             "model": self._model,
-            "calibration": planned.planner.calibration.as_json(),
+            "planner": planned.planner.learned(),
             "costs": self._costs,
             "n_bytes": len(blob),
             "crc32": zlib.crc32(blob),

@@ -4,16 +4,19 @@ The work is done in the core (csrc/draft); see the drafter in maskprobe.h for th
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from .._capi import Handle, check, ffi, lib, token_array
 from ..model import Model
+from ..planner import Planner
 from ..session import Pass
 from ..tree import TokenTree
-from .base import Proposer, checked_count
+from .base import N_ROWS_LIMIT, Proposer, checked_count
 
 N_TOP = 8  # tokens of each row that are learned from
+LEAST = 1e-300  # probability that a logarithm is taken of
 SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows")  # maskprobe.h, mp_draft
 
 
@@ -34,12 +37,24 @@ class Evidence(Proposer):
         self._handle = Handle(out[0], lib.mp_drafter_free, "drafter")
         self._draft: Any = ffi.new("mp_draft *")
         self._result: Any = ffi.new("mp_draft_result *")
+        self._n_rows: Any = ffi.new("int32_t *")
+        self._path, self._emitted, self._owners = (ffi.new("int32_t[]", N_ROWS_LIMIT) for _ in range(3))
+        self._result.path, self._result.emitted, self._result.mask_owners = self._path, self._emitted, self._owners
+        self._tops: Any = None  # of the result, alive during the call
         self._n_known = 0  # tokens of the context that the drafter has seen
         self._n_grown = 0  # nodes of the draft under way
 
     @property
     def sources(self) -> list[str | None]:
         return [SOURCES[source] if source >= 0 else None for source in ffi.unpack(self._draft.sources, self._n_grown)]
+
+    @property
+    def earned(self) -> Counter[str]:
+        """Accepted candidates so far, by what spoke most for them."""
+        counts = ffi.new("int64_t[]", len(SOURCES))
+        with self._handle as drafter:
+            check(lib.mp_drafter_earned(drafter, counts))
+        return Counter({name: n for name, n in zip(SOURCES, counts, strict=True) if n})
 
     def begin(self, tokens: Sequence[int]) -> None:
         ids, pointer = token_array(tokens)
@@ -48,41 +63,76 @@ class Evidence(Proposer):
         self._n_known, self._n_grown = len(tokens), 0
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
-        tokens, parents, probabilities = self.draft(context, room)
-        return TokenTree.grown(tokens, parents, [math.log(probability) for probability in probabilities])
+        draft = self.draft(context, room)
+        return first_nodes(draft, draft.n_nodes)
 
-    def draft(self, context: Sequence[int], room: int) -> tuple[list[int], list[int], list[float]]:
-        """The tree as lists: tokens, parents and probabilities of its nodes."""
+    def draft(self, context: Sequence[int], room: int, n_any: int = 0, least: float = 0.0) -> Any:
+        """A tree of at most `room` nodes as an mp_draft, which lives until the next call: the candidates beyond the
+        first `n_any` nodes are `least` likely or more."""
         draft = self._draft
         with self._handle as drafter:
-            if self._n_known < len(context):  # passes without a draft
-                ids, pointer = token_array(context[self._n_known :])
-                check(lib.mp_drafter_extend(drafter, pointer, len(ids)))
-                self._n_known = len(context)
-            check(lib.mp_drafter_grow(drafter, min(room, self.n_rows_max), draft))
-        self._n_grown = n = draft.n_nodes
-        return ffi.unpack(draft.tokens, n), ffi.unpack(draft.parents, n), ffi.unpack(draft.probabilities, n)
+            self._read(drafter, context)
+            check(lib.mp_drafter_grow(drafter, min(room, self.n_rows_max), n_any, least, draft))
+        self._n_grown = draft.n_nodes
+        return draft
+
+    def n_repeated(self, context: Sequence[int]) -> int:
+        """How many of the last tokens followed, each of them, what the same two tokens before it foretold."""
+        with self._handle as drafter:
+            self._read(drafter, context)
+            return lib.mp_drafter_n_repeated(drafter)
+
+    def _read(self, drafter: Any, context: Sequence[int]) -> None:
+        """Shows the drafter the tokens that came without a draft."""
+        n_new = len(context) - self._n_known
+        if n_new > 0:
+            check(lib.mp_drafter_extend(drafter, ffi.new("int32_t[]", context[-n_new:]), n_new))
+            self._n_known = len(context)
+
+    def planned(self, planner: Planner, context: Sequence[int], room: int) -> tuple[Any, int]:
+        """A draft as the planner wants it, and how many rows it gives to it."""
+        with self._handle as drafter:
+            self._read(drafter, context)
+            room = min(room, self.n_rows_max)
+            check(lib.mp_planner_draft(planner.pointer, drafter, len(context) - 1, room, self._draft, self._n_rows))
+        self._n_grown = self._draft.n_nodes
+        return self._draft, self._n_rows[0]
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         if not 1 <= tree.n_nodes <= self._n_grown:  # not a tree of ours: its tokens are seen in the next context
             return
-        learned = self._result
-        learned.n_nodes, learned.n_masks, learned.n_top = tree.n_nodes, tree.n_masks, result.n_top
-        learned.n_path = len(path)
-        arrays = [ffi.new("int32_t[]", values) for values in (path, emitted, tree.mask_owners)]  # alive during the call
-        learned.path, learned.emitted, learned.mask_owners = arrays
-        learned.top_tokens = ffi.from_buffer("int32_t[]", result.top_tokens)
-        learned.top_logprobs = ffi.from_buffer("float[]", result.top_logprobs)
+        learned = self._learned(tree, result, path, emitted)
         with self._handle as drafter:
             check(lib.mp_drafter_observe(drafter, learned))
-        self._n_known += len(emitted)
-        self._n_grown = 0
 
-    @property
-    def mask_gain(self) -> float:
-        """By how much masks raised the probability of the token that came, per pass, lately."""
+    def observe_planned(
+        self,
+        planner: Planner,
+        tree: TokenTree,
+        result: Pass,
+        path: Sequence[int],
+        emitted: Sequence[int],
+        core_us: float,
+        total_us: float,
+    ) -> None:
+        """Learns from a pass over a planned draft, the planner too."""
+        learned = self._learned(tree, result, path, emitted)
         with self._handle as drafter:
-            return lib.mp_drafter_mask_gain(drafter)
+            check(lib.mp_planner_learn(planner.pointer, drafter, self._draft, learned, core_us, total_us))
+
+    def _learned(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> Any:
+        """The mp_draft_result; the emitted tokens are known from here on."""
+        learned, n_path = self._result, len(path)
+        learned.n_nodes, learned.n_masks, learned.n_top = tree.n_nodes, tree.n_masks, result.n_top
+        learned.n_path = n_path
+        self._path[0:n_path], self._emitted[0:n_path] = path, emitted
+        if tree.mask_owners:
+            self._owners[0 : tree.n_masks] = tree.mask_owners
+        self._tops = ffi.from_buffer("int32_t[]", result.top_tokens), ffi.from_buffer("float[]", result.top_logprobs)
+        learned.top_tokens, learned.top_logprobs = self._tops
+        self._n_known += n_path
+        self._n_grown = 0
+        return learned
 
     def save(self) -> bytes:
         """What was learned of the model, for load()."""
@@ -97,3 +147,11 @@ class Evidence(Proposer):
         """Takes over what save() gave. Raises ModelError for anything else, and has learned nothing then."""
         with self._handle as drafter:
             check(lib.mp_drafter_load(drafter, ffi.from_buffer(data), len(data)))
+
+
+def first_nodes(draft: Any, n: int) -> TokenTree:
+    """The tree of the first n nodes of an mp_draft."""
+    if n == 1:
+        return TokenTree(draft.tokens[0])
+    tokens, parents = ffi.unpack(draft.tokens, n), ffi.unpack(draft.parents, n)
+    return TokenTree.grown(tokens, parents, [math.log(max(p, LEAST)) for p in ffi.unpack(draft.probabilities, n)])

@@ -1,0 +1,61 @@
+// How many rows the next pass should have: as many as bring more tokens than the time they take is worth.
+//
+// With r the tokens per microsecond of the last passes, a pass of n rows brings E(n) - r T(n) more tokens than the same
+// time spent as before; the n where this is largest makes the long run fastest. E(n) is 1 and the calibrated probabilities
+// of the n - 1 most probable candidates. n = 1 is always among the choices.
+//
+// Drafts have an account, in microseconds: what planned passes gained over plain ones, all their costs included, and a
+// small share of all time. When it is empty nothing is drafted (a nap) until the share has filled it again. So drafts that
+// do not pay cost no more than that share. Where the cost of a draft is lost in a pass, as on all but tiny models, there
+// are no naps.
+#pragma once
+
+#include "calibration.h"
+#include "cost_curve.h"
+
+#include "../maskprobe.h"
+
+#include <array>
+
+namespace mp {
+
+constexpr std::array<int32_t, 10> PLANNED_ROWS = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
+
+}
+
+struct mp_planner {
+    explicit mp_planner(int32_t n_rows_max);
+
+    // Rows for a pass over the first nodes of a draft.
+    int32_t rows(const mp_draft & draft);
+
+    // What a pass brought. `draft` is nullptr for one that was made without.
+    void observe(const mp_draft * draft, const mp_plan_result & result);
+
+    // `n` passes were made in a nap. If the last n_repeated tokens were there before, there is a reason to draft again,
+    // however little drafts have earned: the oftener in vain, the more of them it takes.
+    void rest(int32_t n, int32_t n_repeated);
+
+    // A first measurement.
+    void measured(int32_t n_rows, double us);
+
+    const int32_t n_rows_max;
+    mp_outlook outlook = {};
+    mp::cost_curve cost;
+    mp::calibration claims;
+
+private:
+    int32_t on_trial(int32_t best, int32_t n_nodes);
+    float least_worthwhile(double rate);
+    double plain_pass_us();
+    void book(double gained_us, double plain_us);
+
+    double tokens = 0, time = 0;                                 // of the last passes, fading
+    double planned_us = 0, plain_us = 0;                         // of a step outside the core, with a draft and without one
+    std::array<double, mp::PLANNED_ROWS.size()> outside_us = {}; // the former by the rows of the pass, 0 if not seen yet
+    double account = 0;
+    bool has_account = false; // it starts when the cost of a draft is known
+    int32_t n_waking;         // repeated tokens that end a nap
+    int64_t n_plans = 0;
+    int32_t trial = 0; // rows to be measured again
+};
