@@ -13,23 +13,20 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from maskprobe import Engine, Evidence, MaskProbe, Model, Planned, Proposer, SamplingParams, Session, mask_embedding
+from maskprobe.planner import Planner
 
 
-class WidePlan(Planned):
-    """Plans, and then takes all the rows there are."""
+class WideEvidence(Evidence):
+    """Is planned as ever, and then every pass takes all the rows there are."""
 
-    def __init__(self, source: Evidence) -> None:
-        super().__init__(source)
-        plan, outlook = self.planner.rows, self.planner.outlook
-
-        def rows(draft, n_past: int) -> int:
-            plan(draft, n_past)
-            outlook.napping, outlook.n_any = False, source.n_rows_max
-            return draft.n_nodes
-
-        self.planner.rows = rows
+    def planned(self, planner: Planner, context: Sequence[int], room: int) -> tuple[Any, int]:
+        planner.outlook.napping, planner.outlook.n_any = False, self.n_rows_max
+        draft, _ = super().planned(planner, context, room)
+        return draft, draft.n_nodes
 
 
 def timed(proposer: Proposer, spent: list[float]) -> Proposer:
@@ -67,7 +64,7 @@ def main() -> int:
     for n_ctx in args.ctx_sizes:
         with Session(model, n_ctx=n_ctx, n_threads=args.threads) as session:
             if args.propose == "all":
-                proposer = WidePlan(Evidence(model, rows=args.rows))
+                proposer = Planned(WideEvidence(model, rows=args.rows))
             else:
                 proposer = MaskProbe(model, tree=args.tree, mask=mask_embedding(args.mask_init, model))
             spent = [0.0]
