@@ -54,7 +54,8 @@ private:
 
         void add(double value);
         double newest(int32_t back) const; // back = 0 is the last one added
-        double typical() const;
+        double typical() const;            // the lower third
+        double least() const;              // 0 of none
     };
     using by_rows = std::map<int32_t, ring>;
 
