@@ -24,9 +24,13 @@ class WideEvidence(Evidence):
     """Is planned as ever, and then every pass takes all the rows there are."""
 
     def planned(self, planner: Planner, context: Sequence[int], room: int) -> tuple[Any, int]:
-        planner.outlook.napping, planner.outlook.n_any = False, self.n_rows_max
+        planner.outlook.n_any = self.n_rows_max
         draft, _ = super().planned(planner, context, room)
         return draft, draft.n_nodes
+
+    def observe_planned(self, planner: Planner, *pass_over: Any) -> None:
+        super().observe_planned(planner, *pass_over)
+        planner.outlook.napping = False
 
 
 def timed(proposer: Proposer, spent: list[float]) -> Proposer:

@@ -133,7 +133,7 @@ double cost_curve::estimate(int32_t n_rows) const {
 int64_t cost_curve::age(int32_t n_rows) const {
     const by_rows & known = samples.at(depth);
     const auto at = known.find(n_rows);
-    return n_added - (at == known.end() ? 0 : at->second.last_added);
+    return at == known.end() ? INT64_MAX : n_added - at->second.last_added;
 }
 
 int32_t cost_curve::next_to_measure(int32_t after, int32_t n_max) {

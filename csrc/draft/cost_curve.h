@@ -30,7 +30,7 @@ public:
     // T(n_rows). Something must have been measured.
     double time(int32_t n_rows);
 
-    // Samples taken since one of n_rows was, at this depth.
+    // Samples taken since one of n_rows was, at this depth; endless if none was.
     int64_t age(int32_t n_rows) const;
 
     // What another number of rows than last_n() adds, once.

@@ -8,7 +8,7 @@ constexpr double FORGETTING = 0.97;  // per pass
 constexpr double CAUTION = 2;        // times what a row costs, a candidate should bring: drafting it costs too
 constexpr int32_t LOOK = 8;          // plans between two looks at what is worth a candidate
 constexpr int32_t TRIAL = 32;        // plans between two in which another number of rows may be taken,
-constexpr int64_t OLD = 128;         // if its last sample is so many samples old
+constexpr int64_t OLD = 256;         // if its last sample is so many samples old
 constexpr double NEGLIGIBLE = 0.01;  // of a plain pass: a draft that costs no more is made every time
 constexpr double OUTSIDE_RATE = 0.1; // of the newest pass, in running means
 constexpr double PLAIN_SHARE = 0.4;  // of the time outside the core, what is left without a draft: until that is measured
@@ -57,7 +57,7 @@ int32_t mp_planner::rows(const mp_draft & draft) {
 int32_t mp_planner::on_trial(int32_t best, int32_t n_nodes) {
     if (n_plans % TRIAL == 0) {
         const auto at = std::lower_bound(PLANNED_ROWS.begin(), PLANNED_ROWS.end(), best);
-        constexpr int64_t STEPS[] = {1, -1, 2, -2};
+        constexpr int64_t STEPS[] = {-2, 1, -1, 2};
         const int64_t to = at - PLANNED_ROWS.begin() + STEPS[n_plans / TRIAL % 4];
         trial = to >= 0 && to < (int64_t) PLANNED_ROWS.size() ? PLANNED_ROWS[to] : 0;
         if (trial > 0 && cost.age(trial) < OLD) {
