@@ -9,7 +9,6 @@
 
 namespace mp {
 
-static constexpr int32_t N_ROWS_LIMIT = 256;        // LLAMA_MAX_SEQ: every row may need a sequence of its own
 static constexpr int64_t SCORE_BYTES = 512ll << 20; // the attention scores of one graph should stay below this
 static constexpr int32_t N_CTX_GRAIN = 256;         // llama.cpp pads contexts to this
 
@@ -106,7 +105,7 @@ llama_context_params choose_context_params(const mp_model & model, const mp_sess
     check_range("n_ctx", params.n_ctx, 0, 1 << 28);
     check_range("n_batch", params.n_batch, 1, 1 << 24);
     check_range("n_ubatch", params.n_ubatch, 0, 1 << 24);
-    check_range("n_rows_max", params.n_rows_max, 1, N_ROWS_LIMIT);
+    check_range("n_rows_max", params.n_rows_max, 1, MP_N_ROWS_LIMIT);
     check_range("n_top_max", params.n_top_max, 1, 1 << 20);
     check_range("n_threads", params.n_threads, 0, GGML_MAX_N_THREADS);
     check_range("n_threads_batch", params.n_threads_batch, 0, GGML_MAX_N_THREADS);

@@ -37,6 +37,8 @@ typedef struct mp_sampler mp_sampler;
 typedef struct mp_drafter mp_drafter;
 typedef struct mp_planner mp_planner;
 
+enum { MP_N_ROWS_LIMIT = 256 };  // rows of a pass at most: each may need a sequence of its own, llama.cpp has so many
+
 typedef enum mp_status {
     MP_OK               = 0,
     MP_ERR_ARGUMENT     = 1,  // a value that the caller gave is out of range
@@ -169,7 +171,7 @@ typedef struct mp_session_params {
     int32_t      n_ctx;           // context in tokens, 0 = the model's, reduced to what memory holds. Default 0
     int32_t      n_batch;         // tokens given to llama.cpp at once while a prompt is evaluated. Default 2048
     int32_t      n_ubatch;        // tokens in one graph; 0 = 512, less where the attention scores would be huge
-    int32_t      n_rows_max;      // rows of the largest tree pass, 1..256. Default 64
+    int32_t      n_rows_max;      // rows of the largest tree pass, 1..MP_N_ROWS_LIMIT. Default 64
     int32_t      n_top_max;       // candidates kept per row at most. Default 64
     int32_t      n_threads;       // threads of tree passes, 0 = the physical cores. Default 0
     int32_t      n_threads_batch; // threads of prompt evaluation, 0 = n_threads. Default 0

@@ -6,6 +6,8 @@
 
 using namespace mp;
 
+static_assert(N_EVIDENCE == MP_N_SOURCES, "mp_draft names its sources by kinds of evidence");
+
 constexpr int32_t N_SLOTS = 1 << 15;
 constexpr int32_t N_NGRAM_SLOTS = 1 << 17;
 constexpr int32_t MAX_CHILDREN = 16; // candidates looked at behind one node

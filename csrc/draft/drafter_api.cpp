@@ -7,7 +7,6 @@
 
 using namespace mp;
 
-constexpr int32_t MAX_ROWS = 256;
 constexpr int32_t MAX_PER_ROW = 1 << 20; // candidates; the rows times this still fit 32 bits
 
 static mp_drafter & checked(mp_drafter * drafter, const char * function) {
@@ -61,8 +60,8 @@ mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_
 mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, int32_t n_any, float least, mp_draft * out) {
     return guarded([&] {
         mp_drafter & d = checked(drafter, "mp_drafter_grow");
-        if (!out || n_max < 1 || n_max > MAX_ROWS) {
-            fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..%d, and out must not be NULL", n_max, MAX_ROWS);
+        if (!out || n_max < 1 || n_max > MP_N_ROWS_LIMIT) {
+            fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..%d, and out must not be NULL", n_max, MP_N_ROWS_LIMIT);
         }
         if (!d.has_text()) {
             fail(MP_ERR_STATE, "a draft without a text: begin with at least one token");
@@ -79,7 +78,7 @@ mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * resul
         }
         const mp_draft_result & r = *result;
         if (r.n_nodes < 1 || r.n_nodes > d.n_grown() || r.n_top < 1 || r.n_top > MAX_PER_ROW || r.n_masks < 0 ||
-            r.n_masks > MAX_ROWS || (r.n_masks > 0 && !r.mask_owners)) {
+            r.n_masks > MP_N_ROWS_LIMIT || (r.n_masks > 0 && !r.mask_owners)) {
             fail(MP_ERR_ARGUMENT, "%d nodes and %d masks with %d candidates each, the draft has %d nodes", r.n_nodes,
                  r.n_masks, r.n_top, d.n_grown());
         }

@@ -8,8 +8,6 @@
 
 using namespace mp;
 
-constexpr int32_t MAX_ROWS = 256;
-
 static const mp_planner & checked(const mp_planner * planner, const char * function) {
     if (!planner) {
         fail(MP_ERR_ARGUMENT, "%s: the planner must not be NULL", function);
@@ -30,8 +28,8 @@ static mp_planner & measured(mp_planner * planner, const char * function) {
 }
 
 static void check_rows(int32_t n_rows) {
-    if (n_rows < 1 || n_rows > MAX_ROWS) {
-        fail(MP_ERR_ARGUMENT, "a pass of %d rows: 1..%d", n_rows, MAX_ROWS);
+    if (n_rows < 1 || n_rows > MP_N_ROWS_LIMIT) {
+        fail(MP_ERR_ARGUMENT, "a pass of %d rows: 1..%d", n_rows, MP_N_ROWS_LIMIT);
     }
 }
 
@@ -48,8 +46,8 @@ static void check_time(double us) {
 }
 
 static void check_draft(const mp_draft & draft) {
-    if (draft.n_nodes < 1 || draft.n_nodes > MAX_ROWS || !draft.tokens || !draft.parents || !draft.probabilities) {
-        fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..%d, and its arrays must not be NULL", draft.n_nodes, MAX_ROWS);
+    if (draft.n_nodes < 1 || draft.n_nodes > MP_N_ROWS_LIMIT || !draft.tokens || !draft.parents || !draft.probabilities) {
+        fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..%d, and its arrays must not be NULL", draft.n_nodes, MP_N_ROWS_LIMIT);
     }
     for (int32_t node = 1; node < draft.n_nodes; node++) {
         const float probability = draft.probabilities[node];
@@ -107,7 +105,7 @@ mp_status mp_planner_rows(mp_planner * planner, int64_t n_past, const mp_draft *
 mp_status mp_planner_observe(mp_planner * planner, const mp_draft * draft, const mp_plan_result * result) {
     return guarded([&] {
         mp_planner & p = checked(planner, "mp_planner_observe");
-        if (!result || !result->path || !result->emitted || result->n_path < 1 || result->n_path > MAX_ROWS) {
+        if (!result || !result->path || !result->emitted || result->n_path < 1 || result->n_path > MP_N_ROWS_LIMIT) {
             fail(MP_ERR_ARGUMENT, "mp_planner_observe: a result with a path of at least the root, not NULL");
         }
         const mp_plan_result & r = *result;

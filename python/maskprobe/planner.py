@@ -6,8 +6,6 @@ from typing import Any
 
 from ._capi import NULL, Handle, check, ffi, lib
 
-N_PATH = 256  # nodes of the longest path
-
 
 def _shapes() -> tuple[int, ...]:
     n = ffi.new("int32_t *")
@@ -50,8 +48,8 @@ class Planner:
         self._n_rows: Any = ffi.new("int32_t *")
         self._number: Any = ffi.new("double *")
         self._result: Any = ffi.new("mp_plan_result *")
-        self._path: Any = ffi.new("int32_t[]", N_PATH)
-        self._emitted: Any = ffi.new("int32_t[]", N_PATH)
+        self._path: Any = ffi.new("int32_t[]", lib.MP_N_ROWS_LIMIT)
+        self._emitted: Any = ffi.new("int32_t[]", lib.MP_N_ROWS_LIMIT)
         self._result.path, self._result.emitted = self._path, self._emitted
 
     def at_depth(self, n_past: int) -> None:

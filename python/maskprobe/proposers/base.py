@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from .._capi import lib
 from ..errors import ArgumentError
 from ..session import Pass, Session
 from ..tree import TokenTree
 
-N_ROWS_LIMIT = 256  # rows of a pass that the core takes
+N_ROWS_LIMIT = lib.MP_N_ROWS_LIMIT  # of a pass
 
 
 class Proposer:
