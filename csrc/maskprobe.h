@@ -2,9 +2,9 @@
 //
 // A model is opened once; a session holds one KV cache over it. One step of decoding is
 //
-//     mp_session_set_prefix(session, tokens, n)   the cache holds exactly these tokens; only what is new is evaluated
-//     mp_session_decode    (session, &tree, &out) one pass over  [ root | nodes | masks ]
-//     mp_session_commit    (session, path, n)     the root and the accepted nodes stay in the cache, all else goes
+//     mp_session_set_prefix(session, tokens, n, ...) the cache holds exactly these tokens; only what is new is evaluated
+//     mp_session_decode    (session, &tree, &out)    one pass over  [ root | nodes | masks ]
+//     mp_session_commit    (session, path, n)        the root and the accepted nodes stay in the cache, all else goes
 //
 // Rules that hold for every call:
 //   - every function that can fail returns an mp_status; mp_last_error() then has one line that says why (per thread);
@@ -192,10 +192,23 @@ MP_API int32_t   mp_session_n_ctx    (const mp_session * session); // tokens tha
 MP_API int32_t   mp_session_n_past   (const mp_session * session); // committed tokens in the cache
 MP_API int32_t   mp_session_n_threads(const mp_session * session); // threads of a tree pass
 
+// What came of setting the prefix. The arrays belong to the session and are valid until its next call.
+typedef struct mp_prefix {
+    int32_t         n_reused;     // tokens that the cache held already
+    int32_t         n_rows;       // row i is the output behind token n - n_rows + i: the last tokens that were evaluated, as
+                                  // many as were wanted; fewer where others follow a row that is not finite
+    int32_t         n_top;
+    const int32_t * top_tokens;   // (n_rows, n_top) most likely first, equals by id
+    const float *   top_logprobs; // (n_rows, n_top)
+} mp_prefix;
+
 // Makes the cache hold exactly tokens[0..n). The common prefix with what it holds is kept, the rest is evaluated.
-// *n_reused (may be NULL) is the length of what was kept. A cancelled call keeps the part that is complete.
+// Of the last n_outputs (0..MP_N_ROWS_LIMIT) of the rest, the n_top (1..n_top_max) most likely successors are put into *out:
+// what is computed anyway but for the output matrix. They change nothing in the cache; with n_outputs = 0 they cost nothing
+// and n_top does not count. out may be NULL. A cancelled call keeps the part that is complete, and leaves no rows.
 // Errors: ARGUMENT, CONTEXT_FULL, CANCELLED, DECODE.
-MP_API mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, int32_t n, int32_t * n_reused);
+MP_API mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, int32_t n, int32_t n_outputs,
+                                       int32_t n_top, mp_prefix * out);
 
 // One pass over a token tree with masks.
 //
@@ -302,9 +315,9 @@ MP_API mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, i
 
 // --- drafter ---------------------------------------------------------------------------------------------------------
 // Candidates for the next tokens from what is known without another pass: what the model itself gave as likely behind a
-// token or a pair of tokens, rejected rows included (Token Recycling, arXiv 2408.08696); n-grams of the text; what the last
-// pass found likely in the same places (LogitSpec, arXiv 2507.01449), its masks among it (ESP, arXiv 2603.17942). Each
-// candidate gets a probability from a logistic model that is learned while decoding. One thread at a time.
+// token, a pair or a triple, prompt and rejected rows included (Token Recycling, arXiv 2408.08696); n-grams of the text; what
+// the last pass found likely in the same places (LogitSpec, arXiv 2507.01449), its masks among it (ESP, arXiv 2603.17942).
+// Each candidate gets a probability from a logistic model that is learned while decoding. One thread at a time.
 
 typedef struct mp_draft {
     int32_t         n_nodes;
@@ -335,6 +348,11 @@ MP_API void      mp_drafter_free(mp_drafter * drafter);
 
 // A new text: what is known of the text before is forgotten, what is known of the model stays.
 MP_API mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t n);
+
+// What the model found likely behind the n_rows tokens before the newest one, the next root: row i belongs to the token
+// n_rows - i places before it, as mp_session_set_prefix() of all but the root gives them. Learned like the rows of a pass.
+MP_API mp_status mp_drafter_learn_prompt(mp_drafter * drafter, int32_t n_rows, int32_t n_top, const int32_t * top_tokens,
+                                         const float * top_logprobs);
 
 // Tokens that were emitted without a draft.
 MP_API mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n);

@@ -29,11 +29,16 @@ mp_session::mp_session(model_ref model_, const mp_session_params & params)
       pass(*model, params.n_rows_max), scratch(n_threads, top_k_scratch(model->info.n_vocab)), filled(params.n_rows_max, 0) {
     open_context(params);
     best.resize(params.n_rows_max);
-    log_sum.resize(params.n_rows_max);
-    row_logits.resize(params.n_rows_max);
-    top_tokens.resize((size_t) params.n_rows_max * n_top_max);
-    top_logprobs.resize((size_t) params.n_rows_max * n_top_max);
+    pass_outputs.resize(params.n_rows_max, n_top_max);
     tokens.reserve(n_ctx);
+}
+
+void mp_session::row_outputs::resize(int32_t n_rows, int32_t n_top_) {
+    n_top = n_top_;
+    logits.resize(n_rows);
+    tokens.resize((size_t) n_rows * n_top);
+    logprobs.resize((size_t) n_rows * n_top);
+    log_sum.resize(n_rows);
 }
 
 void mp_session::open_context(const mp_session_params & params) {
@@ -85,7 +90,7 @@ void mp_session::rebuild_if_lost() {
     llama_memory_clear(memory, false);
     lost = false;
     try {
-        evaluate(all.data(), (int32_t) all.size());
+        evaluate(all.data(), (int32_t) all.size(), 0);
     } catch (...) {
         tokens.swap(all);
         lost = true;
@@ -93,18 +98,21 @@ void mp_session::rebuild_if_lost() {
     }
 }
 
-// Appends tokens to the trunk in pieces of n_batch; what is complete stays if a piece fails.
-void mp_session::evaluate(const int32_t * new_tokens, int32_t n) {
+// Appends tokens to the trunk in pieces of n_batch; what is complete stays if a piece fails. The outputs behind the last
+// n_outputs of them go into prefix_outputs.
+void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs) {
     static llama_seq_id trunk = 0;
     const int32_t size = std::min(n_batch, n);
     std::vector<llama_pos> pos(size);
     std::vector<int32_t> n_seq(size, 1);
     std::vector<llama_seq_id *> seq(size, &trunk);
-    std::vector<int8_t> output(size, 0);
+    std::vector<int8_t> output(size);
     for (int32_t done = 0; done < n;) {
         const int32_t n_piece = std::min(size, n - done);
+        const int32_t first_row = done - (n - n_outputs); // of the piece's first token; negative: none before -first_row
         for (int32_t i = 0; i < n_piece; i++) {
             pos[i] = (llama_pos) tokens.size() + i;
+            output[i] = first_row + i >= 0;
         }
         llama_batch batch = {};
         batch.n_tokens = n_piece;
@@ -118,11 +126,24 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n) {
         filled[0] = (int32_t) tokens.size();
         pass_in_cache = false;
         done += n_piece;
+        const int32_t begin_row = std::max(first_row, 0), end_row = first_row + n_piece;
+        for (int32_t row = begin_row; row < end_row; row++) {
+            prefix_outputs.logits[row] = llama_get_logits_ith(ctx.get(), row - first_row);
+        }
+        if (begin_row < end_row) { // now: the next piece overwrites llama.cpp's logits
+            find_top_k(prefix_outputs, begin_row, end_row);
+        }
     }
 }
 
-int32_t mp_session::set_prefix(const int32_t * new_tokens, int32_t n) {
+void mp_session::set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out) {
     const int32_t n_vocab = model->info.n_vocab;
+    if (n_outputs < 0 || n_outputs > MP_N_ROWS_LIMIT) {
+        fail(MP_ERR_ARGUMENT, "n_outputs = %d must be between 0 and %d", n_outputs, MP_N_ROWS_LIMIT);
+    }
+    if (n_outputs > 0) {
+        check_n_top(n_top);
+    }
     for (int32_t i = 0; i < n; i++) {
         if (new_tokens[i] < 0 || new_tokens[i] >= n_vocab) {
             fail(MP_ERR_ARGUMENT, "token %d at %d is out of range, the vocabulary has %d", new_tokens[i], i, n_vocab);
@@ -145,8 +166,22 @@ int32_t mp_session::set_prefix(const int32_t * new_tokens, int32_t n) {
         llama_memory_clear(memory, false);
         n_same = 0;
     }
-    evaluate(new_tokens + n_same, n - n_same);
-    return n_same;
+    n_outputs = std::min(n_outputs, n - n_same);
+    if (n_outputs > 0) {
+        prefix_outputs.resize(n_outputs, n_top);
+    }
+    evaluate(new_tokens + n_same, n - n_same, n_outputs);
+    out.n_reused = n_same;
+    if (n_outputs > 0) {
+        int32_t first = n_outputs; // without such a wish nobody would see that a row is not finite: it is no failure
+        while (first > 0 && prefix_outputs.tokens[(size_t) (first - 1) * n_top] >= 0) {
+            first--;
+        }
+        out.n_rows = n_outputs - first;
+        out.n_top = n_top;
+        out.top_tokens = prefix_outputs.tokens.data() + (size_t) first * n_top;
+        out.top_logprobs = prefix_outputs.logprobs.data() + (size_t) first * n_top;
+    }
 }
 
 void mp_session::top_up_sequences(int32_t n_sequences) {
@@ -204,7 +239,7 @@ void mp_session::commit(const int32_t * path, int32_t n) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// one pass
+// one call of llama.cpp, and the most likely tokens of its rows
 
 // llama_decode with its codes as failures. Afterwards, also after a failure, pass_in_cache says that rows may lie
 // behind the committed tokens.
@@ -242,48 +277,39 @@ void mp_session::run(const llama_batch & batch, int32_t n_threads_of_pass) {
          reason.empty() ? "it gave no reason" : reason.c_str());
 }
 
-void mp_session::find_top_k(int32_t n_top) {
-    pass_n_top = n_top;
-    for (int32_t row = 0; row < pass.n_rows(); row++) {
-        // Asked for here: the first call puts the rows in order, which is not for several threads.
-        row_logits[row] = pass.has_output(row) ? llama_get_logits_ith(ctx.get(), row) : nullptr;
-        best[row] = -1;
-    }
-    next_row.store(0);
-    bad_row.store(-1);
-    workers.run(n_threads, [](void * data, int32_t worker) { ((mp_session *) data)->find_top_k_rows(worker); }, this);
-    const int32_t bad = bad_row.load();
-    if (bad >= 0) {
-        drop_pass();
-        fail(MP_ERR_NUMERIC,
-             "the logits of row %d have NaN or infinite values: the model file is damaged, or its weights "
-             "overflow in this cache type",
-             bad);
+void mp_session::check_n_top(int32_t n_top) const {
+    if (n_top < 1 || n_top > n_top_max) {
+        fail(MP_ERR_ARGUMENT, "n_top = %d must be between 1 and the session's n_top_max = %d", n_top, n_top_max);
     }
 }
 
+// Of rows [begin, end), whose logits are set.
+void mp_session::find_top_k(row_outputs & rows, int32_t begin, int32_t end) {
+    looked_at = &rows;
+    next_row.store(begin);
+    end_row = end;
+    workers.run(n_threads, [](void * data, int32_t worker) { ((mp_session *) data)->find_top_k_rows(worker); }, this);
+}
+
 void mp_session::find_top_k_rows(int32_t worker) {
-    for (int32_t row = next_row.fetch_add(1); row < pass.n_rows(); row = next_row.fetch_add(1)) {
-        if (!row_logits[row]) {
-            continue;
-        }
-        const size_t start = (size_t) row * pass_n_top;
-        if (top_k(row_logits[row], model->info.n_vocab, pass_n_top, scratch[worker], &top_tokens[start],
-                  &top_logprobs[start], &log_sum[row])) {
-            best[row] = top_tokens[start];
-        } else {
-            bad_row.store(row);
+    row_outputs & rows = *looked_at;
+    for (int32_t row = next_row.fetch_add(1); row < end_row; row = next_row.fetch_add(1)) {
+        const size_t start = (size_t) row * rows.n_top;
+        if (!rows.logits[row] || !top_k(rows.logits[row], model->info.n_vocab, rows.n_top, scratch[worker],
+                                        &rows.tokens[start], &rows.logprobs[start], &rows.log_sum[row])) {
+            rows.tokens[start] = -1;
         }
     }
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// one pass
 
 void mp_session::decode(const mp_tree & tree, mp_pass & out) {
     const int64_t t_start = ggml_time_us();
     drop_pass();
     rebuild_if_lost();
-    if (tree.n_top < 1 || tree.n_top > n_top_max) {
-        fail(MP_ERR_ARGUMENT, "n_top = %d must be between 1 and the session's n_top_max = %d", tree.n_top, n_top_max);
-    }
+    check_n_top(tree.n_top);
     pass.lay_out(tree, (int32_t) tokens.size(), n_ctx);
     if (model->info.can_tree) {
         top_up_sequences(pass.n_sequences());
@@ -291,26 +317,46 @@ void mp_session::decode(const mp_tree & tree, mp_pass & out) {
     const int64_t t_decode = ggml_time_us();
     run(pass.batch(), n_threads);
     const int64_t decode_us = ggml_time_us() - t_decode;
-    find_top_k(tree.n_top);
+    read_outputs(tree.n_top);
     has_outputs = true;
 
     out.n_rows = pass.n_rows();
     out.n_top = tree.n_top;
     out.best = best.data();
-    out.top_tokens = top_tokens.data();
-    out.top_logprobs = top_logprobs.data();
+    out.top_tokens = pass_outputs.tokens.data();
+    out.top_logprobs = pass_outputs.logprobs.data();
     out.decode_us = decode_us;
     out.engine_us = ggml_time_us() - t_start - decode_us;
+}
+
+void mp_session::read_outputs(int32_t n_top) {
+    const int32_t n_rows = pass.n_rows();
+    pass_outputs.n_top = n_top;
+    for (int32_t row = 0; row < n_rows; row++) {
+        // Asked for here: the first call puts the rows in order, which is not for several threads.
+        pass_outputs.logits[row] = pass.has_output(row) ? llama_get_logits_ith(ctx.get(), row) : nullptr;
+    }
+    find_top_k(pass_outputs, 0, n_rows);
+    for (int32_t row = 0; row < n_rows; row++) {
+        best[row] = pass_outputs.tokens[(size_t) row * n_top];
+        if (pass_outputs.logits[row] && best[row] < 0) {
+            drop_pass();
+            fail(MP_ERR_NUMERIC,
+                 "the logits of row %d have NaN or infinite values: the model file is damaged, or its weights "
+                 "overflow in this cache type",
+                 row);
+        }
+    }
 }
 
 const float * mp_session::logits(int32_t row) const {
     if (!has_outputs) {
         fail(MP_ERR_STATE, "there are no logits: no pass since the last change of the prefix");
     }
-    if (row < 0 || row >= pass.n_rows() || !row_logits[row]) {
+    if (row < 0 || row >= pass.n_rows() || !pass_outputs.logits[row]) {
         fail(MP_ERR_ARGUMENT, "row %d of the last pass's %d rows has no output", row, pass.n_rows());
     }
-    return row_logits[row];
+    return pass_outputs.logits[row];
 }
 
 bool mp_session::part(int32_t i, mp_part & out) const {
@@ -339,5 +385,5 @@ float mp_session::logprob(int32_t row, int32_t token) const {
     if (token < 0 || token >= model->info.n_vocab) {
         fail(MP_ERR_ARGUMENT, "token %d is out of range, the vocabulary has %d", token, model->info.n_vocab);
     }
-    return row_values[token] - log_sum[row];
+    return row_values[token] - pass_outputs.log_sum[row];
 }

@@ -20,7 +20,7 @@
 struct mp_session {
     mp_session(mp::model_ref model, const mp_session_params & params);
 
-    int32_t set_prefix(const int32_t * new_tokens, int32_t n); // returns the length of what was kept
+    void set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out);
     void decode(const mp_tree & tree, mp_pass & out);
     void commit(const int32_t * path, int32_t n);
     const float * logits(int32_t row) const;
@@ -39,14 +39,26 @@ struct mp_session {
     std::vector<int32_t> best;   // (n_rows) of the last pass, -1 without an output
 
 private:
+    // What is kept of rows whose logits llama.cpp has.
+    struct row_outputs {
+        int32_t n_top = 0;
+        std::vector<const float *> logits; // (n_rows) of (n_vocab), nullptr without an output
+        std::vector<int32_t> tokens;       // (n_rows, n_top), the first of a row -1 where its logits are not finite
+        std::vector<float> logprobs;       // (n_rows, n_top)
+        std::vector<float> log_sum;        // (n_rows)
+        void resize(int32_t n_rows, int32_t n_top);
+    };
+
     void open_context(const mp_session_params & params);
     void drop_pass();
     void truncate(int32_t n_keep);
-    void evaluate(const int32_t * new_tokens, int32_t n);
+    void evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs);
     void rebuild_if_lost();
     void top_up_sequences(int32_t n_sequences);
     void run(const llama_batch & batch, int32_t n_threads_of_pass);
-    void find_top_k(int32_t n_top);
+    void read_outputs(int32_t n_top);
+    void check_n_top(int32_t n_top) const;
+    void find_top_k(row_outputs & rows, int32_t begin, int32_t end);
     void find_top_k_rows(int32_t worker);
 
     mp::worker_pool workers; // of maskprobe's kernels and of the top-K
@@ -64,14 +76,13 @@ private:
     bool has_outputs = false;    // the outputs of the last pass can be read
     bool lost = false;           // a recurrent state went past the committed tokens and must be built anew
 
-    // outputs of the last pass
-    int32_t pass_n_top = 0;
-    std::vector<int32_t> top_tokens;       // (n_rows, n_top)
-    std::vector<float> top_logprobs;       // (n_rows, n_top)
-    std::vector<float> log_sum;            // (n_rows)
-    std::vector<const float *> row_logits; // (n_rows) of (n_vocab), nullptr without an output
-    std::atomic<int32_t> next_row{0};      // shared by the workers
-    std::atomic<int32_t> bad_row{-1};      // a row whose logits are not finite
+    row_outputs pass_outputs;   // of the last pass
+    row_outputs prefix_outputs; // of the last tokens that were evaluated for a prefix
+
+    // while the workers look for the most likely tokens
+    row_outputs * looked_at = nullptr;
+    std::atomic<int32_t> next_row{0};
+    int32_t end_row = 0;
 };
 
 namespace mp {

@@ -67,16 +67,17 @@ int32_t mp_session_n_threads(const mp_session * session) {
     return session ? session->n_threads : 0;
 }
 
-mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, int32_t n, int32_t * n_reused) {
+mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, int32_t n, int32_t n_outputs, int32_t n_top,
+                                mp_prefix * out) {
+    mp_prefix ignored;
+    mp_prefix & prefix = out ? *out : ignored;
+    prefix = {};
     return guarded([&] {
         const session_entry entry(session, __func__);
         if (n < 0 || (n > 0 && !tokens)) {
             fail(MP_ERR_ARGUMENT, "a prefix of %d tokens", n);
         }
-        const int32_t n_same = session->set_prefix(tokens, n);
-        if (n_reused) {
-            *n_reused = n_same;
-        }
+        session->set_prefix(tokens, n, n_outputs, n_top, prefix);
     });
 }
 

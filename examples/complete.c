@@ -19,7 +19,7 @@ int main(int argc, char ** argv) {
     CHECK(mp_session_open(model, &params, &session));
     CHECK(mp_sampler_open(model, &greedy, &sampler));
     CHECK(mp_tokenize(model, argv[2], strlen(argv[2]), true, false, tokens, 256, &n));
-    CHECK(mp_session_set_prefix(session, tokens, n - 1, NULL));
+    CHECK(mp_session_set_prefix(session, tokens, n - 1, 0, 0, NULL));
     root = tokens[n - 1];
     for (int i = 0; i < 64; i++) {
         const int32_t no_parent = -1;

@@ -5,6 +5,7 @@
 #include "expect.h"
 #include "maskprobe.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -122,7 +123,32 @@ static void wrong_arguments(mp_session * session, const mp_model_info & info) {
     EXPECT(mp_session_commit(session, bad_path, 1) == MP_ERR_STATE);
     EXPECT(mp_session_n_past(session) == n_past);
     std::vector<int32_t> too_long(mp_session_n_ctx(session) + 1, 5);
-    EXPECT(mp_session_set_prefix(session, too_long.data(), (int32_t) too_long.size(), nullptr) == MP_ERR_CONTEXT_FULL);
+    EXPECT(mp_session_set_prefix(session, too_long.data(), (int32_t) too_long.size(), 0, 0, nullptr) == MP_ERR_CONTEXT_FULL);
+    mp_prefix prefix;
+    EXPECT(mp_session_set_prefix(session, too_long.data(), 9, -1, 8, &prefix) == MP_ERR_ARGUMENT);
+    EXPECT(mp_session_set_prefix(session, too_long.data(), 9, 257, 8, &prefix) == MP_ERR_ARGUMENT);
+    EXPECT(mp_session_set_prefix(session, too_long.data(), 9, 1, 0, &prefix) == MP_ERR_ARGUMENT);
+    EXPECT(mp_session_set_prefix(session, too_long.data(), 9, 1, 65, &prefix) == MP_ERR_ARGUMENT && prefix.n_rows == 0);
+}
+
+// Outputs of prompts of any length, in pieces, behind any prompt before.
+static void prompts(mp_session * session, const mp_model_info & info) {
+    std::mt19937 random(3);
+    std::vector<int32_t> tokens(200);
+    for (int i = 0; i < 40; i++) {
+        for (size_t at = random() % tokens.size(); at < tokens.size(); at++) {
+            tokens[at] = (int32_t) (random() % info.n_vocab);
+        }
+        const int32_t n = (int32_t) (random() % (tokens.size() + 1));
+        const int32_t n_outputs = (int32_t) (random() % (MP_N_ROWS_LIMIT + 1)), n_top = 1 + (int32_t) (random() % 64);
+        mp_prefix prefix;
+        EXPECT(mp_session_set_prefix(session, tokens.data(), n, n_outputs, n_top, &prefix) == MP_OK);
+        EXPECT(prefix.n_rows == std::min(n_outputs, n - prefix.n_reused) && mp_session_n_past(session) == n);
+        EXPECT(prefix.n_rows == 0 || prefix.n_top == n_top);
+        for (int32_t k = 0; k < prefix.n_rows * prefix.n_top; k++) {
+            EXPECT(prefix.top_tokens[k] >= 0 && prefix.top_tokens[k] < info.n_vocab && prefix.top_logprobs[k] <= 0.01f);
+        }
+    }
 }
 
 // One thread decodes, the other cancels and tries to get in.
@@ -132,7 +158,7 @@ static void threads(mp_session * session) {
         while (!done) {
             mp_session_cancel(session);
             int32_t token = 7;
-            const mp_status status = mp_session_set_prefix(session, &token, 0, nullptr);
+            const mp_status status = mp_session_set_prefix(session, &token, 0, 0, 0, nullptr);
             EXPECT(status == MP_OK || status == MP_ERR_BUSY || status == MP_ERR_CANCELLED);
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
@@ -140,13 +166,15 @@ static void threads(mp_session * session) {
     std::vector<int32_t> tokens(200, 11);
     for (int i = 0; i < 30; i++) {
         tokens[0] = i;
-        const mp_status status = mp_session_set_prefix(session, tokens.data(), 200, nullptr);
+        mp_prefix prefix;
+        const mp_status status = mp_session_set_prefix(session, tokens.data(), 200, 150, 8, &prefix);
         EXPECT(status == MP_OK || status == MP_ERR_BUSY || status == MP_ERR_CANCELLED);
+        EXPECT(prefix.n_rows == (status == MP_OK ? 150 : 0));
     }
     done = true;
     other.join();
-    mp_session_set_prefix(session, tokens.data(), 1, nullptr); // takes a cancel that is still pending
-    EXPECT(mp_session_set_prefix(session, tokens.data(), 3, nullptr) == MP_OK && mp_session_n_past(session) == 3);
+    mp_session_set_prefix(session, tokens.data(), 1, 0, 0, nullptr); // takes a cancel that is still pending
+    EXPECT(mp_session_set_prefix(session, tokens.data(), 3, 0, 0, nullptr) == MP_OK && mp_session_n_past(session) == 3);
 }
 
 int main(int argc, char ** argv) {
@@ -169,6 +197,7 @@ int main(int argc, char ** argv) {
     params.n_ctx = 1024;
     params.n_threads = 2;
     params.n_rows_max = 32;
+    params.n_batch = params.n_ubatch = 48;
     mp_session * session = nullptr;
     EXPECT(mp_session_open(model, &params, &session) == MP_OK);
     mp_sampler_params sampling = mp_sampler_default_params();
@@ -188,12 +217,13 @@ int main(int argc, char ** argv) {
     EXPECT(mp_tokenize(model, "\xff", 1, true, false, tokens, 64, &n) == MP_ERR_ARGUMENT);
     passes(session, sampler, info);
     wrong_arguments(session, info);
+    prompts(session, info);
     threads(session);
 
     // The model outlives its handle for as long as something needs it.
     mp_model_free(model);
     tokens[0] = 5;
-    EXPECT(mp_session_set_prefix(session, tokens, 1, nullptr) == MP_OK);
+    EXPECT(mp_session_set_prefix(session, tokens, 1, 0, 0, nullptr) == MP_OK);
     mp_session_free(session);
     mp_sampler_free(sampler);
 

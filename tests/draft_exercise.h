@@ -50,6 +50,12 @@ static void drafts(mp_drafter * drafter, std::mt19937 & random, int32_t n_vocab,
         token = (int32_t) (random() % n_vocab);
     }
     EXPECT(mp_drafter_begin(drafter, text.data(), (int32_t) text.size()) == MP_OK);
+    if (text.size() > 1) {
+        const int32_t n_rows = 1 + (int32_t) (random() % (text.size() - 1)), n_top = 1 + (int32_t) (random() % 12);
+        const std::vector<int32_t> tokens(n_rows * n_top, (int32_t) (random() % n_vocab));
+        const std::vector<float> logprobs(n_rows * n_top, -0.5f);
+        EXPECT(mp_drafter_learn_prompt(drafter, n_rows, n_top, tokens.data(), logprobs.data()) == MP_OK);
+    }
     for (int step = 0; step < n_steps; step++) {
         const int32_t n_max = 1 + (int32_t) (random() % 256);
         const int32_t n_any = (int32_t) (random() % 300) - 10;
@@ -103,6 +109,13 @@ static void wrong_results(mp_drafter * drafter, int32_t n_vocab) {
     EXPECT(mp_drafter_observe(drafter, nullptr) == MP_ERR_ARGUMENT);
     EXPECT(mp_drafter_begin(drafter, &n_vocab, 1) == MP_ERR_ARGUMENT);
     EXPECT(mp_drafter_extend(drafter, nullptr, 1) == MP_ERR_ARGUMENT);
+    const int32_t text[] = {1, 2, 3}, tops[] = {4, 5};
+    const float logprobs[] = {-0.1f, -3.0f};
+    EXPECT(mp_drafter_begin(drafter, text, 3) == MP_OK);
+    EXPECT(mp_drafter_learn_prompt(drafter, 2, 1, tops, logprobs) == MP_OK);
+    EXPECT(mp_drafter_learn_prompt(drafter, 3, 1, tops, logprobs) == MP_ERR_ARGUMENT); // only two tokens before the newest
+    EXPECT(mp_drafter_learn_prompt(drafter, 257, 1, tops, logprobs) == MP_ERR_ARGUMENT);
+    EXPECT(mp_drafter_learn_prompt(drafter, 2, 1 << 30, tops, logprobs) == MP_ERR_ARGUMENT);
     mp_draft draft;
     EXPECT(mp_drafter_grow(drafter, 0, 0, 0.0f, &draft) == MP_ERR_ARGUMENT);
     EXPECT(mp_drafter_grow(drafter, 257, 0, 0.0f, &draft) == MP_ERR_ARGUMENT);

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from maskprobe import ArgumentError, ContextFull, Pass, Proposer, SamplingParams, StateError, TokenTree
+from maskprobe import ArgumentError, ContextFull, Pass, Prefix, Proposer, SamplingParams, StateError, TokenTree
 
 N_VOCAB = 24
 N_EMBD = 6
@@ -88,6 +88,15 @@ class FakeSampler:
         self.closed = True
 
 
+def most_likely(rows: Sequence[np.ndarray], n_top: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of rows of logits, int32 (n_rows, n_top), and their log-probabilities."""
+    if not rows:
+        return np.empty((0, n_top), np.int32), np.empty((0, n_top), np.float32)
+    logprobs = np.array([x - np.log(np.exp(x).sum()) for x in rows])
+    top = np.argsort(-logprobs, axis=1, kind="stable")[:, :n_top]
+    return top.astype(np.int32), np.take_along_axis(logprobs, top, axis=1).astype(np.float32)
+
+
 class FakeSession:
     def __init__(
         self, model: FakeModel | None = None, n_ctx: int = 400, n_rows_max: int = 64, n_top_max: int = 64
@@ -105,13 +114,15 @@ class FakeSession:
     def n_past(self) -> int:
         return len(self.committed)
 
-    def set_prefix(self, tokens: Sequence[int]) -> int:
+    def set_prefix(self, tokens: Sequence[int], n_outputs: int = 0, n_top: int = 8) -> Prefix:
         same = 0
         while same < min(len(tokens), self.n_past) and tokens[same] == self.committed[same]:
             same += 1
         self.committed = list(tokens)
         self.pending = None
-        return same
+        first = max(len(tokens) - n_outputs, same)
+        top, logprobs = most_likely([self.model.logits(tokens[: end + 1]) for end in range(first, len(tokens))], n_top)
+        return Prefix(same, top, logprobs)
 
     def decode(self, tree: TokenTree, n_top: int = 8) -> Pass:
         if tree.n_rows > self.n_rows_max or not 1 <= n_top <= self.n_top_max:
@@ -129,10 +140,8 @@ class FakeSession:
         for owner in tree.mask_owners:
             tokens = behind[owner] = [*behind[owner], int(np.argmax(self.model.logits(behind[owner])))]
             self.row_logits.append(self.model.logits(tokens))
-        logprobs = np.array([x - np.log(np.exp(x).sum()) for x in self.row_logits])
-        top = np.argsort(-logprobs, axis=1, kind="stable")[:, :n_top]
-        top_logprobs = np.take_along_axis(logprobs, top, axis=1).astype(np.float32)
-        return Pass(tree.n_rows, top.shape[1], top[:, 0], top.astype(np.int32), top_logprobs, 0, 0)
+        top, logprobs = most_likely(self.row_logits, n_top)
+        return Pass(tree.n_rows, top.shape[1], top[:, 0], top, logprobs, 0, 0)
 
     def logprob(self, row: int, token: int) -> float:
         logits = self.row_logits[row]

@@ -1,5 +1,6 @@
 """maskprobe-run as a user meets it: a process with two streams, an exit status and Ctrl-C."""
 
+import argparse
 import fcntl
 import json
 import os
@@ -18,9 +19,11 @@ from pathlib import Path
 import pytest
 
 import random_gguf
+from fakes import FakeSession
 from maskprobe import Cancelled, bundled_models
 from maskprobe.cli import build, compare, run, terminal
 from maskprobe.cli.terminal import DRAFTED, RESET, Completion
+from maskprobe.proposers import Proposer
 from test_hub import COMMIT, REPO, FakeHub
 
 # One thread: where tests run side by side, two wait for each other.
@@ -282,6 +285,17 @@ def test_progress_is_for_terminals_and_long_work(monkeypatch):
     assert b"working" in shown(on_terminal=True, after_s=0.0)
     assert shown(on_terminal=True, after_s=60.0) == b"end"
     assert shown(on_terminal=False, after_s=0.0) == b"end"
+
+
+@pytest.mark.parametrize("n_prompt", [1, 20, 64, 65, 100, 200])
+def test_rows_that_a_proposer_wants_are_left_to_the_engine(n_prompt):
+    session, proposer = FakeSession(), Proposer()
+    args = argparse.Namespace(ubatch_size=16, batch_size=32)
+    for proposer.n_prompt_rows in (0, 48):
+        session.set_prefix([])
+        run.evaluate_prompt(session, list(range(n_prompt)), proposer, args)
+        left = n_prompt - 1 - session.n_past
+        assert session.n_past == 0 or proposer.n_prompt_rows < left <= proposer.n_prompt_rows + 16
 
 
 def test_drafted_tokens_are_coloured(capfd):

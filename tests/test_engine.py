@@ -281,6 +281,45 @@ def test_stats():
     assert engine.stats.n_prompt_reused == 14 and engine.stats.n_gen == 2
 
 
+class Listener(Proposer):
+    """Learns from the prompt, and notes what it is told."""
+
+    n_top = 3
+
+    def __init__(self, n_prompt_rows: int) -> None:
+        self.n_prompt_rows = n_prompt_rows
+        self.heard: list[tuple[str, list]] = []
+
+    def begin(self, tokens):
+        self.heard.append(("begin", list(tokens)))
+
+    def learn_prompt(self, top_tokens, top_logprobs):
+        self.heard.append(("learn", top_tokens.tolist()))
+        assert top_logprobs.shape == (len(top_tokens), 3) and (top_logprobs <= 0).all()
+
+    def propose(self, context, room):
+        return TokenTree(context[-1])
+
+
+def test_a_proposer_learns_from_the_last_rows_of_the_prompt():
+    def best(n: int) -> list[int]:
+        return (-MODEL.logits(prompt[:n])).argsort(kind="stable")[:3].tolist()
+
+    prompt, session, listener = list(range(3, 13)), FakeSession(MODEL), Listener(4)
+    run(listener, session, prompt=prompt, max_tokens=1)
+    assert listener.heard == [("begin", prompt), ("learn", [best(n) for n in (6, 7, 8, 9)])]
+    session.set_prefix(prompt[:7])
+    listener.heard.clear()
+    run(listener, session, prompt=prompt, max_tokens=1)
+    assert listener.heard == [("begin", prompt), ("learn", [best(8), best(9)])]
+    listener.heard.clear()
+    run(listener, session, prompt=prompt, max_tokens=1)  # all of it is in the cache
+    assert listener.heard == [("begin", prompt)]
+    uninterested = Listener(0)
+    run(uninterested, FakeSession(MODEL), prompt=prompt, max_tokens=1)
+    assert uninterested.heard == [("begin", prompt)]
+
+
 def test_steps_one_by_one():
     expected = plain(max_tokens=9)
     engine = Engine(FakeSession(MODEL), Oracle(PROMPT + expected, 3))

@@ -143,6 +143,43 @@ def test_what_it_saw_follow_a_token_is_offered_in_the_next_text():
     assert sources[1] in ("token", "pair", "triple")
 
 
+def learn_prompt(proposer: Evidence, rows: list[dict[int, float]]) -> None:
+    """rows: the model's likely tokens with their probabilities, most likely first, as many in each row."""
+    tops = np.array([list(row) for row in rows], np.int32)
+    proposer.learn_prompt(tops, np.log(np.array([list(row.values()) for row in rows], np.float32)))
+
+
+def test_what_the_model_found_likely_in_the_prompt_is_offered_at_once():
+    text = [7, 8, 9, 7]
+    proposer = Evidence(MODEL, rows=8)
+    proposer.begin(text)
+    assert proposer.propose(text, 1000).tokens == [7, 8, 9, 7]  # of the text itself
+    learn_prompt(proposer, [{21: 0.9, 22: 0.05}, {23: 0.9, 24: 0.05}, {25: 0.6, 26: 0.3}])
+    tree = proposer.propose(text, 1000)
+    behind_root = [token for token, parent in zip(tree.tokens, tree.parents, strict=True) if parent == 0]
+    assert {8, 21, 25, 26} <= set(behind_root)
+    sources = dict(zip(tree.tokens, proposer.sources, strict=True))
+    assert sources[21] == "token" and sources[25] == sources[26] == "row before"
+
+
+def test_rows_of_the_prompt_belong_to_the_tokens_before_the_newest():
+    """Each row is known behind its token, its pair and its triple in the text, whose beginning has no rows here."""
+    proposer = Evidence(MODEL, rows=16)
+    proposer.begin([1, 2, 3, 4, 2, 3, 5])
+    learn_prompt(proposer, [{11: 0.95}, {12: 0.95}, {13: 0.95}, {14: 0.95}])  # of 3, 4, 2, 3
+
+    def behind(*text: int) -> dict[int, float]:
+        tokens, parents, logprobs, _ = draft(proposer, list(text))
+        return {tokens[node]: logprobs[node] for node, parent in enumerate(parents) if parent == 0}
+
+    assert behind(30, 1) == behind(30, 5) == {}
+    assert behind(30, 4).keys() == {12} and behind(30, 2).keys() == {13} and behind(30, 3).keys() == {11, 14}
+    assert behind(30, 3, 4)[12] > behind(30, 4)[12]  # the pair is known too,
+    assert behind(2, 3, 4)[12] > behind(30, 3, 4)[12]  # and the triple,
+    assert behind(1, 2, 3)[11] > behind(30, 2, 3)[11]  # of the text's first tokens as well
+    assert behind(4, 2, 3)[14] > behind(1, 2, 3)[14]
+
+
 def test_accepted_candidates_become_likelier_and_rejected_ones_less():
     def after(outcome: int) -> float:
         proposer = Evidence(MODEL, rows=2)
@@ -484,6 +521,37 @@ def test_wrong_arguments(drafter):
     one_line_of(lib.mp_drafter_earned(ffi.NULL, ffi.new("int64_t[7]")))
     assert lib.mp_drafter_n_repeated(ffi.NULL) == 0
     lib.mp_drafter_free(ffi.NULL)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_rows": 0},
+        {"n_rows": -1},
+        {"n_rows": 3},  # the text has two tokens before the newest
+        {"n_rows": 257},
+        {"n_top": 0},
+        {"n_top": 1 << 30},
+        {"top_tokens": [2, 3, N_VOCAB, 5]},
+        {"top_tokens": [2, 3, -1, 5]},
+        {"top_tokens": None},
+        {"top_logprobs": [-0.5, float("nan"), -0.3, -2.0]},
+        {"top_logprobs": [-0.5, -0.7, 1.0, -2.0]},
+        {"top_logprobs": None},
+    ],
+    ids=str,
+)
+def test_wrong_rows_of_a_prompt(drafter, changes):
+    rows = {"n_rows": 2, "n_top": 2, "top_tokens": [2, 3, 1, 5], "top_logprobs": [-0.5, -0.7, -0.3, -2.0]}
+
+    def learn(n_rows, n_top, **arrays) -> int:
+        kept = [ffi.NULL if a is None else ffi.new(ARRAYS[name], a) for name, a in arrays.items()]
+        return lib.mp_drafter_learn_prompt(drafter, n_rows, n_top, *kept)
+
+    one_line_of(learn(**rows))  # no text yet
+    check(lib.mp_drafter_begin(drafter, ffi.new("int32_t[]", [1, 2, 1]), 3))
+    check(learn(**rows))
+    one_line_of(learn(**{**rows, **changes}))
 
 
 def test_a_result_counts_once(drafter):

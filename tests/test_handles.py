@@ -122,7 +122,8 @@ def test_outputs_of_a_pass(session):
     session.commit([0, 1])
     assert session.n_past == 2
     session.rollback()
-    assert session.n_past == 2 and session.set_prefix([7, 8]) == 2 and session.set_prefix([7]) == 1
+    assert session.n_past == 2 and session.set_prefix([7, 8]).n_reused == 2
+    assert session.set_prefix([7]).n_reused == 1
 
 
 def test_a_result_outlives_its_session(model):
@@ -284,6 +285,11 @@ def test_values_that_are_refused(model, session):
         (lambda: session.set_prefix([1.5]), "must be integers"),
         (lambda: session.set_prefix([[1]]), r"of shape \(1, 1\)"),
         (lambda: session.set_prefix([2**40]), "do not fit 32 bits"),
+        (lambda: session.set_prefix([1], -1), "n_outputs = -1 must be between 0 and 256"),
+        (lambda: session.set_prefix([1], 257), "n_outputs = 257 must be between 0 and 256"),
+        (lambda: session.set_prefix([1], 1, 0), "n_top = 0 must be between 1 and .* 64"),
+        (lambda: session.set_prefix([1], 1, 65), "n_top = 65 must be between 1 and .* 64"),
+        (lambda: session.set_prefix([1], 2**40), "n_outputs = 1099511627776 .* is not possible"),
         (lambda: model.embedding_rows([n_vocab]), f"{n_vocab}"),
         (lambda: model.tokenize("\ud800"), "not valid Unicode"),
         (lambda: model.tokenize("a\0b"), "NUL"),

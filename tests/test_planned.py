@@ -157,6 +157,26 @@ def test_masks_are_tried_and_change_no_token(sampling, clock):
     assert "accepted by" in proposer.summary()
 
 
+def test_the_source_learns_from_the_prompt_but_in_a_nap(clock):
+    model = ShortMemory()
+    session = TimedSession(clock, CURVES["flat"], model=model, n_ctx=2000)
+    source = Evidence(model, rows=16)
+    learned = []
+    source.learn_prompt = lambda tokens, logprobs: learned.append(tokens.shape)
+    planned = Planned(source)
+    generated(session, planned, GREEDY, 5, prompt=[3, 14, 15, 9])
+    assert learned == [(3, source.n_top)] and planned.n_prompt_rows == source.n_prompt_rows
+    text = generated(FakeSession(model), None, SAMPLED, 100)
+    wrong = Planned(Slow(Adversary([*PROMPT, *text]), clock, 4000.0))
+    wrong.source.n_prompt_rows = 7
+    assert wrong.n_prompt_rows == 7
+    steep = TimedSession(clock, CURVES["steep"], model=model, n_ctx=2000)
+    generated(steep, wrong, SAMPLED, 100)
+    assert wrong.n_naps > 0 and wrong.planner.outlook.napping and wrong.n_prompt_rows == 0
+    wrong.attach(TimedSession(clock, CURVES["flat"], model=model))  # where naps are still to be earned
+    assert wrong.n_prompt_rows == 7 and wrong.n_top == wrong.source.n_top
+
+
 def test_without_masks_none_are_placed(clock):
     model = ShortMemory()
     session = TimedSession(clock, CURVES["flat"], model=model, n_ctx=2000)

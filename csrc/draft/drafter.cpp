@@ -226,38 +226,21 @@ void mp_drafter::observe(const mp_draft_result & r) {
         }
         return up == 0 ? nodes[at].token : up < text.size() ? text[text.size() - 1 - up] : -1;
     };
-    // Every computed row tells what follows its token.
-    const auto learn_row = [&](int32_t row) {
-        const int32_t token = nodes[row].token, before = token_before(row, 1), first = token_before(row, 2);
-        const int32_t * tokens = r.top_tokens + (size_t) row * r.n_top;
-        const float * logprobs = r.top_logprobs + (size_t) row * r.n_top;
-        by_token.put(key_of_token(token), tokens, logprobs, r.n_top);
-        if (before >= 0) {
-            by_pair.put(key_of_pair(before, token), tokens, logprobs, r.n_top);
-        }
-        if (first >= 0) {
-            by_triple.put(key_of_triple(first, before, token), tokens, logprobs, r.n_top);
-        }
+    const auto row_at = [&](int32_t row) {
+        const size_t start = (size_t) row * r.n_top;
+        return model_row{r.top_tokens + start, r.top_logprobs + start, r.n_top};
     };
     for (int32_t row = 0; row < r.n_nodes; row++) {
-        learn_row(row);
+        learn_row(row_at(row), nodes[row].token, token_before(row, 1), token_before(row, 2));
     }
 
-    const auto distribution_of = [&](int32_t row) {
-        distribution d;
-        for (int32_t i = 0; i < r.n_top; i++) {
-            d.tokens.push_back(r.top_tokens[(size_t) row * r.n_top + i]);
-            d.probabilities.push_back(std::exp(r.top_logprobs[(size_t) row * r.n_top + i]));
-        }
-        return d;
-    };
     masks.clear();
     for (int32_t i = 0; i < r.n_masks; i++) {
         if (r.mask_owners[i] == accepted) {
-            masks.push_back(distribution_of(r.n_nodes + i));
+            masks.push_back(row_at(r.n_nodes + i).as_distribution());
         }
     }
-    last = distribution_of(accepted);
+    last = row_at(accepted).as_distribution();
     learn_siblings(r, accepted);
 
     for (int32_t i = 0; i < r.n_path; i++) {
@@ -265,6 +248,39 @@ void mp_drafter::observe(const mp_draft_result & r) {
         add_ngrams_of_last();
     }
     n_nodes = 0;
+}
+
+// Rows of the tokens before the root.
+void mp_drafter::learn_prompt(int32_t n_rows, int32_t n_top, const int32_t * top_tokens, const float * top_logprobs) {
+    const int32_t root = n_text() - 1;
+    for (int32_t i = 0; i < n_rows; i++) {
+        const model_row row = {top_tokens + (size_t) i * n_top, top_logprobs + (size_t) i * n_top, n_top};
+        const int32_t at = root - n_rows + i;
+        learn_row(row, text[at], at > 0 ? text[at - 1] : -1, at > 1 ? text[at - 2] : -1);
+        if (i == n_rows - 1) {
+            last = row.as_distribution();
+        }
+    }
+}
+
+// A row tells what follows its token, behind `before`, behind `first`; -1 where the text begins.
+void mp_drafter::learn_row(const model_row & row, int32_t token, int32_t before, int32_t first) {
+    by_token.put(key_of_token(token), row.tokens, row.logprobs, row.n_top);
+    if (before >= 0) {
+        by_pair.put(key_of_pair(before, token), row.tokens, row.logprobs, row.n_top);
+    }
+    if (first >= 0) {
+        by_triple.put(key_of_triple(first, before, token), row.tokens, row.logprobs, row.n_top);
+    }
+}
+
+mp_drafter::distribution mp_drafter::model_row::as_distribution() const {
+    distribution d;
+    for (int32_t i = 0; i < n_top; i++) {
+        d.tokens.push_back(tokens[i]);
+        d.probabilities.push_back(std::exp(logprobs[i]));
+    }
+    return d;
 }
 
 void mp_drafter::learn_mask_gain(const mp_draft_result & r) {

@@ -2,6 +2,7 @@
 // probabilities; sessions, caches and how many rows are worth computing are others' business.
 //
 //     begin(prompt)        a new text
+//     learn_prompt(rows)   what the model gave behind its last tokens
 //     grow(n)              candidates for the places after the newest token, the most probable first
 //     observe(pass, path)  the pass over the first of them has been decoded
 //     extend(tokens)       instead of observe, for tokens that came without a tree
@@ -19,6 +20,7 @@ struct mp_drafter {
     explicit mp_drafter(int32_t n_vocab);
 
     void begin(const int32_t * tokens, int32_t n);
+    void learn_prompt(int32_t n_rows, int32_t n_top, const int32_t * top_tokens, const float * top_logprobs);
     void extend(const int32_t * tokens, int32_t n);
     void grow(int32_t n_max, int32_t n_any, float least, mp_draft & out);
     void observe(const mp_draft_result & result);
@@ -28,7 +30,7 @@ struct mp_drafter {
     std::string save() const;
     bool load(const char * bytes, size_t n);
 
-    bool has_text() const { return !text.empty(); }
+    int32_t n_text() const { return (int32_t) text.size(); }
     int32_t n_grown() const { return n_nodes; } // nodes of the draft under way
     int32_t parent_of(int32_t at) const { return nodes[at].parent; }
 
@@ -55,10 +57,19 @@ private:
         std::vector<float> probabilities;
     };
 
+    // What the model gave as likely behind one token: n_top tokens with their log-probabilities.
+    struct model_row {
+        const int32_t * tokens;
+        const float * logprobs;
+        int32_t n_top;
+        distribution as_distribution() const;
+    };
+
     void add_ngrams_of_last();
     void forget_pass();
     void collect(int32_t at); // fills nodes[at].children
     mp::evidence & entry_for(int32_t token);
+    void learn_row(const model_row & row, int32_t token, int32_t before, int32_t first);
     void learn_mask_gain(const mp_draft_result & result);
     void learn_siblings(const mp_draft_result & result, int32_t accepted);
 

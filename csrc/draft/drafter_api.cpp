@@ -27,6 +27,18 @@ static void check_tokens(const mp_drafter & drafter, const int32_t * tokens, int
     }
 }
 
+// What a model gave behind tokens: (n_rows, n_top).
+static void check_rows(const mp_drafter & drafter, int32_t n_rows, int32_t n_top, const int32_t * top_tokens,
+                       const float * top_logprobs) {
+    const int32_t n = n_rows * n_top;
+    check_tokens(drafter, top_tokens, n);
+    for (int32_t i = 0; i < n; i++) {
+        if (!(top_logprobs[i] <= 0.01f)) {
+            fail(MP_ERR_ARGUMENT, "a log-probability of %g at index %d", top_logprobs[i], i);
+        }
+    }
+}
+
 mp_status mp_drafter_open(int32_t n_vocab, mp_drafter ** out) {
     return guarded([&] {
         if (!out || n_vocab < 1) {
@@ -49,6 +61,22 @@ mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t
     });
 }
 
+mp_status mp_drafter_learn_prompt(mp_drafter * drafter, int32_t n_rows, int32_t n_top, const int32_t * top_tokens,
+                                  const float * top_logprobs) {
+    return guarded([&] {
+        mp_drafter & d = checked(drafter, "mp_drafter_learn_prompt");
+        if (!top_tokens || !top_logprobs) {
+            fail(MP_ERR_ARGUMENT, "mp_drafter_learn_prompt: the arrays must not be NULL");
+        }
+        if (n_rows < 1 || n_rows > MP_N_ROWS_LIMIT || n_rows >= d.n_text() || n_top < 1 || n_top > MAX_PER_ROW) {
+            fail(MP_ERR_ARGUMENT, "%d rows with %d candidates each, before the newest of %d tokens; at most %d rows", n_rows,
+                 n_top, d.n_text(), MP_N_ROWS_LIMIT);
+        }
+        check_rows(d, n_rows, n_top, top_tokens, top_logprobs);
+        d.learn_prompt(n_rows, n_top, top_tokens, top_logprobs);
+    });
+}
+
 mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n) {
     return guarded([&] {
         mp_drafter & d = checked(drafter, "mp_drafter_extend");
@@ -63,7 +91,7 @@ mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, int32_t n_any, fl
         if (!out || n_max < 1 || n_max > MP_N_ROWS_LIMIT) {
             fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..%d, and out must not be NULL", n_max, MP_N_ROWS_LIMIT);
         }
-        if (!d.has_text()) {
+        if (d.n_text() == 0) {
             fail(MP_ERR_STATE, "a draft without a text: begin with at least one token");
         }
         d.grow(n_max, n_any, least, *out);
@@ -91,14 +119,8 @@ mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * resul
                      r.path[i], r.n_nodes);
             }
         }
-        const int32_t n_top = (r.n_nodes + r.n_masks) * r.n_top;
         check_tokens(d, r.emitted, r.n_path);
-        check_tokens(d, r.top_tokens, n_top);
-        for (int32_t i = 0; i < n_top; i++) {
-            if (!(r.top_logprobs[i] <= 0.01f)) {
-                fail(MP_ERR_ARGUMENT, "a log-probability of %g at index %d", r.top_logprobs[i], i);
-            }
-        }
+        check_rows(d, r.n_nodes + r.n_masks, r.n_top, r.top_tokens, r.top_logprobs);
         d.observe(r);
     });
 }

@@ -36,7 +36,7 @@ from .proposers import (
     proposer_named,
 )
 from .sampler import Sampler, SamplingParams
-from .session import Pass, Session
+from .session import Pass, Prefix, Session
 from .state import StateFile
 from .text import TextStream
 from .tree import TokenTree
@@ -64,6 +64,7 @@ __all__ = [
     "OutOfMemory",
     "Pass",
     "Planned",
+    "Prefix",
     "PromptLookup",
     "Proposer",
     "Sampler",

@@ -228,8 +228,12 @@ class Engine:
         self.stats = Stats(n_prompt=len(now.tokens))
         started = time.perf_counter_ns()
         now.sampler.prime(now.tokens)
-        self.stats.n_prompt_reused = self.session.set_prefix(now.tokens[:-1])
-        self.proposer.begin(now.tokens)
+        proposer = self.proposer
+        prefix = self.session.set_prefix(now.tokens[:-1], proposer.n_prompt_rows, proposer.n_top)
+        self.stats.n_prompt_reused = prefix.n_reused
+        proposer.begin(now.tokens)
+        if len(prefix.top_tokens):
+            proposer.learn_prompt(prefix.top_tokens, prefix.top_logprobs)
         self.stats.prompt_ms = (time.perf_counter_ns() - started) / 1e6
         self.stats.finish_reason = now.finish_reason
 

@@ -31,6 +31,15 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """What came of setting a prefix. Row i is the output behind the prefix's token n - n_rows + i."""
+
+    n_reused: int  # tokens that the cache held already
+    top_tokens: np.ndarray  # int32 (n_rows, n_top), most likely first
+    top_logprobs: np.ndarray  # float32 (n_rows, n_top), natural logarithms
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """What maskprobe's kernels have cost in one kind of work."""
 
@@ -96,7 +105,7 @@ class Session:
         with self._handle as session:
             self.n_ctx: int = lib.mp_session_n_ctx(session)
             self.n_threads: int = lib.mp_session_n_threads(session)
-        self._decoding = threading.Lock()
+        self._inside = threading.Lock()
         self._inputs = _Inputs(n_rows_max, model.info.n_embd)
         self._outputs = _Outputs(n_rows_max, n_top_max)
 
@@ -122,31 +131,46 @@ class Session:
         with self._handle as session:
             return lib.mp_session_n_past(session)
 
-    def set_prefix(self, tokens: Sequence[int]) -> int:
-        """Makes the cache hold exactly `tokens` and returns how many of them it held already. Only the rest is
-        evaluated; a cancelled call keeps the part that is complete.
+    def set_prefix(self, tokens: Sequence[int], n_outputs: int = 0, n_top: int = 8) -> Prefix:
+        """Makes the cache hold exactly `tokens`. What it held already is kept, the rest is evaluated; a cancelled call
+        keeps the part that is complete.
 
-        Raises ArgumentError, ContextFull, Cancelled, DecodeError."""
+        Of the last `n_outputs` tokens that are evaluated, the `n_top` most likely successors are returned: fewer rows
+        where fewer are evaluated, or where others follow a row that is not finite.
+
+        Raises ArgumentError, ContextFull, Cancelled, DecodeError, StateError."""
         ids, pointer = token_array(tokens)
-        n_reused = ffi.new("int32_t *")
-        with self._handle as session:
-            check(lib.mp_session_set_prefix(session, pointer, len(ids), n_reused))
-        return n_reused[0]
+        out = ffi.new("mp_prefix *")
+        self._enter()
+        try:
+            with self._handle as session:
+                check(_set_prefix(session, pointer, len(ids), n_outputs, n_top, out))
+                shape = out.n_rows, out.n_top
+                top_tokens, top_logprobs = np.empty(shape, np.int32), np.empty(shape, np.float32)
+                ffi.memmove(top_tokens, out.top_tokens, top_tokens.nbytes)
+                ffi.memmove(top_logprobs, out.top_logprobs, top_logprobs.nbytes)
+        finally:
+            self._inside.release()
+        return Prefix(out.n_reused, top_tokens, top_logprobs)
 
     def decode(self, tree: TokenTree, n_top: int = 8) -> Pass:
         """One pass over a tree and its masks; every row has an output, with its `n_top` most likely tokens.
 
         Raises ArgumentError, ContextFull, Cancelled, DecodeError; ModelError for a tree or masks on a model that
         cannot."""
-        if not self._decoding.acquire(blocking=False):  # the buffers belong to one pass at a time
-            raise StateError("another thread is inside this session", "busy")
+        self._enter()
         try:
             with self._handle as session:
                 self._inputs.write(tree, n_top)
                 check(lib.mp_session_decode(session, self._inputs.tree, self._outputs.result))
                 return self._outputs.read()
         finally:
-            self._decoding.release()
+            self._inside.release()
+
+    def _enter(self) -> None:
+        """The core's outputs are copied before another call may overwrite them."""
+        if not self._inside.acquire(blocking=False):
+            raise StateError("another thread is inside this session", "busy")
 
     def logits(self, row: int) -> np.ndarray:
         """The full logits of a row of the last pass, float32 (n_vocab,), as a copy.
@@ -196,6 +220,13 @@ class Session:
                 lib.mp_session_cancel(session)
         except StateError:
             pass
+
+
+def _set_prefix(session: Any, tokens: Any, n: int, n_outputs: int, n_top: int, out: Any) -> int:
+    try:
+        return lib.mp_session_set_prefix(session, tokens, n, n_outputs, n_top, out)
+    except (TypeError, OverflowError) as error:
+        raise ArgumentError(f"n_outputs = {n_outputs!r} with n_top = {n_top!r} is not possible: {error}") from None
 
 
 class _Inputs:

@@ -268,7 +268,7 @@ def generate(
         )
         started = time.perf_counter()
         try:
-            evaluate_prompt(session, job.prompt, args)
+            evaluate_prompt(session, job.prompt, proposer, args)
             evaluated = time.perf_counter()
             with closing(tokens):
                 for token in tokens:
@@ -283,11 +283,13 @@ def generate(
     return Result(engine.stats, prompt_ms, margins, interrupted)
 
 
-def evaluate_prompt(session: Session, prompt: list[int], args: argparse.Namespace) -> None:
-    """Brings most of the prompt into the cache, where the engine finds it, in pieces for the sake of a progress bar."""
+def evaluate_prompt(session: Session, prompt: list[int], proposer: Proposer, args: argparse.Namespace) -> None:
+    """Brings most of the prompt into the cache, where the engine finds it, in pieces for the sake of a progress bar.
+
+    Rows whose outputs the proposer wants are left to the engine."""
     step = min(args.ubatch_size or PROMPT_PIECE, args.batch_size)
     with Progress("prompt") as bar:
-        for end in range(step, len(prompt) - 1, step):
+        for end in range(step, len(prompt) - 1 - proposer.n_prompt_rows, step):
             session.set_prefix(prompt[:end])
             bar(end, len(prompt))
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .._capi import Handle, check, ffi, lib, token_array
 from ..model import Model
 from ..planner import Planner
@@ -16,6 +18,9 @@ from ..tree import TokenTree
 from .base import N_ROWS_LIMIT, Proposer, checked_count
 
 N_TOP = 8  # tokens of each row that are learned from
+# Rows of the prompt that are learned from. Each costs the output matrix, with a large vocabulary about a fifth of a 1B
+# model's row: not all of a long prompt.
+N_PROMPT_ROWS = 64
 LEAST = 1e-300  # probability that a logarithm is taken of
 SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows")  # maskprobe.h, mp_draft
 
@@ -32,6 +37,7 @@ class Evidence(Proposer):
     def __init__(self, model: Model, *, rows: int = 16) -> None:
         self.n_rows_max = checked_count("rows", rows)
         self.n_top = min(N_TOP, model.info.n_vocab)
+        self.n_prompt_rows = N_PROMPT_ROWS
         out = ffi.new("mp_drafter **")
         check(lib.mp_drafter_open(model.info.n_vocab, out))
         self._handle = Handle(out[0], lib.mp_drafter_free, "drafter")
@@ -61,6 +67,11 @@ class Evidence(Proposer):
         with self._handle as drafter:
             check(lib.mp_drafter_begin(drafter, pointer, len(ids)))
         self._n_known, self._n_grown = len(tokens), 0
+
+    def learn_prompt(self, top_tokens: np.ndarray, top_logprobs: np.ndarray) -> None:
+        tops = ffi.from_buffer("int32_t[]", top_tokens), ffi.from_buffer("float[]", top_logprobs)
+        with self._handle as drafter:
+            check(lib.mp_drafter_learn_prompt(drafter, *top_tokens.shape, *tops))
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
         draft = self.draft(context, room)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._capi import ffi
 from ..masks import MaskEmbedding
 from ..planner import Draft, Planner
@@ -48,12 +50,17 @@ class Planned(Proposer):
         self._started = 0
         self._learning = 0  # nanoseconds that it took to learn from the last pass
 
+    @property
+    def n_prompt_rows(self) -> int:
+        return 0 if self.planner.outlook.napping else self.source.n_prompt_rows
+
     def attach(self, session: "Session") -> None:
         self.source.attach(session)
         if self._session is not None and session is not self._session:
             known = self.planner.learned()
             self.planner = Planner(self.n_rows_max)  # another session may have other threads or another cache
             self.planner.load_learned(known)
+            self.n_top, self._n_unseen = self.source.n_top, 0  # it is in no nap
         self._session = session
         if self.state is not None:
             self.state.restore(self, session)
@@ -68,6 +75,9 @@ class Planned(Proposer):
         room = min(self.n_rows_max, session.n_ctx - session.n_past)
         if room > 1:
             planner.calibrate(lambda n_rows: _time_of_pass(session, tokens[-1], n_rows), room)
+
+    def learn_prompt(self, top_tokens: np.ndarray, top_logprobs: np.ndarray) -> None:
+        self.source.learn_prompt(top_tokens, top_logprobs)
 
     def end(self) -> None:
         self.source.end()
