@@ -72,6 +72,7 @@ def first_difference(a: list[int], b: list[int]) -> int | None:
 
 def generate(engine: Engine, prompt: list[int], sampling: SamplingParams, n: int) -> tuple[list[int], list[float]]:
     """Token ids, and the margin at each place."""
+    engine.session.set_prefix([])  # so that the prompt is evaluated: there is something to learn from it
     results = list(engine.generate(prompt, sampling, max_tokens=n, ignore_eos=True))
     return [r.token for r in results], [r.margin for r in results]
 

@@ -48,12 +48,16 @@ class Watched(Proposer):
         self.proposer = proposer
         self.n_rows_max = proposer.n_rows_max
         self.attach, self.begin, self.end = proposer.attach, proposer.begin, proposer.end
-        self.propose = proposer.propose
+        self.learn_prompt, self.propose = proposer.learn_prompt, proposer.propose
         self.reset()
 
     @property
     def n_top(self) -> int:  # a source may want more in one pass than in another
         return self.proposer.n_top
+
+    @property
+    def n_prompt_rows(self) -> int:
+        return self.proposer.n_prompt_rows
 
     def reset(self) -> None:
         self.n_draft = 0
@@ -95,6 +99,7 @@ def measure(
 ) -> Measured:
     """Generates at most `n` tokens behind the prompt. Raises what Engine.generate raises."""
     proposer.reset()
+    session.set_prefix([])  # so that the prompt is evaluated: there is something to learn from it
     engine = Engine(session, proposer)
     results = list(engine.generate(prompt, sampling, max_tokens=n, ignore_eos=ignore_eos))
     stats = engine.stats
