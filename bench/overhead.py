@@ -21,11 +21,11 @@ from maskprobe.planner import Planner
 
 
 class WideEvidence(Evidence):
-    """Is planned as ever, and then every pass takes all the rows there are."""
+    """Is drafted whole and planned, and then every pass takes all the rows there are."""
 
     def planned(self, planner: Planner, context: Sequence[int], room: int) -> tuple[Any, int]:
-        planner.outlook.n_any = self.n_rows_max
-        draft, _ = super().planned(planner, context, room)
+        draft = self.draft(context, room)
+        planner.rows(draft, len(context) - 1)
         return draft, draft.n_nodes
 
     def observe_planned(self, planner: Planner, *pass_over: Any) -> None:

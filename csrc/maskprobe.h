@@ -364,9 +364,8 @@ MP_API mp_status mp_drafter_earned(const mp_drafter * drafter, int64_t earned[MP
 // How many of the last tokens followed, each of them, what the same two tokens before it foretold: the text repeats itself.
 MP_API int32_t   mp_drafter_n_repeated(const mp_drafter * drafter);
 
-// At most n_max nodes, the root included; beyond the first n_any only those whose probability is `least` or more. The arrays
-// belong to the drafter and are valid until its next call.
-MP_API mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, int32_t n_any, float least, mp_draft * out);
+// At most n_max nodes, the root included. The arrays belong to the drafter and are valid until its next call.
+MP_API mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft * out);
 
 // Learns from a pass over the first part of the last draft; the emitted tokens become part of the text.
 MP_API mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * result);
@@ -407,11 +406,11 @@ typedef struct mp_plan_result {
     double          total_us;  // all the step took
 } mp_plan_result;
 
-// What the next draft should be like; kept up to date by the calls below.
+// Kept up to date by the calls below.
 typedef struct mp_outlook {
     bool    napping;  // no draft: they have cost more than they gained. After some passes without one, mp_planner_rest()
-    int32_t n_any;    // for mp_drafter_grow(): the rows of the last pass, whose graph is there
-    float   least;    // for mp_drafter_grow(): what is claimed for a candidate that could pay
+    bool    plain;    // the next pass should be made without a draft, to see what that takes
+    int32_t n_same;   // so many more passes should have as many rows: asking for each would cost more than it brings
     float   weakest;  // calibrated probability of the last node that mp_planner_rows() chose
 } mp_outlook;
 
@@ -434,7 +433,8 @@ MP_API mp_status mp_planner_rows(mp_planner * planner, int64_t n_past, const mp_
 // What came of the pass; `draft` is NULL for one that was made without.
 MP_API mp_status mp_planner_observe(mp_planner * planner, const mp_draft * draft, const mp_plan_result * result);
 
-// Both for a drafter's own draft: mp_drafter_grow() and mp_planner_rows(), mp_drafter_observe() and mp_planner_observe().
+// Both for a drafter's own draft: mp_planner_rows() with a draft of up to n_max nodes that grows only as far as more could
+// pay; mp_drafter_observe() and mp_planner_observe().
 MP_API mp_status mp_planner_draft(mp_planner * planner, mp_drafter * drafter, int64_t n_past, int32_t n_max, mp_draft * out,
                                   int32_t * n_rows);
 MP_API mp_status mp_planner_learn(mp_planner * planner, mp_drafter * drafter, const mp_draft * draft,

@@ -58,16 +58,13 @@ static void drafts(mp_drafter * drafter, std::mt19937 & random, int32_t n_vocab,
     }
     for (int step = 0; step < n_steps; step++) {
         const int32_t n_max = 1 + (int32_t) (random() % 256);
-        const int32_t n_any = (int32_t) (random() % 300) - 10;
-        const float least = (float) (random() % 5) * 0.05f;
         mp_draft draft;
-        EXPECT(mp_drafter_grow(drafter, n_max, n_any, least, &draft) == MP_OK);
+        EXPECT(mp_drafter_grow(drafter, n_max, &draft) == MP_OK);
         EXPECT(draft.n_nodes >= 1 && draft.n_nodes <= n_max);
         EXPECT(draft.parents[0] == -1 && draft.probabilities[0] == 1.0f && draft.sources[0] == -1);
         for (int32_t i = 1; i < draft.n_nodes; i++) {
             EXPECT(draft.parents[i] >= 0 && draft.parents[i] < i && draft.tokens[i] >= 0 && draft.tokens[i] < n_vocab);
             EXPECT(draft.probabilities[i] > 0 && draft.probabilities[i] <= draft.probabilities[i - 1]);
-            EXPECT(i < n_any || draft.probabilities[i] >= least);
             EXPECT(draft.sources[i] >= 0 && draft.sources[i] <= 6);
         }
         random_result r(random, draft, n_vocab);
@@ -85,7 +82,7 @@ static void wrong_results(mp_drafter * drafter, int32_t n_vocab) {
     std::mt19937 random(5);
     const auto refuses = [&](void (*spoil)(random_result &, int32_t)) {
         mp_draft draft;
-        EXPECT(mp_drafter_grow(drafter, 16, 0, 0.0f, &draft) == MP_OK);
+        EXPECT(mp_drafter_grow(drafter, 16, &draft) == MP_OK);
         random_result r(random, draft, n_vocab);
         spoil(r, n_vocab);
         const mp_status status = mp_drafter_observe(drafter, &r.result);
@@ -117,9 +114,9 @@ static void wrong_results(mp_drafter * drafter, int32_t n_vocab) {
     EXPECT(mp_drafter_learn_prompt(drafter, 257, 1, tops, logprobs) == MP_ERR_ARGUMENT);
     EXPECT(mp_drafter_learn_prompt(drafter, 2, 1 << 30, tops, logprobs) == MP_ERR_ARGUMENT);
     mp_draft draft;
-    EXPECT(mp_drafter_grow(drafter, 0, 0, 0.0f, &draft) == MP_ERR_ARGUMENT);
-    EXPECT(mp_drafter_grow(drafter, 257, 0, 0.0f, &draft) == MP_ERR_ARGUMENT);
-    EXPECT(mp_drafter_grow(nullptr, 4, 0, 0.0f, &draft) == MP_ERR_ARGUMENT);
+    EXPECT(mp_drafter_grow(drafter, 0, &draft) == MP_ERR_ARGUMENT);
+    EXPECT(mp_drafter_grow(drafter, 257, &draft) == MP_ERR_ARGUMENT);
+    EXPECT(mp_drafter_grow(nullptr, 4, &draft) == MP_ERR_ARGUMENT);
 }
 
 // A saved state, whole and damaged: what is taken must be safe to draft from, what is not leaves nothing behind.
@@ -157,7 +154,7 @@ static void drafter() {
     EXPECT(mp_drafter_open(0, &drafter) == MP_ERR_ARGUMENT && !drafter);
     EXPECT(mp_drafter_open(n_vocab, &drafter) == MP_OK && drafter);
     mp_draft draft;
-    EXPECT(mp_drafter_grow(drafter, 8, 0, 0.0f, &draft) == MP_ERR_STATE);
+    EXPECT(mp_drafter_grow(drafter, 8, &draft) == MP_ERR_STATE);
     std::mt19937 random(4);
     for (int text = 0; text < 5; text++) {
         drafts(drafter, random, n_vocab, 40);
@@ -189,7 +186,7 @@ static void planned_passes(mp_planner * planner, mp_drafter * drafter, std::mt19
         int32_t n_rows = 0;
         EXPECT(mp_planner_draft(planner, drafter, n_past, n_max, &draft, &n_rows) == MP_OK);
         EXPECT(n_rows >= 1 && n_rows <= draft.n_nodes && n_rows <= 32 && draft.n_nodes <= n_max);
-        EXPECT(outlook->least >= 0 && outlook->least <= 1 && outlook->weakest >= 0 && outlook->weakest <= 1);
+        EXPECT(outlook->weakest >= 0 && outlook->weakest <= 1);
         random_result r(random, draft, n_vocab);
         const double core_us = 1 + random() % 10000, total_us = core_us + random() % 3000;
         const mp_plan_result plan = {n_rows, 1, 1, r.path.data(), r.emitted.data(), core_us, total_us};

@@ -14,6 +14,7 @@ from fakes import FakeModel, FakeSession
 from maskprobe import ArgumentError, Engine, Evidence, Model, ModelError, NoProposer, Pass, SamplingParams, Session
 from maskprobe._capi import check, ffi, lib
 from maskprobe.errors import Error
+from maskprobe.planner import Draft, Planner
 from maskprobe.proposers.evidence import N_TOP, first_nodes
 
 GREEDY = SamplingParams(temp=0.0)
@@ -268,7 +269,8 @@ def test_accepted_candidates_are_counted_by_what_spoke_for_them():
     assert len(expected) > 2
 
 
-def test_a_draft_ends_at_candidates_that_are_too_unlikely():
+def test_a_planned_draft_is_the_first_part_of_a_whole_one():
+    """It ends where more cannot pay, and so the planner takes the rows that it would take of a whole one."""
     text = [1, 2, 3, 4]
     proposer = learned(rows=32)
     proposer.begin(text)
@@ -276,13 +278,26 @@ def test_a_draft_ends_at_candidates_that_are_too_unlikely():
     tokens, parents = ffi.unpack(whole.tokens, whole.n_nodes), ffi.unpack(whole.parents, whole.n_nodes)
     probabilities = ffi.unpack(whole.probabilities, whole.n_nodes)
     assert whole.n_nodes == 32 and probabilities[20] > probabilities[31]
-    for n_any, least in itertools.product((0, 1, 5, 31, 32, 100), (0.0, *probabilities[1::6], 1.0)):
-        part = proposer.draft(text, 1000, n_any, least)
+    sizes = set()
+    for row_us in (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 90.0):
+        one, other = planner_of(row_us), planner_of(row_us)
+        n_expected = one.rows(Draft(tokens, parents, probabilities).pointer, 3)
+        part, n_rows = proposer.planned(other, text, 1000)
         n = part.n_nodes
-        assert n == max(sum(p >= least for p in probabilities), min(n_any, 32))
+        assert n_rows == n_expected <= n
         assert (ffi.unpack(part.tokens, n), ffi.unpack(part.parents, n)) == (tokens[:n], parents[:n])
         assert ffi.unpack(part.probabilities, n) == probabilities[:n]
-    assert proposer.draft(text, 3, 100, 0.0).n_nodes == 3
+        sizes.add(n)
+    assert min(sizes) < 8 and max(sizes) == 32
+    assert proposer.planned(planner_of(0.01), text, 3)[0].n_nodes == 3
+
+
+def planner_of(row_us):
+    """With passes of 100 us and so much more for each row."""
+    planner = Planner(32)
+    planner.at_depth(3)
+    planner.calibrate(lambda n: 100.0 + row_us * (n - 1), 32)
+    return planner
 
 
 @pytest.mark.parametrize("right", [True, False], ids=["masks are right", "masks are wrong"])
@@ -446,7 +461,7 @@ def observe(drafter, fields: dict) -> int:
     """The status of mp_drafter_observe after a draft with the nodes 1 and 2."""
     check(lib.mp_drafter_begin(drafter, ffi.new("int32_t[]", [1, 2, 1]), 3))
     draft = ffi.new("mp_draft *")
-    check(lib.mp_drafter_grow(drafter, 2, 0, 0.0, draft))
+    check(lib.mp_drafter_grow(drafter, 2, draft))
     assert ffi.unpack(draft.tokens, draft.n_nodes) == [1, 2]
     kept = {name: ffi.new(ARRAYS[name], fields[name]) for name in ARRAYS if fields[name] is not None}
     struct = ffi.new("mp_draft_result *", {**fields, **{name: kept.get(name, ffi.NULL) for name in ARRAYS}})
@@ -502,7 +517,7 @@ def test_wrong_arguments(drafter):
     for n_vocab in (0, -1):
         one_line_of(lib.mp_drafter_open(n_vocab, out))
     one_line_of(lib.mp_drafter_open(5, ffi.NULL))
-    one_line_of(lib.mp_drafter_grow(drafter, 4, 0, 0.0, draft))  # no text yet
+    one_line_of(lib.mp_drafter_grow(drafter, 4, draft))  # no text yet
     for call in (lib.mp_drafter_begin, lib.mp_drafter_extend):
         one_line_of(call(ffi.NULL, tokens, 1))
         one_line_of(call(drafter, tokens, 2))
@@ -510,8 +525,8 @@ def test_wrong_arguments(drafter):
         one_line_of(call(drafter, ffi.NULL, 1))
     check(lib.mp_drafter_begin(drafter, tokens, 1))
     for n_max in (0, -1, 257):
-        one_line_of(lib.mp_drafter_grow(drafter, n_max, 0, 0.0, draft))
-    one_line_of(lib.mp_drafter_grow(drafter, 4, 0, 0.0, ffi.NULL))
+        one_line_of(lib.mp_drafter_grow(drafter, n_max, draft))
+    one_line_of(lib.mp_drafter_grow(drafter, 4, ffi.NULL))
     one_line_of(lib.mp_drafter_observe(drafter, ffi.NULL))
     one_line_of(lib.mp_drafter_save(drafter, ffi.NULL, 0, ffi.NULL))
     one_line_of(lib.mp_drafter_save(ffi.NULL, ffi.NULL, 0, size))

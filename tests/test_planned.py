@@ -157,6 +157,28 @@ def test_masks_are_tried_and_change_no_token(sampling, clock):
     assert "accepted by" in proposer.summary()
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "T 0.8"])
+@pytest.mark.parametrize("time_of", [lambda n: 200.0 + 5.0 * n, lambda n: 20000.0 + 500.0 * n], ids=["short", "long"])
+def test_where_passes_are_short_not_each_is_planned(time_of, sampling, clock):
+    """They go on like the one before, candidates and all, and change no token."""
+    model = ShortMemory()
+    expected = plain(sampling, 700, model)
+    session = TimedSession(clock, time_of, model=model, n_ctx=2000)
+    source, n_planned = Evidence(model, rows=4), 0
+    planned = source.planned
+
+    def counted(*asked):
+        nonlocal n_planned
+        n_planned += 1
+        clock.us += 20.0
+        return planned(*asked)
+
+    source.planned = counted
+    assert generated(session, Planned(source), sampling, 700) == expected
+    n_wide = sum(n > 1 for n in session.rows_of_passes)
+    assert (n_planned < 0.6 * n_wide) if time_of(1) < 1000 else (n_planned >= n_wide)
+
+
 def test_the_source_learns_from_the_prompt_but_in_a_nap(clock):
     model = ShortMemory()
     session = TimedSession(clock, CURVES["flat"], model=model, n_ctx=2000)

@@ -15,15 +15,12 @@ WRONG = 999  # a token that no candidate has
 class World:
     """What a pass of n rows takes and how many tokens it brings, as a chain of candidates or as siblings of the root.
 
-    In a chain, each candidate is right with the rate given that the one before it is. Siblings exclude each other.
-    With `as_asked`, a draft ends where the planner's outlook says, as a drafter's does; else it has all candidates."""
+    In a chain, each candidate is right with the rate given that the one before it is. Siblings exclude each other."""
 
     n_nodes = 32
 
-    def __init__(
-        self, time_of, kind: str, rate: float, *, claim: float = 1.0, draft_us: float = 0.0, as_asked: bool = True
-    ) -> None:
-        self.time_of, self.kind, self.draft_us, self.as_asked = time_of, kind, draft_us, as_asked
+    def __init__(self, time_of, kind: str, rate: float, *, claim: float = 1.0, draft_us: float = 0.0) -> None:
+        self.time_of, self.kind, self.draft_us = time_of, kind, draft_us
         self.set_rate(rate, claim)
         self.random = random.Random(f"{kind} {rate} {claim}")
         self.n_repeated = 0  # tokens that the text repeats
@@ -38,7 +35,8 @@ class World:
     def claim(self, probabilities: list[float]) -> None:
         """What the candidates claim, whatever they are worth."""
         self.claims = [1.0, *probabilities]
-        self.drafts: dict[int, Draft] = {}
+        parents = [-1, *(range(self.n_nodes - 1) if self.kind == "chain" else [0] * (self.n_nodes - 1))]
+        self.draft = Draft(list(range(self.n_nodes)), parents, self.claims)  # node i has token i
 
     def best_fixed(self) -> tuple[float, int]:
         """Tokens per microsecond of the best number of rows, were all passes alike; one row needs no draft."""
@@ -67,11 +65,14 @@ class World:
             return 1, 1, one
         if outlook.napping:
             planner.rest(LOOK_EVERY, self.n_repeated)
+        if outlook.plain:
+            planner.observe(None, 1, 1, [0], [WRONG], one, one)
+            return 1, 1, one
         if outlook.napping:
             self.n_unseen = LOOK_EVERY - 1
             planner.observe(None, 1, 1, [0], [WRONG], one, one)
             return 1, 1, one
-        draft = self.draft(outlook)
+        draft = self.draft.pointer
         n_rows = planner.rows(draft, 100)
         assert 1 <= n_rows <= draft.n_nodes
         core_us = self.time_of(n_rows)
@@ -79,16 +80,6 @@ class World:
         path, emitted = self.outcome(n_rows, draw)
         planner.observe(draft, n_rows, n_rows, path, emitted, core_us, took)
         return n_rows, len(path), took
-
-    def draft(self, outlook):
-        """Node i has token i."""
-        n = self.n_nodes
-        if self.as_asked:
-            n = next((i for i, p in enumerate(self.claims) if i >= max(outlook.n_any, 1) and p < outlook.least), n)
-        if n not in self.drafts:
-            parents = [-1, *(range(n - 1) if self.kind == "chain" else [0] * (n - 1))]
-            self.drafts[n] = Draft(list(range(n)), parents, self.claims[:n])
-        return self.drafts[n].pointer
 
     def outcome(self, n_rows: int, draw: float) -> tuple[list[int], list[int]]:
         """Path and emitted tokens of a pass."""
@@ -103,13 +94,12 @@ class World:
 RATES = (0.05, 0.3, 0.6, 0.85, 0.95)
 
 
-@pytest.mark.parametrize("as_asked", [True, False], ids=["drafts as asked", "drafts of all"])
 @pytest.mark.parametrize("claim", [1.0, 0.5], ids=["true claims", "bold claims"])
 @pytest.mark.parametrize("kind", ["chain", "siblings"])
 @pytest.mark.parametrize("name", CURVES)
-def test_within_five_per_cent_of_the_best_fixed_number_of_rows(name, kind, claim, as_asked):
+def test_within_five_per_cent_of_the_best_fixed_number_of_rows(name, kind, claim):
     for rate in RATES:
-        world = World(CURVES[name], kind, rate, claim=claim, draft_us=20.0, as_asked=as_asked)
+        world = World(CURVES[name], kind, rate, claim=claim, draft_us=20.0)
         speed, chosen = world.run(Planner(World.n_nodes), 3000)
         best, n_best = world.best_fixed()
         assert speed >= 0.95 * best, f"rate {rate}: {speed / best:.3f} of {n_best} rows; took {set(chosen)}"
@@ -128,7 +118,7 @@ def test_as_many_rows_as_there_are_where_they_cost_nothing():
 
 def test_few_graphs():
     for name in CURVES:
-        _, chosen = World(CURVES[name], "chain", 0.7, as_asked=False).run(Planner(32), 800)
+        _, chosen = World(CURVES[name], "chain", 0.7).run(Planner(32), 800)
         assert set(chosen) <= set(SHAPES)
 
 
@@ -168,7 +158,7 @@ def napping(draft_us: float = 800.0) -> tuple[World, Planner]:
     world.claim([0.5] * 31)
     _, chosen = world.run(planner, 3000)
     assert planner.outlook.napping
-    assert sum(n > 1 for n in chosen) < 50
+    assert sum(n > 1 for n in chosen[1000:]) < 60
     return world, planner
 
 
@@ -215,10 +205,9 @@ def test_no_naps_where_a_draft_costs_next_to_nothing():
     assert not planner.outlook.napping
 
 
-@pytest.mark.parametrize("as_asked", [True, False], ids=["drafts as asked", "drafts of all"])
 @pytest.mark.parametrize("draft_us", [20.0, 400.0])
-def test_who_was_always_wrong_gets_another_chance(draft_us, as_asked):
-    world = World(CURVES["gentle"], "chain", 0.0, draft_us=draft_us, as_asked=as_asked)
+def test_who_was_always_wrong_gets_another_chance(draft_us):
+    world = World(CURVES["gentle"], "chain", 0.0, draft_us=draft_us)
     world.claim([0.7**d for d in range(1, 32)])
     planner = Planner(32)
     world.run(planner, 1000)
@@ -250,3 +239,36 @@ def test_times_that_something_disturbed_are_measured_again(name, kind):
         speed, chosen = world.run(planner, 2000)
         best, n_best = world.best_fixed()
         assert speed >= 0.95 * best, f"seed {seed}: {speed / best:.3f} of {n_best} rows; took {set(chosen)}"
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_disturbance_outside_the_core_is_forgotten(name):
+    """The first steps with candidates take much longer than all later ones, as code runs that never ran before."""
+    world, planner = World(CURVES[name], "chain", 0.7, draft_us=4000.0), Planner(World.n_nodes)
+    world.run(planner, 4)
+    world.draft_us = 20.0
+    world.run(planner, 600)
+    speed, chosen = world.run(planner, 2000)
+    best, n_best = world.best_fixed()
+    assert speed >= 0.95 * best, f"{speed / best:.3f} of {n_best} rows; took {set(chosen)}"
+
+
+@pytest.mark.parametrize("change_us", [0.0, 40.0, 100.0])
+def test_where_graphs_are_dear_the_number_of_rows_seldom_changes(change_us):
+    """Drafts are good and bad in turns: beside the gain of the other number of rows, the graph decides."""
+    random_, planner, last, n_passes = random.Random(2), Planner(8), 1, 3000
+    changes = n_wide = 0
+    planner.at_depth(100)
+    planner.calibrate(lambda n: 200.0 + 60.0 * (n - 1), 8)
+    for _ in range(n_passes):
+        rate = random_.choice([0.05, 0.6])
+        draft = Draft([0, 1, 2], [-1, 0, 0], [1.0, rate, rate / 4])
+        n_rows = planner.rows(draft.pointer, 100)
+        right = random_.random() < rate
+        core_us = 200.0 + 60.0 * (n_rows - 1) + (change_us if n_rows != last else 0.0)
+        path = [0, 1] if right and n_rows > 1 else [0]
+        emitted = [1, WRONG][: len(path)] if right else [WRONG]
+        planner.observe(draft.pointer, n_rows, n_rows, path, emitted, core_us, core_us + 1.0)
+        changes, n_wide, last = changes + (n_rows != last), n_wide + (n_rows > 1), n_rows
+    assert n_wide > n_passes / 4
+    assert (changes > n_passes / 4) if change_us == 0.0 else (changes < n_passes / 10)

@@ -25,14 +25,8 @@ double calibration::probability(double claim) const {
     return std::min(1.0, claim * factors[bin_of(claim)]);
 }
 
-float calibration::smallest_worth(double worth) const {
-    for (int32_t bin = 0; bin < MP_N_CLAIM_BINS; bin++) {
-        const double largest = std::ldexp(1.0, -bin);
-        if (std::min(1.0, largest * factors[bin]) < worth) {
-            return (float) largest;
-        }
-    }
-    return 0;
+double calibration::most_probable(double claim) const {
+    return std::max(probability(claim), below[bin_of(claim)]);
 }
 
 void calibration::learn(const mp_draft & draft, const mp_plan_result & r) {
@@ -57,6 +51,11 @@ void calibration::update() {
     const double trust = (all_accepted + TRUST_WEIGHT * FIRST_TRUST) / (all_claimed + TRUST_WEIGHT);
     for (int32_t bin = 0; bin < MP_N_CLAIM_BINS; bin++) {
         factors[bin] = (accepted[bin] + TRUST_WEIGHT * trust) / (claimed[bin] + TRUST_WEIGHT);
+    }
+    double most = 0;
+    for (int32_t bin = MP_N_CLAIM_BINS - 1; bin >= 0; bin--) {
+        below[bin] = most;
+        most = std::max(most, std::min(1.0, std::ldexp(factors[bin], -bin))); // 2^-bin is the highest claim of a bin
     }
 }
 

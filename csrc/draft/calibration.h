@@ -14,8 +14,8 @@ public:
     // The calibrated probability of a node that is claimed to be accepted with this one.
     double probability(double claimed) const;
 
-    // The smallest claim whose calibrated probability is `worth` or more, to within its bin.
-    float smallest_worth(double worth) const;
+    // The highest calibrated probability of a claim that is this high or lower.
+    double most_probable(double claimed) const;
 
     // Learns from every candidate of a draft whose parent was decoded. Of those further down only failures would ever be
     // known, which would make all of them look bad.
@@ -30,6 +30,7 @@ private:
     double claimed[MP_N_CLAIM_BINS] = {};  // sums of claimed probabilities, fading
     double accepted[MP_N_CLAIM_BINS] = {}; // how many of these were accepted, fading
     double factors[MP_N_CLAIM_BINS];
+    double below[MP_N_CLAIM_BINS]; // the highest calibrated probability of the bins of lower claims
 };
 
 } // namespace mp

@@ -5,7 +5,9 @@
 
 namespace mp {
 
-constexpr int32_t FIRST_ROWS[] = {1, 4, 8, 16}; // measured on first use
+constexpr int32_t FIRST_ROWS[] = {1, 4, 8, 16};             // measured on first use,
+constexpr int32_t MORE_ROWS[] = {1, 2, 3, 4, 6, 8, 12, 16}; // and these as long as it takes less than
+constexpr double QUICK = 10000;                             // microseconds
 constexpr double HOPELESS = 0.8;  // of 4 T(1): where T(4) costs more than that, wider passes are not tried at first
 constexpr int32_t N_KEPT = 3;     // samples between runs, and until which first measurements go on
 constexpr int32_t REFRESH = 8;    // passes between two looks at the samples
@@ -30,12 +32,8 @@ double cost_curve::ring::newest(int32_t back) const {
 double cost_curve::ring::typical() const {
     double sorted[N_SAMPLES];
     std::copy_n(us, n, sorted);
-    std::nth_element(sorted, sorted + n / 3, sorted + n);
-    return sorted[n / 3];
-}
-
-double cost_curve::ring::least() const {
-    return n == 0 ? 0 : *std::min_element(us, us + n);
+    std::nth_element(sorted, sorted + (n - 1) / 4, sorted + n);
+    return sorted[(n - 1) / 4];
 }
 
 cost_curve::cost_curve() : depth(SHALLOWEST), times(MOST_ROWS + 1) {}
@@ -97,8 +95,13 @@ void cost_curve::add_steady(int32_t n_rows, double us) {
     here()[n_rows].last_added = ++n_added;
     if (is_new || n_added % REFRESH == 0 || here()[n_rows].n <= N_KEPT) {
         std::fill(times.begin(), times.end(), 0.0);
-        change_us = changes.least(); // a graph costs the same on all models: beside a long pass its noise is larger
+        change_us = changes.n > 0 ? changes.typical() : 0;
     }
+}
+
+void cost_curve::add_measured(int32_t n_rows, double us) {
+    measuring_us += 2 * us; // it was run twice
+    add_steady(n_rows, us);
 }
 
 double cost_curve::time(int32_t n_rows) {
@@ -131,9 +134,11 @@ double cost_curve::estimate(int32_t n_rows) const {
 }
 
 int64_t cost_curve::age(int32_t n_rows) const {
-    const by_rows & known = samples.at(depth);
-    const auto at = known.find(n_rows);
-    return at == known.end() ? INT64_MAX : n_added - at->second.last_added;
+    const auto known = samples.find(depth);
+    if (known == samples.end() || known->second.count(n_rows) == 0) {
+        return INT64_MAX;
+    }
+    return n_added - known->second.at(n_rows).last_added;
 }
 
 int32_t cost_curve::next_to_measure(int32_t after, int32_t n_max) {
@@ -147,7 +152,16 @@ int32_t cost_curve::next_to_measure(int32_t after, int32_t n_max) {
             return n;
         }
     }
-    return 0;
+    int32_t least_known = N_KEPT, next = 0;
+    for (int32_t n : MORE_ROWS) {
+        const auto known = here().find(n);
+        const int32_t n_known = known == here().end() ? 0 : known->second.n;
+        if (measuring_us < QUICK && n <= n_max && n_known < least_known) {
+            least_known = n_known;
+            next = n;
+        }
+    }
+    return next;
 }
 
 std::vector<mp_cost> cost_curve::save() const {

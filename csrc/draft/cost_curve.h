@@ -24,8 +24,8 @@ public:
     // One more sample. A pass of another number of rows than the one before it needs a new graph: it counts for change().
     void add(int32_t n_rows, double us);
 
-    // A sample of a pass whose graph was there already.
-    void add_steady(int32_t n_rows, double us);
+    // A sample of a first measurement: a pass whose graph was there already.
+    void add_measured(int32_t n_rows, double us);
 
     // T(n_rows). Something must have been measured.
     double time(int32_t n_rows);
@@ -37,7 +37,8 @@ public:
     double change() const { return change_us; }
     int32_t last_n() const { return n_last; } // rows of the last pass
 
-    // The next number of rows beyond `after` to measure at first, 0 for none: a few, up to n_max, no hopeless ones.
+    // The next number of rows to measure at first, 0 for none: a few beyond `after`, up to n_max, no hopeless ones; then,
+    // while that is quick, more of them, and repeatedly.
     int32_t next_to_measure(int32_t after, int32_t n_max);
 
     // The newest samples of every depth and number of rows.
@@ -55,10 +56,10 @@ private:
         void add(double value);
         double newest(int32_t back) const; // back = 0 is the last one added
         double typical() const;            // the lower third
-        double least() const;              // 0 of none
     };
     using by_rows = std::map<int32_t, ring>;
 
+    void add_steady(int32_t n_rows, double us);
     void enter(int32_t depth_class);
     double estimate(int32_t n_rows) const;
     by_rows & here() { return samples[depth]; }
@@ -69,6 +70,7 @@ private:
     int64_t n_added = 0;
     ring changes;
     double change_us = 0;
+    double measuring_us = 0; // of first measurements
     int32_t n_last = 0;
 };
 

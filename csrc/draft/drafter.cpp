@@ -19,7 +19,8 @@ constexpr float LEAST_PROBABILITY = 1e-4f;
 
 mp_drafter::mp_drafter(int32_t n_vocab)
     : n_vocab(n_vocab), by_token(N_SLOTS), by_pair(N_SLOTS), by_triple(N_SLOTS), by_ngram(N_NGRAM_SLOTS),
-      sibling(N_SIBLING_DEPTHS) {}
+      sibling(N_SIBLING_DEPTHS), nodes(MP_N_ROWS_LIMIT), out_tokens(MP_N_ROWS_LIMIT), out_parents(MP_N_ROWS_LIMIT),
+      out_probabilities(MP_N_ROWS_LIMIT), out_sources(MP_N_ROWS_LIMIT) {}
 
 // --- the text --------------------------------------------------------------------------------------------------------
 
@@ -145,50 +146,49 @@ void mp_drafter::collect(int32_t at) {
     parent.children.resize(n_kept);
 }
 
-// Best first: whatever of all nodes' next candidates has the most probable path.
-void mp_drafter::grow(int32_t n_max, int32_t n_any, float least, mp_draft & out) {
-    const auto offer = [&](int32_t parent, size_t child) {
-        const node & p = nodes[parent];
-        if (child < p.children.size()) {
-            const float probability = p.probability * p.share * p.children[child].probability;
-            if (probability >= LEAST_PROBABILITY) {
-                heap.push_back({probability, parent, (int32_t) child});
-                std::push_heap(heap.begin(), heap.end());
-            }
+// Takes a child among those that wait for a place, if it is likely enough.
+void mp_drafter::offer(int32_t parent, size_t child) {
+    const node & p = nodes[parent];
+    if (child < p.children.size()) {
+        const float probability = p.probability * p.share * p.children[child].probability;
+        if (probability >= LEAST_PROBABILITY) {
+            heap.push_back({probability, parent, (int32_t) child});
+            std::push_heap(heap.begin(), heap.end());
         }
-    };
-    const auto expand = [&](int32_t at) {
-        float sum = 0;
-        if (nodes[at].depth < MAX_DEPTH) {
-            collect(at);
-            for (const candidate & c : nodes[at].children) {
-                sum += c.probability;
-            }
-        } else {
-            nodes[at].children.clear();
-        }
-        nodes[at].share = 1.0f / std::max(1.0f, sum);
-        offer(at, 0);
-    };
+    }
+}
 
-    nodes.resize(std::max((int32_t) nodes.size(), n_max));
-    out_tokens.resize(n_max);
-    out_parents.resize(n_max);
-    out_probabilities.resize(n_max);
-    out_sources.resize(n_max);
-    const auto add = [&](int32_t token, int32_t parent, float probability, int32_t source) {
-        node & added = nodes[n_nodes];
-        added.token = out_tokens[n_nodes] = token;
-        added.parent = out_parents[n_nodes] = parent;
-        added.depth = parent < 0 ? 0 : nodes[parent].depth + 1;
-        added.probability = out_probabilities[n_nodes] = probability;
-        out_sources[n_nodes] = (int8_t) source;
-        expand(n_nodes++);
-    };
+void mp_drafter::add(int32_t token, int32_t parent, float probability, int32_t source) {
+    node & added = nodes[n_nodes];
+    added.token = out_tokens[n_nodes] = token;
+    added.parent = out_parents[n_nodes] = parent;
+    added.depth = parent < 0 ? 0 : nodes[parent].depth + 1;
+    added.probability = out_probabilities[n_nodes] = probability;
+    out_sources[n_nodes] = (int8_t) source;
+    float sum = 0;
+    if (added.depth < MAX_DEPTH) {
+        collect(n_nodes);
+        for (const candidate & c : added.children) {
+            sum += c.probability;
+        }
+    } else {
+        added.children.clear();
+    }
+    added.share = 1.0f / std::max(1.0f, sum);
+    offer(n_nodes++, 0);
+}
+
+void mp_drafter::start(mp_draft & draft) {
     heap.clear();
     n_nodes = 0;
     add(text.back(), -1, 1.0f, -1);
-    while (!heap.empty() && n_nodes < n_max && (n_nodes < n_any || heap.front().probability >= least)) {
+    draft = {
+        n_nodes, out_tokens.data(), out_parents.data(), out_probabilities.data(), out_sources.data(), (float) gain_of_masks};
+}
+
+// Best first: whatever of all nodes' next candidates has the most probable path.
+float mp_drafter::grow(int32_t n, mp_draft & draft) {
+    while (!heap.empty() && n_nodes < n) {
         const waiting best = heap.front();
         std::pop_heap(heap.begin(), heap.end());
         heap.pop_back();
@@ -197,8 +197,8 @@ void mp_drafter::grow(int32_t n_max, int32_t n_any, float least, mp_draft & out)
         add(c.token, best.parent, best.probability, model.main_evidence(parent.depth, c.why));
         offer(best.parent, best.child + 1);
     }
-    out = {
-        n_nodes, out_tokens.data(), out_parents.data(), out_probabilities.data(), out_sources.data(), (float) gain_of_masks};
+    draft.n_nodes = n_nodes;
+    return heap.empty() ? 0 : heap.front().probability;
 }
 
 // --- learning --------------------------------------------------------------------------------------------------------

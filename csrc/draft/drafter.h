@@ -3,7 +3,7 @@
 //
 //     begin(prompt)        a new text
 //     learn_prompt(rows)   what the model gave behind its last tokens
-//     grow(n)              candidates for the places after the newest token, the most probable first
+//     start(), grow(n)     candidates for the places after the newest token, the most probable first
 //     observe(pass, path)  the pass over the first of them has been decoded
 //     extend(tokens)       instead of observe, for tokens that came without a tree
 #pragma once
@@ -22,7 +22,9 @@ struct mp_drafter {
     void begin(const int32_t * tokens, int32_t n);
     void learn_prompt(int32_t n_rows, int32_t n_top, const int32_t * top_tokens, const float * top_logprobs);
     void extend(const int32_t * tokens, int32_t n);
-    void grow(int32_t n_max, int32_t n_any, float least, mp_draft & out);
+    void start(mp_draft & draft); // the root alone
+    // To n nodes, or as many as there are. Returns the probability of the node that would come next, 0 if there is none.
+    float grow(int32_t n, mp_draft & draft);
     void observe(const mp_draft_result & result);
 
     int32_t n_repeated() const { return repeated; }
@@ -67,7 +69,9 @@ private:
 
     void add_ngrams_of_last();
     void forget_pass();
+    void add(int32_t token, int32_t parent, float probability, int32_t source);
     void collect(int32_t at); // fills nodes[at].children
+    void offer(int32_t parent, size_t child);
     mp::evidence & entry_for(int32_t token);
     void learn_row(const model_row & row, int32_t token, int32_t before, int32_t first);
     void learn_mask_gain(const mp_draft_result & result);
@@ -104,7 +108,7 @@ private:
     int32_t n_nodes = 0;
     std::vector<std::pair<int32_t, mp::evidence>> collected; // while a node's candidates are put together
 
-    // what grow() hands out, (n_nodes)
+    // what start() hands out, (MP_N_ROWS_LIMIT)
     std::vector<int32_t> out_tokens, out_parents;
     std::vector<float> out_probabilities;
     std::vector<int8_t> out_sources;

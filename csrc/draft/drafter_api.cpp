@@ -85,7 +85,7 @@ mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_
     });
 }
 
-mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, int32_t n_any, float least, mp_draft * out) {
+mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft * out) {
     return guarded([&] {
         mp_drafter & d = checked(drafter, "mp_drafter_grow");
         if (!out || n_max < 1 || n_max > MP_N_ROWS_LIMIT) {
@@ -94,7 +94,8 @@ mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, int32_t n_any, fl
         if (d.n_text() == 0) {
             fail(MP_ERR_STATE, "a draft without a text: begin with at least one token");
         }
-        d.grow(n_max, n_any, least, *out);
+        d.start(*out);
+        d.grow(n_max, *out);
     });
 }
 

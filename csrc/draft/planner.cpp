@@ -4,103 +4,151 @@
 
 using namespace mp;
 
-constexpr double FORGETTING = 0.97;  // per pass
-constexpr double CAUTION = 2;        // times what a row costs, a candidate should bring: drafting it costs too
-constexpr int32_t LOOK = 8;          // plans between two looks at what is worth a candidate
-constexpr int32_t TRIAL = 32;        // plans between two in which another number of rows may be taken,
-constexpr int64_t OLD = 256;         // if its last sample is so many samples old
-constexpr double NEGLIGIBLE = 0.01;  // of a plain pass: a draft that costs no more is made every time
-constexpr double OUTSIDE_RATE = 0.1; // of the newest pass, in running means
-constexpr double PLAIN_SHARE = 0.4;  // of the time outside the core, what is left without a draft: until that is measured
-constexpr double ALLOWANCE = 0.01;   // of all time, what drafts may lose
-constexpr int32_t FIRST_WAKING = 4;  // repeated tokens that end a nap
-constexpr double FIRST_CREDIT = 8;   // plain passes that the account starts with,
-constexpr double ENOUGH_CREDIT = 4;  // that end a nap,
-constexpr double MOST_CREDIT = 24;   // and that past gains are worth at most
+constexpr double FORGETTING = 0.97;        // per pass
+constexpr int32_t TRIAL = 32;              // plans between two times when another number of rows may be taken,
+constexpr int64_t OLD = 256;               // if its last sample is so many samples old
+constexpr double CHEAP_ROW = 0.02;         // of a plain pass: if rows cost no more, would it be worth it?
+constexpr int32_t TRIAL_PASSES = 4;        // of which the first makes the graph
+constexpr double GAINS_RATE = 1.0 / 32;    // of the newest draft,
+constexpr double SLOWNESS_RATE = 1.0 / 64; // of the newest pass,
+constexpr double ONE_ROW_RATE = 1.0 / 32;
+constexpr double OUTSIDE_RATE = 0.1; // in running means
+constexpr double MOST_SLOWNESS = 3;  // that a single pass counts for
+constexpr double BEYOND = 0.7;       // of the next candidate's probability, what each one beyond the draft counts for
+constexpr double CLEARLY = 0.02; // tokens per pass by which another number of rows must be better to become the usual one
+constexpr int32_t SCHOOL = 256;  // first plans, where rows beside the root are taken for what is learned from them
+constexpr int32_t SCHOOL_ROWS = 2;
+constexpr int32_t STEADY = 3;       // passes behind a usual plan that go on like it
+constexpr double DEAR = 0.05;       // of a plain pass: where a plan costs more,
+constexpr double NEGLIGIBLE = 0.01; // and what costs no more needs no account
+constexpr double PLAIN_SHARE = 0.7; // of the time outside the core, what is left without a draft: until that is measured
+constexpr double ALLOWANCE = 0.005; // of all time, what drafts may lose
+constexpr int32_t FIRST_WAKING = 4; // repeated tokens that end a nap
+constexpr double FIRST_CREDIT = 16; // plain passes that the account starts with,
+constexpr double ENOUGH_CREDIT = 2; // that end a nap,
+constexpr double MOST_CREDIT = 24;  // and that past gains are worth at most
 
 mp_planner::mp_planner(int32_t n_rows_max) : n_rows_max(n_rows_max), n_waking(FIRST_WAKING) {}
 
-int32_t mp_planner::rows(const mp_draft & draft) {
-    const int32_t n_nodes = std::min(draft.n_nodes, n_rows_max);
+int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, const std::function<float(int32_t)> & grow) {
+    n_max = std::min(n_max, n_rows_max);
+    n_plans++;
+    // What is never drafted would never be found worth it: now and then the draft is whole.
+    float next = grow(n_plans % TRIAL == 0 ? n_max : 1);
+
     const double rate = time > 0 ? tokens / time : 1 / cost.time(1);
+    const auto gain_of = [&](int32_t n, double n_tokens) {
+        const int32_t n_changes = (n != cost.last_n()) + (n != PLANNED_ROWS[usual]);
+        return n_tokens - rate * (step_us(n, n_tokens) + n_changes * cost.change());
+    };
     int32_t best = 1, n = 1;
-    double best_gain = -1e30, expected = 1, outside = 0;
+    double best_expected = 1, expected = 1;
     for (size_t i = 0; i < PLANNED_ROWS.size(); i++) {
-        for (const int32_t shape = std::min(PLANNED_ROWS[i], n_nodes); n < shape; n++) {
+        for (const int32_t shape = std::min({PLANNED_ROWS[i], draft.n_nodes, n_max}); n < shape; n++) {
             expected += claims.probability(draft.probabilities[n]);
         }
-        outside = std::max(outside, outside_us[i]);
-        const double us = cost.time(n) + outside + (n != cost.last_n() ? cost.change() : 0);
-        const double gain = expected - rate * us;
-        if (gain > best_gain) {
-            best_gain = gain;
+        if (gain_of(n, expected) > gain_of(best, best_expected)) {
             best = n;
+            best_expected = expected;
         }
-        if (n == n_nodes) {
+        // Nodes further down are no more likely than the next one.
+        const float claimed = n < draft.n_nodes ? draft.probabilities[n] : next;
+        const double most = n < n_max && claimed > 0 ? claims.most_probable(claimed) : 0;
+        bool may_pay = false;
+        for (size_t j = i + 1; j < PLANNED_ROWS.size() && most > 0 && !may_pay; j++) {
+            const int32_t wider = std::min(PLANNED_ROWS[j], n_max);
+            may_pay = gain_of(wider, expected + (wider - n) * most) > gain_of(best, best_expected);
+        }
+        if (!may_pay) {
             break;
         }
+        next = grow(std::min(PLANNED_ROWS[i + 1], n_max));
     }
-    n_plans++;
-    if (n_plans % LOOK == 1) {
-        outlook.least = least_worthwhile(rate);
-    } else if (n_plans % TRIAL == TRIAL - 1) {
-        outlook.least = 0; // the next draft is whole: what is never drafted would never be found worth it
+    choose_usual(draft, next, rate);
+    if (n_plans % TRIAL == 0) {
+        choose_trial(draft, best);
     }
-    best = n_plans % TRIAL < 2 ? on_trial(best, n_nodes) : best;
+    if (n_plans % TRIAL < TRIAL_PASSES && trial > 0 && trial <= n_max) {
+        grow(trial);
+        best = std::min(trial, draft.n_nodes);
+    }
+    if (n_plans <= SCHOOL && has_account && best < SCHOOL_ROWS) {
+        grow(std::min(SCHOOL_ROWS, n_max));
+        best = std::min({SCHOOL_ROWS, n_max, draft.n_nodes});
+    }
+    // At the 4th plan, the 8th, the 16th, ...
+    outlook.plain = n_plans >= 4 && (n_plans & (n_plans - 1)) == 0 && planned_us >= NEGLIGIBLE * plain_pass_us();
+    outlook.n_same = best > 1 && best == PLANNED_ROWS[usual] && planned_us >= DEAR * plain_pass_us() ? STEADY : 0;
     outlook.weakest = (float) claims.probability(draft.probabilities[best - 1]);
     return best;
 }
 
-// A time that was measured while something disturbed the machine would keep its number of rows from ever being taken again:
-// now and then one beside the best is, twice, as the first pass makes the graph. Times can rise in steps, behind which the
-// next number but one may be better: both are tried, to either side.
-int32_t mp_planner::on_trial(int32_t best, int32_t n_nodes) {
-    if (n_plans % TRIAL == 0) {
-        const auto at = std::lower_bound(PLANNED_ROWS.begin(), PLANNED_ROWS.end(), best);
-        constexpr int64_t STEPS[] = {-2, 1, -1, 2};
-        const int64_t to = at - PLANNED_ROWS.begin() + STEPS[n_plans / TRIAL % 4];
-        trial = to >= 0 && to < (int64_t) PLANNED_ROWS.size() ? PLANNED_ROWS[to] : 0;
-        if (trial > 0 && cost.age(trial) < OLD) {
-            trial = 0;
-        }
-    }
-    return trial > 0 && trial <= n_nodes ? trial : best;
+double mp_planner::step_us(int32_t n_rows, double n_tokens) {
+    return slowness * cost.time(n_rows) + outside.time(n_rows, n_tokens);
 }
 
-// One more row costing as little as anywhere.
-float mp_planner::least_worthwhile(double rate) {
-    double row_us = 1e30;
-    for (size_t i = 1; i < PLANNED_ROWS.size() && PLANNED_ROWS[i] <= n_rows_max; i++) {
-        row_us = std::min(row_us, (cost.time(PLANNED_ROWS[i]) - cost.time(1)) / (PLANNED_ROWS[i] - 1));
+void mp_planner::choose_usual(const mp_draft & draft, float next, double rate) {
+    const double beyond = BEYOND * claims.probability(next), one = 1 - rate * step_us(1, 1);
+    double expected = 1;
+    size_t best = 0;
+    for (size_t i = 0, n = 1; i < gains.size() && PLANNED_ROWS[i] <= n_rows_max; i++) {
+        for (; n < (size_t) PLANNED_ROWS[i]; n++) {
+            expected += (int32_t) n < draft.n_nodes ? claims.probability(draft.probabilities[n]) : beyond;
+        }
+        gains[i] += GAINS_RATE * (expected - rate * step_us((int32_t) n, expected) - one - gains[i]);
+        best = gains[i] > gains[best] ? i : best;
     }
-    return claims.smallest_worth(CAUTION * rate * row_us);
+    usual = gains[best] > gains[usual] + CLEARLY ? best : usual;
+}
+
+// A time that was measured while something disturbed the machine would keep its number of rows from ever being taken again:
+// now and then one beside the best is, for some passes, as the first one makes the graph. Times can rise in steps, behind
+// which the next number but one may be better: both are tried, to either side.
+void mp_planner::choose_trial(const mp_draft & draft, int32_t best) {
+    const auto at = std::lower_bound(PLANNED_ROWS.begin(), PLANNED_ROWS.end(), best);
+    constexpr int64_t STEPS[] = {-2, 1, -1, 2};
+    const int64_t to = at - PLANNED_ROWS.begin() + STEPS[n_plans / TRIAL % 4];
+    trial = to >= 0 && to < (int64_t) PLANNED_ROWS.size() ? PLANNED_ROWS[to] : 0;
+    double more = 0; // tokens that it would bring
+    for (int32_t node = best; node < std::min(trial, draft.n_nodes); node++) {
+        more += claims.probability(draft.probabilities[node]);
+    }
+    if (trial > 0 && (cost.age(trial) < OLD || more < CHEAP_ROW * (trial - best))) {
+        trial = 0;
+    }
 }
 
 void mp_planner::observe(const mp_draft * draft, const mp_plan_result & r) {
-    const double outside = r.total_us - r.core_us;
+    const double outside_us = r.total_us - r.core_us;
     tokens = tokens * FORGETTING + r.n_path;
     time = time * FORGETTING + r.total_us;
+    if (cost.age(r.n_rows) < INT64_MAX) {
+        const double expected = cost.time(r.n_rows) + (r.n_rows != cost.last_n() ? cost.change() : 0);
+        slowness += SLOWNESS_RATE * (std::min(r.core_us / expected, MOST_SLOWNESS) - slowness);
+    }
+    if (r.n_rows == 1 && cost.last_n() == 1) {
+        one_row_us += (one_row_us > 0 ? ONE_ROW_RATE : 1) * (std::min(r.core_us, MOST_SLOWNESS * cost.time(1)) - one_row_us);
+    }
     cost.add(r.n_rows, r.core_us);
-    outlook.n_any = r.n_rows;
     if (!draft) {
-        plain_us += OUTSIDE_RATE * (outside - plain_us);
+        outlook.plain = false;
+        // It does no more than a step with a draft of which nothing is used.
+        const double most = outside.time(1, 1), us = most > 0 ? std::min(outside_us, most) : outside_us;
+        plain_us = plain_us >= 0 ? plain_us + OUTSIDE_RATE * (us - plain_us) : us;
         return;
     }
     claims.learn(*draft, r);
-    planned_us += OUTSIDE_RATE * (outside - planned_us);
-    const size_t i = std::lower_bound(PLANNED_ROWS.begin(), PLANNED_ROWS.end(), r.n_rows) - PLANNED_ROWS.begin();
-    if (i < PLANNED_ROWS.size()) {
-        outside_us[i] += (outside_us[i] > 0 ? OUTSIDE_RATE : 1) * (outside - outside_us[i]);
-    }
+    planned_us += OUTSIDE_RATE * (outside_us - planned_us);
+    outside.add(r.n_rows, r.n_path, outside_us);
     const double plain = plain_pass_us();
     if (planned_us >= NEGLIGIBLE * plain) {
-        book(r.n_path * plain - (1 - ALLOWANCE) * r.total_us, plain);
+        const int32_t n_alike = 1 + (r.n_rows > 1 ? outlook.n_same : 0);
+        book(n_alike * (r.n_path * plain - (1 - ALLOWANCE) * r.total_us), plain);
     }
 }
 
 void mp_planner::measured(int32_t n_rows, double us) {
-    cost.add_steady(n_rows, us);
-    outlook.n_any = n_rows;
+    cost.add_measured(n_rows, us);
 }
 
 void mp_planner::rest(int32_t n, int32_t n_repeated) {
@@ -116,7 +164,7 @@ void mp_planner::rest(int32_t n, int32_t n_repeated) {
 }
 
 double mp_planner::plain_pass_us() {
-    return cost.time(1) + (plain_us > 0 ? plain_us : PLAIN_SHARE * planned_us);
+    return (one_row_us > 0 ? one_row_us : cost.time(1)) + (plain_us >= 0 ? plain_us : PLAIN_SHARE * outside.time(1, 1));
 }
 
 void mp_planner::book(double gained_us, double plain) {

@@ -4,6 +4,10 @@
 // time spent as before; the n where this is largest makes the long run fastest. E(n) is 1 and the calibrated probabilities
 // of the n - 1 most probable candidates. n = 1 is always among the choices.
 //
+// A new number of rows costs a new graph, which is much beside a pass of a tiny model. So there is a usual number, the one
+// that would have brought most lately, and another one must pay for two graphs: now, and on the way back. Where planning
+// itself is dear, some passes go on like the last one.
+//
 // Drafts have an account, in microseconds: what planned passes gained over plain ones, all their costs included, and a
 // small share of all time. When it is empty nothing is drafted (a nap) until the share has filled it again. So drafts that
 // do not pay cost no more than that share. Where the cost of a draft is lost in a pass, as on all but tiny models, there
@@ -12,10 +16,12 @@
 
 #include "calibration.h"
 #include "cost_curve.h"
+#include "outside_cost.h"
 
 #include "../maskprobe.h"
 
 #include <array>
+#include <functional>
 
 namespace mp {
 
@@ -26,8 +32,9 @@ constexpr std::array<int32_t, 10> PLANNED_ROWS = {1, 2, 3, 4, 6, 8, 12, 16, 24, 
 struct mp_planner {
     explicit mp_planner(int32_t n_rows_max);
 
-    // Rows for a pass over the first nodes of a draft.
-    int32_t rows(const mp_draft & draft);
+    // Rows for a pass over the first nodes of a draft of up to n_max nodes. grow(n) takes it to n nodes, or as many as there
+    // are, and returns the probability that is claimed for the next one, 0 if there is none.
+    int32_t rows(const mp_draft & draft, int32_t n_max, const std::function<float(int32_t)> & grow);
 
     // What a pass brought. `draft` is nullptr for one that was made without.
     void observe(const mp_draft * draft, const mp_plan_result & result);
@@ -42,17 +49,24 @@ struct mp_planner {
     const int32_t n_rows_max;
     mp_outlook outlook = {};
     mp::cost_curve cost;
+    mp::outside_cost outside; // of the steps with a draft
     mp::calibration claims;
 
 private:
-    int32_t on_trial(int32_t best, int32_t n_nodes);
-    float least_worthwhile(double rate);
+    void choose_usual(const mp_draft & draft, float next, double rate);
+    void choose_trial(const mp_draft & draft, int32_t best);
+    double step_us(int32_t n_rows, double n_tokens);
     double plain_pass_us();
     void book(double gained_us, double plain_us);
 
-    double tokens = 0, time = 0;                                 // of the last passes, fading
-    double planned_us = 0, plain_us = 0;                         // of a step outside the core, with a draft and without one
-    std::array<double, mp::PLANNED_ROWS.size()> outside_us = {}; // the former by the rows of the pass, 0 if not seen yet
+    double tokens = 0, time = 0; // of the last passes, fading
+    double planned_us = 0;       // of a step outside the core, with a draft,
+    double plain_us = -1;        // and without one; less than nothing while that is not known
+    // By the planned numbers of rows: what they would have brought over one row, in tokens per pass, a running mean.
+    std::array<double, mp::PLANNED_ROWS.size()> gains = {};
+    size_t usual = 0;      // of PLANNED_ROWS
+    double slowness = 1;   // what passes take on average, as part of what the cost curve says
+    double one_row_us = 0; // of a pass of one row behind another one, in the core, a running mean
     double account = 0;
     bool has_account = false; // it starts when the cost of a draft is known
     int32_t n_waking;         // repeated tokens that end a nap

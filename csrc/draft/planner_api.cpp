@@ -1,4 +1,5 @@
 // The C functions of a planner: what a caller gives is checked here; the work is in planner.cpp.
+#include "drafter.h"
 #include "planner.h"
 
 #include "../status.h"
@@ -98,7 +99,8 @@ mp_status mp_planner_rows(mp_planner * planner, int64_t n_past, const mp_draft *
         }
         check_draft(*draft);
         p.cost.at_depth(n_past);
-        *n_rows = p.rows(*draft);
+        *n_rows =
+            p.rows(*draft, draft->n_nodes, [&](int32_t n) { return n < draft->n_nodes ? draft->probabilities[n] : 0.0f; });
     });
 }
 
@@ -124,9 +126,16 @@ mp_status mp_planner_observe(mp_planner * planner, const mp_draft * draft, const
 
 mp_status mp_planner_draft(mp_planner * planner, mp_drafter * drafter, int64_t n_past, int32_t n_max, mp_draft * out,
                            int32_t * n_rows) {
-    const mp_outlook outlook = planner ? planner->outlook : mp_outlook{};
-    const mp_status status = mp_drafter_grow(drafter, n_max, outlook.n_any, outlook.least, out);
-    return status == MP_OK ? mp_planner_rows(planner, n_past, out, n_rows) : status;
+    const mp_status status = mp_drafter_grow(drafter, 1, out);
+    return status != MP_OK ? status : guarded([&] {
+        mp_planner & p = measured(planner, "mp_planner_draft");
+        check_rows(n_max);
+        if (!n_rows) {
+            fail(MP_ERR_ARGUMENT, "mp_planner_draft: n_rows must not be NULL");
+        }
+        p.cost.at_depth(n_past);
+        *n_rows = p.rows(*out, n_max, [&](int32_t n) { return drafter->grow(n, *out); });
+    });
 }
 
 mp_status mp_planner_learn(mp_planner * planner, mp_drafter * drafter, const mp_draft * draft,

@@ -18,9 +18,9 @@ from ..tree import TokenTree
 from .base import N_ROWS_LIMIT, Proposer, checked_count
 
 N_TOP = 8  # tokens of each row that are learned from
-# Rows of the prompt that are learned from. Each costs the output matrix, with a large vocabulary about a fifth of a 1B
-# model's row: not all of a long prompt.
-N_PROMPT_ROWS = 64
+# Rows of the prompt that are learned from. With a large vocabulary each costs the output matrix, about a fifth of a 1B
+# model's row: these take no longer than a plain pass.
+N_PROMPT_ROWS = 16
 LEAST = 1e-300  # probability that a logarithm is taken of
 SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows")  # maskprobe.h, mp_draft
 
@@ -77,13 +77,12 @@ class Evidence(Proposer):
         draft = self.draft(context, room)
         return first_nodes(draft, draft.n_nodes)
 
-    def draft(self, context: Sequence[int], room: int, n_any: int = 0, least: float = 0.0) -> Any:
-        """A tree of at most `room` nodes as an mp_draft, which lives until the next call: the candidates beyond the
-        first `n_any` nodes are `least` likely or more."""
+    def draft(self, context: Sequence[int], room: int) -> Any:
+        """A tree of at most `room` nodes as an mp_draft, which lives until the next call."""
         draft = self._draft
         with self._handle as drafter:
             self._read(drafter, context)
-            check(lib.mp_drafter_grow(drafter, min(room, self.n_rows_max), n_any, least, draft))
+            check(lib.mp_drafter_grow(drafter, min(room, self.n_rows_max), draft))
         self._n_grown = draft.n_nodes
         return draft
 

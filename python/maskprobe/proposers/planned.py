@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ..session import Session
     from ..state import StateFile
 
-LOOK_EVERY = 16  # passes of a nap: one of so many is looked at
+LOOK_EVERY = 32  # passes of a nap: one of so many is looked at
+FIRST_MASKING_US = 50.0  # to place masks in a tree, until it was done
+MASKING_RATE = 0.1  # of the newest tree, in the running mean of what it takes to place masks
 MASK_TRIAL = 64  # drafts between two masks that are placed only to learn what masks are worth
 
 
@@ -45,8 +47,10 @@ class Planned(Proposer):
         self._draft: Any = None  # an mp_draft, the pass over its first nodes is under way
         self._own: Draft | None = None  # what it is, where the source is no drafter
         self._n_drafts = 0
-        self._n_unseen = 0  # passes of a nap before the next one that is looked at
+        self._masking_us = FIRST_MASKING_US  # a running mean
+        self._n_unseen = 0  # passes of a nap, or like the last planned one, before the next one that is looked at
         self._is_seen = True  # the pass under way
+        self._n_rows = 1  # of the last plan
         self._started = 0
         self._learning = 0  # nanoseconds that it took to learn from the last pass
 
@@ -85,40 +89,49 @@ class Planned(Proposer):
             self.state.keep(self, self._session)
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
-        self._is_seen = self._n_unseen == 0
-        if not self._is_seen:
-            self._n_unseen -= 1
-            return TokenTree(context[-1])
-        self._started = time.perf_counter_ns()
-        self._draft = None
         planner = self.planner
         outlook = planner.outlook
+        self._draft = None
+        if self._n_unseen > 0:
+            self._n_unseen -= 1
+            self._is_seen = self._n_unseen == 0 and outlook.napping  # what a pass takes where nothing is done for it
+            if self._is_seen:
+                self._started = time.perf_counter_ns()
+            if outlook.napping or self._n_rows == 1:
+                return TokenTree(context[-1])
+            return self.source.propose(context, min(room, self._n_rows))
+        self._is_seen = True
+        self._started = time.perf_counter_ns()
         if outlook.napping:
             planner.rest(LOOK_EVERY, self.source.n_repeated(context) if self._is_evidence else 0)
         if outlook.napping:
             self.n_naps += LOOK_EVERY
             self._n_unseen = LOOK_EVERY - 1
+            self._is_seen = False
+            self._learning = 0
             self.n_top = 1
             return TokenTree(context[-1])
-        if min(room, self.n_rows_max) < 2:
+        if outlook.plain or min(room, self.n_rows_max) < 2:
             return TokenTree(context[-1])
         self.n_top = self.source.n_top
         if self._is_evidence:
             self._draft, n_rows = self.source.planned(planner, context, room)
-            if (
-                self._mask is not None
-                and n_rows > 1
-                and (self._draft.mask_gain > outlook.weakest or self._on_trial(n_rows))
-            ):
-                return self._with_masks(n_rows)
         else:
             self._own = _in_order(self.source.propose(context, min(room, self.n_rows_max)))
             self._draft = self._own.pointer
             n_rows = planner.rows(self._draft, len(context) - 1)
+        self._n_unseen, self._n_rows = outlook.n_same, n_rows
+        if self._mask is not None and n_rows > 1 and (self._masks_pay() or self._on_trial(n_rows)):
+            started = time.perf_counter_ns()
+            tree = self._with_masks(n_rows)
+            self._masking_us += MASKING_RATE * ((time.perf_counter_ns() - started) / 1000 - self._masking_us)
+            return tree
         return first_nodes(self._draft, n_rows)
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         if not self._is_seen:
+            if tree.n_rows > 1:
+                self.source.observe(tree, result, path, emitted)
             return
         now = time.perf_counter_ns()
         total_us = (now - self._started + self._learning) / 1000
@@ -141,6 +154,11 @@ class Planned(Proposer):
         if self._is_evidence:
             return self.source.earned
         return Counter({type(self.source).__name__: self._n_accepted})
+
+    def _masks_pay(self) -> bool:
+        """A mask may gain more than the least likely candidate, and more than it takes to place it."""
+        gain = self._draft.mask_gain - self.planner.outlook.weakest
+        return gain > 0 and gain > self._masking_us / self.planner.time(1)
 
     def _on_trial(self, n_rows: int) -> bool:
         return n_rows > 2 and self._n_drafts % MASK_TRIAL == 0
