@@ -13,20 +13,22 @@ constexpr double GAINS_RATE = 1.0 / 32;    // of the newest draft,
 constexpr double SLOWNESS_RATE = 1.0 / 64; // of the newest pass,
 constexpr double ONE_ROW_RATE = 1.0 / 32;
 constexpr double OUTSIDE_RATE = 0.1; // in running means
+constexpr double MOST_PLAIN = 1.25;  // times T(1), the mean of such passes, which few of them may have given
 constexpr double MOST_SLOWNESS = 3;  // that a single pass counts for
 constexpr double BEYOND = 0.7;       // of the next candidate's probability, what each one beyond the draft counts for
 constexpr double CLEARLY = 0.02; // tokens per pass by which another number of rows must be better to become the usual one
 constexpr int32_t SCHOOL = 256;  // first plans, where rows beside the root are taken for what is learned from them
 constexpr int32_t SCHOOL_ROWS = 2;
-constexpr int32_t STEADY = 3;       // passes behind a usual plan that go on like it
-constexpr double DEAR = 0.05;       // of a plain pass: where a plan costs more,
-constexpr double NEGLIGIBLE = 0.01; // and what costs no more needs no account
-constexpr double PLAIN_SHARE = 0.7; // of the time outside the core, what is left without a draft: until that is measured
-constexpr double ALLOWANCE = 0.005; // of all time, what drafts may lose
-constexpr int32_t FIRST_WAKING = 4; // repeated tokens that end a nap
-constexpr double FIRST_CREDIT = 16; // plain passes that the account starts with,
-constexpr double ENOUGH_CREDIT = 2; // that end a nap,
-constexpr double MOST_CREDIT = 24;  // and that past gains are worth at most
+constexpr double SCHOOL_PRICE = 1.5; // steps of one row that it may cost
+constexpr int32_t STEADY = 3;        // passes behind a usual plan that go on like it
+constexpr double DEAR = 0.05;        // of a plain pass: where a plan costs more,
+constexpr double NEGLIGIBLE = 0.01;  // and what costs no more needs no account
+constexpr double PLAIN_SHARE = 0.7;  // of the time outside the core, what is left without a draft: until that is measured
+constexpr double ALLOWANCE = 0.005;  // of all time, what drafts may lose
+constexpr int32_t FIRST_WAKING = 4;  // repeated tokens that end a nap
+constexpr double FIRST_CREDIT = 16;  // plain passes that the account starts with,
+constexpr double ENOUGH_CREDIT = 2;  // that end a nap,
+constexpr double MOST_CREDIT = 24;   // and that past gains are worth at most
 
 mp_planner::mp_planner(int32_t n_rows_max) : n_rows_max(n_rows_max), n_waking(FIRST_WAKING) {}
 
@@ -72,7 +74,8 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, const std::funct
         grow(trial);
         best = std::min(trial, draft.n_nodes);
     }
-    if (n_plans <= SCHOOL && has_account && best < SCHOOL_ROWS) {
+    const bool is_school = n_plans <= SCHOOL && has_account && step_us(SCHOOL_ROWS, 1) < SCHOOL_PRICE * step_us(1, 1);
+    if (is_school && best < SCHOOL_ROWS) {
         grow(std::min(SCHOOL_ROWS, n_max));
         best = std::min({SCHOOL_ROWS, n_max, draft.n_nodes});
     }
@@ -127,7 +130,7 @@ void mp_planner::observe(const mp_draft * draft, const mp_plan_result & r) {
         slowness += SLOWNESS_RATE * (std::min(r.core_us / expected, MOST_SLOWNESS) - slowness);
     }
     if (r.n_rows == 1 && cost.last_n() == 1) {
-        one_row_us += (one_row_us > 0 ? ONE_ROW_RATE : 1) * (std::min(r.core_us, MOST_SLOWNESS * cost.time(1)) - one_row_us);
+        one_row_us = one_row_us > 0 ? one_row_us + ONE_ROW_RATE * (r.core_us - one_row_us) : r.core_us;
     }
     cost.add(r.n_rows, r.core_us);
     if (!draft) {
@@ -164,7 +167,8 @@ void mp_planner::rest(int32_t n, int32_t n_repeated) {
 }
 
 double mp_planner::plain_pass_us() {
-    return (one_row_us > 0 ? one_row_us : cost.time(1)) + (plain_us >= 0 ? plain_us : PLAIN_SHARE * outside.time(1, 1));
+    const double one = cost.time(1), core = one_row_us > 0 ? std::min(one_row_us, MOST_PLAIN * one) : one;
+    return core + (plain_us >= 0 ? plain_us : PLAIN_SHARE * outside.time(1, 1));
 }
 
 void mp_planner::book(double gained_us, double plain) {
