@@ -94,18 +94,20 @@ class Planned(Proposer):
         self._draft = None
         if self._n_unseen > 0:
             self._n_unseen -= 1
-            self._is_seen = self._n_unseen == 0 and outlook.napping  # what a pass takes where nothing is done for it
+            if not outlook.napping:
+                self._is_seen = False
+                return self.source.propose(context, min(room, self._n_rows))
+            self.n_naps += 1
+            self._is_seen = self._n_unseen == 0  # what a pass takes where nothing is done for it
             if self._is_seen:
                 self._started = time.perf_counter_ns()
-            if outlook.napping or self._n_rows == 1:
-                return TokenTree(context[-1])
-            return self.source.propose(context, min(room, self._n_rows))
+            return TokenTree(context[-1])
         self._is_seen = True
         self._started = time.perf_counter_ns()
         if outlook.napping:
             planner.rest(LOOK_EVERY, self.source.n_repeated(context) if self._is_evidence else 0)
         if outlook.napping:
-            self.n_naps += LOOK_EVERY
+            self.n_naps += 1
             self._n_unseen = LOOK_EVERY - 1
             self._is_seen = False
             self._learning = 0
