@@ -443,7 +443,8 @@ MP_API mp_status mp_planner_learn(mp_planner * planner, mp_drafter * drafter, co
 // In a nap: n passes were made without a draft. If so many of the last tokens repeat what was there before, it may end.
 MP_API mp_status mp_planner_rest(mp_planner * planner, int32_t n, int32_t n_repeated);
 
-// First measurements: the next number of rows beyond `after` to be measured, 0 for none; and a sample of such a pass.
+// First measurements: the next number of rows to be measured, 0 for none: one beyond `after`, or, while passes are short, any
+// of which there are few samples; and a sample of such a pass.
 MP_API mp_status mp_planner_next_to_measure(mp_planner * planner, int32_t after, int32_t n_max, int32_t * n_rows);
 MP_API mp_status mp_planner_measured(mp_planner * planner, int32_t n_rows, double us);
 
