@@ -1,6 +1,6 @@
 // What a pass of n rows costs here, T(n): measured once, then kept up to date by the passes themselves.
 //
-// Microseconds, at every depth of the context seen so far (by powers of two). Lower thirds of the last samples, as what
+// Microseconds, at every depth of the context seen so far (by powers of two). Lower quarters of the last samples, as what
 // disturbs a machine only adds; between measured n a straight line, beyond the last the line of the last two.
 #pragma once
 
@@ -55,7 +55,7 @@ private:
 
         void add(double value);
         double newest(int32_t back) const; // back = 0 is the last one added
-        double typical() const;            // the lower third
+        double typical() const;            // the lower quarter
     };
     using by_rows = std::map<int32_t, ring>;
 
