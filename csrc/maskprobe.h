@@ -354,6 +354,13 @@ MP_API mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, 
 MP_API mp_status mp_drafter_learn_prompt(mp_drafter * drafter, int32_t n_rows, int32_t n_top, const int32_t * top_tokens,
                                          const float * top_logprobs);
 
+// Tokens of which no row was learned yet though rows gave them as likely, at most n_max, the likeliest first: a drafter that
+// knows little of the model learns from a pass over the newest token and these as its children, of which none becomes text.
+// Row 0 of such a pass is the newest token's, row 1 + i that of tokens[i].
+MP_API mp_status mp_drafter_unseen(const mp_drafter * drafter, int32_t n_max, int32_t * tokens, int32_t * n);
+MP_API mp_status mp_drafter_learn_unseen(mp_drafter * drafter, const int32_t * tokens, int32_t n, int32_t n_top,
+                                         const int32_t * top_tokens, const float * top_logprobs);
+
 // Tokens that were emitted without a draft.
 MP_API mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n);
 
@@ -409,7 +416,7 @@ typedef struct mp_plan_result {
 // Kept up to date by the calls below.
 typedef struct mp_outlook {
     bool    napping;  // no draft: they have cost more than they gained. After some passes without one, mp_planner_rest()
-    bool    plain;    // the next pass should be made without a draft, to see what that takes
+    bool    plain;    // the next passes should be made without a draft, to see what that takes
     int32_t n_same;   // so many more passes should have as many rows: asking for each would cost more than it brings
     float   weakest;  // calibrated probability of the last node that mp_planner_rows() chose
 } mp_outlook;

@@ -263,6 +263,32 @@ void mp_drafter::learn_prompt(int32_t n_rows, int32_t n_top, const int32_t * top
     }
 }
 
+std::vector<int32_t> mp_drafter::unseen(int32_t n) const {
+    std::vector<float> expected(n_vocab, 0.0f);
+    by_token.add_probabilities(expected);
+    std::vector<int32_t> found;
+    for (int32_t token = 0; token < n_vocab; token++) {
+        if (expected[token] > 0 && token != text.back() && !by_token.find(key_of_token(token))) {
+            found.push_back(token);
+        }
+    }
+    const auto likelier = [&](int32_t a, int32_t b) { return expected[a] != expected[b] ? expected[a] > expected[b] : a < b; };
+    const size_t n_kept = std::min<size_t>(found.size(), n);
+    std::partial_sort(found.begin(), found.begin() + n_kept, found.end(), likelier);
+    found.resize(n_kept);
+    return found;
+}
+
+void mp_drafter::learn_unseen(const int32_t * tokens, int32_t n, int32_t n_top, const int32_t * top_tokens,
+                              const float * top_logprobs) {
+    const auto from_end = [&](size_t i) { return i < text.size() ? text[text.size() - 1 - i] : -1; };
+    learn_row({top_tokens, top_logprobs, n_top}, text.back(), from_end(1), from_end(2));
+    for (int32_t i = 0; i < n; i++) {
+        const size_t start = (size_t) (i + 1) * n_top;
+        learn_row({top_tokens + start, top_logprobs + start, n_top}, tokens[i], text.back(), from_end(1));
+    }
+}
+
 // A row tells what follows its token, behind `before`, behind `first`; -1 where the text begins.
 void mp_drafter::learn_row(const model_row & row, int32_t token, int32_t before, int32_t first) {
     by_token.put(key_of_token(token), row.tokens, row.logprobs, row.n_top);

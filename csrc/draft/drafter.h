@@ -3,6 +3,7 @@
 //
 //     begin(prompt)        a new text
 //     learn_prompt(rows)   what the model gave behind its last tokens
+//     unseen(), learn_unseen(rows)  tokens that no row told about, and what a pass over some of them gave
 //     start(), grow(n)     candidates for the places after the newest token, the most probable first
 //     observe(pass, path)  the pass over the first of them has been decoded
 //     extend(tokens)       instead of observe, for tokens that came without a tree
@@ -21,6 +22,10 @@ struct mp_drafter {
 
     void begin(const int32_t * tokens, int32_t n);
     void learn_prompt(int32_t n_rows, int32_t n_top, const int32_t * top_tokens, const float * top_logprobs);
+    // At most n tokens, the likeliest to come first.
+    std::vector<int32_t> unseen(int32_t n) const;
+    // Row 0 is the newest token's, row i that of tokens[i - 1] behind it.
+    void learn_unseen(const int32_t * tokens, int32_t n, int32_t n_top, const int32_t * top_tokens, const float * top_logprobs);
     void extend(const int32_t * tokens, int32_t n);
     void start(mp_draft & draft); // the root alone
     // To n nodes, or as many as there are. Returns the probability of the node that would come next, 0 if there is none.

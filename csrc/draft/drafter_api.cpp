@@ -3,6 +3,7 @@
 
 #include "../status.h"
 
+#include <algorithm>
 #include <cstring>
 
 using namespace mp;
@@ -24,6 +25,12 @@ static void check_tokens(const mp_drafter & drafter, const int32_t * tokens, int
         if (tokens[i] < 0 || tokens[i] >= drafter.n_vocab) {
             fail(MP_ERR_ARGUMENT, "token %d at index %d, the vocabulary has %d tokens", tokens[i], i, drafter.n_vocab);
         }
+    }
+}
+
+static void check_text(const mp_drafter & drafter) {
+    if (drafter.n_text() == 0) {
+        fail(MP_ERR_STATE, "a drafter without a text: begin with at least one token");
     }
 }
 
@@ -77,6 +84,33 @@ mp_status mp_drafter_learn_prompt(mp_drafter * drafter, int32_t n_rows, int32_t 
     });
 }
 
+mp_status mp_drafter_unseen(const mp_drafter * drafter, int32_t n_max, int32_t * tokens, int32_t * n) {
+    return guarded([&] {
+        if (!drafter || !n || n_max < 0 || (n_max > 0 && !tokens)) {
+            fail(MP_ERR_ARGUMENT, "mp_drafter_unseen: %d tokens; the drafter and the arrays must not be NULL", n_max);
+        }
+        check_text(*drafter);
+        const std::vector<int32_t> found = drafter->unseen(n_max);
+        std::copy(found.begin(), found.end(), tokens);
+        *n = (int32_t) found.size();
+    });
+}
+
+mp_status mp_drafter_learn_unseen(mp_drafter * drafter, const int32_t * tokens, int32_t n, int32_t n_top,
+                                  const int32_t * top_tokens, const float * top_logprobs) {
+    return guarded([&] {
+        mp_drafter & d = checked(drafter, "mp_drafter_learn_unseen");
+        if (!top_tokens || !top_logprobs || n < 0 || n >= MP_N_ROWS_LIMIT || n_top < 1 || n_top > MAX_PER_ROW) {
+            fail(MP_ERR_ARGUMENT, "mp_drafter_learn_unseen: %d tokens with %d candidates each, the arrays must not be NULL",
+                 n, n_top);
+        }
+        check_text(d);
+        check_tokens(d, tokens, n);
+        check_rows(d, n + 1, n_top, top_tokens, top_logprobs);
+        d.learn_unseen(tokens, n, n_top, top_tokens, top_logprobs);
+    });
+}
+
 mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n) {
     return guarded([&] {
         mp_drafter & d = checked(drafter, "mp_drafter_extend");
@@ -91,9 +125,7 @@ mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft * out) {
         if (!out || n_max < 1 || n_max > MP_N_ROWS_LIMIT) {
             fail(MP_ERR_ARGUMENT, "a draft of %d nodes: 1..%d, and out must not be NULL", n_max, MP_N_ROWS_LIMIT);
         }
-        if (d.n_text() == 0) {
-            fail(MP_ERR_STATE, "a draft without a text: begin with at least one token");
-        }
+        check_text(d);
         d.start(*out);
         d.grow(n_max, *out);
     });

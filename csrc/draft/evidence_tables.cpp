@@ -95,6 +95,14 @@ void successor_table::clear() {
     std::fill(slots.begin(), slots.end(), successors());
 }
 
+void successor_table::add_probabilities(std::vector<float> & sums) const {
+    for (const successors & slot : slots) {
+        for (int32_t i = 0; slot.key != 0 && i < slot.n; i++) {
+            sums[slot.tokens[i]] += slot.probabilities[i];
+        }
+    }
+}
+
 // An entry is its key, n, n tokens and n probabilities.
 void successor_table::save(std::string & bytes) const {
     uint32_t n_used = 0;

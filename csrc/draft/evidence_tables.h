@@ -36,6 +36,9 @@ public:
     void put(uint64_t key, const int32_t * tokens, const float * logprobs, int32_t n);
     void clear();
 
+    // Adds to sums[token], (n_vocab), the probabilities that it has behind all keys.
+    void add_probabilities(std::vector<float> & sums) const;
+
     // Appends the entries to `bytes`; reads them back from there. load() returns false where they make no sense.
     void save(std::string & bytes) const;
     bool load(const char *& bytes, const char * end, int32_t n_vocab);

@@ -11,22 +11,25 @@ constexpr double CHEAP_ROW = 0.02;         // of a plain pass: if rows cost no m
 constexpr int32_t TRIAL_PASSES = 4;        // of which the first makes the graph
 constexpr double GAINS_RATE = 1.0 / 32;    // of the newest draft,
 constexpr double SLOWNESS_RATE = 1.0 / 64; // of the newest pass,
-constexpr double ONE_ROW_RATE = 1.0 / 32;
+constexpr double PLAIN_RATE = 1.0 / 64;
 constexpr double OUTSIDE_RATE = 0.1; // in running means
-constexpr double MOST_PLAIN = 1.25;  // times T(1), the mean of such passes, which few of them may have given
 constexpr double MOST_SLOWNESS = 3;  // that a single pass counts for
+constexpr double MOST_PLAIN = 2;     // times what plain passes take: likewise
+constexpr int32_t PLAIN_PASSES = 8;  // without a draft, one after another, to see what that takes,
+constexpr int32_t SETTLING = 2;      // of which the first do not count
 constexpr double BEYOND = 0.7;       // of the next candidate's probability, what each one beyond the draft counts for
 constexpr double CLEARLY = 0.02; // tokens per pass by which another number of rows must be better to become the usual one
-constexpr int32_t SCHOOL = 256;  // first plans, where rows beside the root are taken for what is learned from them
+constexpr int32_t SCHOOL = 64;   // first plans, where rows beside the root are taken for what is learned from them
 constexpr int32_t SCHOOL_ROWS = 2;
 constexpr double SCHOOL_PRICE = 1.5; // steps of one row that it may cost
-constexpr int32_t STEADY = 3;        // passes behind a usual plan that go on like it
+constexpr int32_t STEADY = 7;        // passes behind a usual plan that go on like it
 constexpr double DEAR = 0.05;        // of a plain pass: where a plan costs more,
 constexpr double NEGLIGIBLE = 0.01;  // and what costs no more needs no account
-constexpr double PLAIN_SHARE = 0.7;  // of the time outside the core, what is left without a draft: until that is measured
+constexpr double PLAIN_SHARE = 0.7;  // of the time outside the core, what is left without a draft,
+constexpr int32_t ENOUGH_PLAIN = 6;  // until so many passes were made without one
 constexpr double ALLOWANCE = 0.005;  // of all time, what drafts may lose
 constexpr int32_t FIRST_WAKING = 4;  // repeated tokens that end a nap
-constexpr double FIRST_CREDIT = 16;  // plain passes that the account starts with,
+constexpr double FIRST_CREDIT = 24;  // plain passes that the account starts with,
 constexpr double ENOUGH_CREDIT = 2;  // that end a nap,
 constexpr double MOST_CREDIT = 24;   // and that past gains are worth at most
 
@@ -123,22 +126,22 @@ void mp_planner::choose_trial(const mp_draft & draft, int32_t best) {
 
 void mp_planner::observe(const mp_draft * draft, const mp_plan_result & r) {
     const double outside_us = r.total_us - r.core_us;
+    const bool is_change = r.n_rows != cost.last_n();
     tokens = tokens * FORGETTING + r.n_path;
     time = time * FORGETTING + r.total_us;
     if (cost.age(r.n_rows) < INT64_MAX) {
-        const double expected = cost.time(r.n_rows) + (r.n_rows != cost.last_n() ? cost.change() : 0);
+        const double expected = cost.time(r.n_rows) + (is_change ? cost.change() : 0);
         slowness += SLOWNESS_RATE * (std::min(r.core_us / expected, MOST_SLOWNESS) - slowness);
-    }
-    if (r.n_rows == 1 && cost.last_n() == 1) {
-        one_row_us = one_row_us > 0 ? one_row_us + ONE_ROW_RATE * (r.core_us - one_row_us) : r.core_us;
     }
     cost.add(r.n_rows, r.core_us);
     if (!draft) {
-        outlook.plain = false;
-        // It does no more than a step with a draft of which nothing is used.
-        const double most = outside.time(1, 1), us = most > 0 ? std::min(outside_us, most) : outside_us;
-        plain_us = plain_us >= 0 ? plain_us + OUTSIDE_RATE * (us - plain_us) : us;
+        observe_plain(r.total_us);
         return;
+    }
+    n_undrafted = 0;
+    double expected = 1;
+    for (int32_t node = 1; node < r.n_nodes; node++) {
+        expected += claims.probability(draft->probabilities[node]);
     }
     claims.learn(*draft, r);
     planned_us += OUTSIDE_RATE * (outside_us - planned_us);
@@ -146,8 +149,22 @@ void mp_planner::observe(const mp_draft * draft, const mp_plan_result & r) {
     const double plain = plain_pass_us();
     if (planned_us >= NEGLIGIBLE * plain) {
         const int32_t n_alike = 1 + (r.n_rows > 1 ? outlook.n_same : 0);
-        book(n_alike * (r.n_path * plain - (1 - ALLOWANCE) * r.total_us), plain);
+        // What it was expected to bring and to take: what it did is no more on average, and varies far more.
+        const double gained_us = expected * plain - (1 - ALLOWANCE) * step_us(r.n_rows, expected);
+        book(n_alike * gained_us - (is_change ? cost.change() : 0), plain);
     }
+}
+
+// Behind some others, which clear the caches of what drafting left there. As part of what the curve says of one row: the
+// speed of a machine changes from minute to minute.
+void mp_planner::observe_plain(double total_us) {
+    n_undrafted++;
+    if (outlook.napping || n_undrafted > SETTLING) {
+        const double ratio = total_us / (slowness * cost.time(1));
+        n_plain++;
+        plain_ratio += std::max(1.0 / n_plain, PLAIN_RATE) * (std::min(ratio, MOST_PLAIN * std::max(plain_ratio, 1.0)) - plain_ratio);
+    }
+    outlook.plain = outlook.plain && n_undrafted < PLAIN_PASSES;
 }
 
 void mp_planner::measured(int32_t n_rows, double us) {
@@ -167,8 +184,8 @@ void mp_planner::rest(int32_t n, int32_t n_repeated) {
 }
 
 double mp_planner::plain_pass_us() {
-    const double one = cost.time(1), core = one_row_us > 0 ? std::min(one_row_us, MOST_PLAIN * one) : one;
-    return core + (plain_us >= 0 ? plain_us : PLAIN_SHARE * outside.time(1, 1));
+    const double core_us = slowness * cost.time(1);
+    return n_plain >= ENOUGH_PLAIN ? plain_ratio * core_us : core_us + PLAIN_SHARE * outside.time(1, 1);
 }
 
 void mp_planner::book(double gained_us, double plain) {

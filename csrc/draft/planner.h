@@ -8,8 +8,8 @@
 // that would have brought most lately, and another one must pay for two graphs: now, and on the way back. Where planning
 // itself is dear, some passes go on like the last one.
 //
-// Drafts have an account, in microseconds: what planned passes gained over plain ones, all their costs included, and a
-// small share of all time. When it is empty nothing is drafted (a nap) until the share has filled it again. So drafts that
+// Drafts have an account, in microseconds: what planned passes should have gained over plain ones, all their costs included,
+// and a small share of all time. When it is empty nothing is drafted (a nap) until the share has filled it again. So drafts that
 // do not pay cost no more than that share. Where the cost of a draft is lost in a pass, as on all but tiny models, there
 // are no naps.
 #pragma once
@@ -56,17 +56,19 @@ private:
     void choose_usual(const mp_draft & draft, float next, double rate);
     void choose_trial(const mp_draft & draft, int32_t best);
     double step_us(int32_t n_rows, double n_tokens);
+    void observe_plain(double total_us);
     double plain_pass_us();
     void book(double gained_us, double plain_us);
 
     double tokens = 0, time = 0; // of the last passes, fading
-    double planned_us = 0;       // of a step outside the core, with a draft,
-    double plain_us = -1;        // and without one; less than nothing while that is not known
+    double planned_us = 0;       // of a step outside the core, with a draft
+    double plain_ratio = 0;      // all that a plain pass takes, as part of what one row takes in the core: a running mean
+    int32_t n_plain = 0;         // of so many
+    int32_t n_undrafted = 0;     // passes since the last one with a draft
     // By the planned numbers of rows: what they would have brought over one row, in tokens per pass, a running mean.
     std::array<double, mp::PLANNED_ROWS.size()> gains = {};
     size_t usual = 0;      // of PLANNED_ROWS
-    double slowness = 1;   // what passes take on average, as part of what the cost curve says
-    double one_row_us = 0; // of a pass of one row behind another one, in the core, a running mean
+    double slowness = 1; // what passes take on average, as part of what the cost curve says
     double account = 0;
     bool has_account = false; // it starts when the cost of a draft is known
     int32_t n_waking;         // repeated tokens that end a nap

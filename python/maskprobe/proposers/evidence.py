@@ -13,7 +13,7 @@ import numpy as np
 from .._capi import Handle, check, ffi, lib, token_array
 from ..model import Model
 from ..planner import Planner
-from ..session import Pass
+from ..session import Pass, Session
 from ..tree import TokenTree
 from .base import N_ROWS_LIMIT, Proposer, checked_count
 
@@ -21,6 +21,10 @@ N_TOP = 8  # tokens of each row that are learned from
 # Rows of the prompt that are learned from. With a large vocabulary each costs the output matrix, about a fifth of a 1B
 # model's row: these take no longer than a plain pass.
 N_PROMPT_ROWS = 16
+# A drafter that knows nothing of the model asks it about single tokens, in passes of so many rows, as long as all of them
+# take no more than so many products: as two rows of a model with 10^9 parameters, 200 of one with 10^7.
+EXPLORING_ROWS = 32
+EXPLORING_WORK = 2e9
 LEAST = 1e-300  # probability that a logarithm is taken of
 SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows")  # maskprobe.h, mp_draft
 
@@ -28,6 +32,9 @@ SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected 
 class Evidence(Proposer):
     """Grows the tree best first: the nodes come in the order of their probability, so any first part of it is the best
     tree of its size. What it learns of the model stays from one generation to the next.
+
+    On a small model the first generation of all begins with some passes over tokens behind the prompt that seem likely
+    and were never seen: their rows fill the tables. They are part of the prompt's evaluation; the text has none of them.
 
     `sources[i]` names what spoke most for node i of the last tree.
 
@@ -49,6 +56,8 @@ class Evidence(Proposer):
         self._tops: Any = None  # of the result, alive during the call
         self._n_known = 0  # tokens of the context that the drafter has seen
         self._n_grown = 0  # nodes of the draft under way
+        self._session: Session | None = None
+        self._n_exploring = int(EXPLORING_WORK / max(model.info.n_params, 1))  # rows still to be explored with
 
     @property
     def sources(self) -> list[str | None]:
@@ -62,11 +71,40 @@ class Evidence(Proposer):
             check(lib.mp_drafter_earned(drafter, counts))
         return Counter({name: n for name, n in zip(SOURCES, counts, strict=True) if n})
 
+    def attach(self, session: Session) -> None:
+        self._session = session
+
     def begin(self, tokens: Sequence[int]) -> None:
         ids, pointer = token_array(tokens)
         with self._handle as drafter:
             check(lib.mp_drafter_begin(drafter, pointer, len(ids)))
         self._n_known, self._n_grown = len(tokens), 0
+        session, n_left, self._n_exploring = self._session, self._n_exploring, 0
+        if session is None:
+            return
+        room = min(session.n_rows_max, session.n_ctx - session.n_past, EXPLORING_ROWS)
+        if min(n_left, room) < EXPLORING_ROWS:
+            return
+        self.explore(session, tokens[-1], [])
+        while n_left > 1 and (unseen := self.unseen(min(n_left, room) - 1)):
+            self.explore(session, tokens[-1], unseen)
+            n_left -= 1 + len(unseen)
+
+    def unseen(self, n: int) -> list[int]:
+        """At most n tokens that rows gave as likely and that were in no row yet, the likeliest first."""
+        tokens = ffi.new("int32_t[]", max(n, 1))
+        with self._handle as drafter:
+            check(lib.mp_drafter_unseen(drafter, n, tokens, self._n_rows))
+        return ffi.unpack(tokens, self._n_rows[0]) if self._n_rows[0] else []
+
+    def explore(self, session: Session, newest: int, tokens: Sequence[int]) -> Pass:
+        """Learns from a pass over the newest token of the text and `tokens` as its children. The cache is as before."""
+        result = session.decode(children_of(newest, tokens), self.n_top)
+        session.rollback()
+        tops = ffi.from_buffer("int32_t[]", result.top_tokens), ffi.from_buffer("float[]", result.top_logprobs)
+        with self._handle as drafter:
+            check(lib.mp_drafter_learn_unseen(drafter, ffi.new("int32_t[]", tokens), len(tokens), result.n_top, *tops))
+        return result
 
     def learn_prompt(self, top_tokens: np.ndarray, top_logprobs: np.ndarray) -> None:
         tops = ffi.from_buffer("int32_t[]", top_tokens), ffi.from_buffer("float[]", top_logprobs)
@@ -157,6 +195,11 @@ class Evidence(Proposer):
         """Takes over what save() gave. Raises ModelError for anything else, and has learned nothing then."""
         with self._handle as drafter:
             check(lib.mp_drafter_load(drafter, ffi.from_buffer(data), len(data)))
+        self._n_exploring = 0
+
+
+def children_of(newest: int, tokens: Sequence[int]) -> TokenTree:
+    return TokenTree.grown([newest, *tokens], [-1] + [0] * len(tokens), [0.0] * (1 + len(tokens)))
 
 
 def first_nodes(draft: Any, n: int) -> TokenTree:

@@ -1,5 +1,6 @@
 """A source of candidates whose passes have the rows that pay on this machine: none, where none do."""
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from ..planner import Draft, Planner
 from ..session import Pass
 from ..tree import TokenTree
 from .base import Proposer
-from .evidence import Evidence, first_nodes
+from .evidence import Evidence, children_of, first_nodes
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -78,7 +79,7 @@ class Planned(Proposer):
         planner.at_depth(session.n_past)
         room = min(self.n_rows_max, session.n_ctx - session.n_past)
         if room > 1:
-            planner.calibrate(lambda n_rows: _time_of_pass(session, tokens[-1], n_rows), room)
+            planner.calibrate(lambda n_rows: self._time_of_pass(tokens[-1], n_rows), room)
 
     def learn_prompt(self, top_tokens: np.ndarray, top_logprobs: np.ndarray) -> None:
         self.source.learn_prompt(top_tokens, top_logprobs)
@@ -114,6 +115,7 @@ class Planned(Proposer):
             self.n_top = 1
             return TokenTree(context[-1])
         if outlook.plain or min(room, self.n_rows_max) < 2:
+            self._learning = 0
             return TokenTree(context[-1])
         self.n_top = self.source.n_top
         if self._is_evidence:
@@ -149,6 +151,19 @@ class Planned(Proposer):
                 self.source.observe(tree, result, path, emitted)
             planner.observe(draft, tree.n_rows, tree.n_nodes, path, emitted, core_us, total_us)
         self._learning = time.perf_counter_ns() - now
+
+    def _time_of_pass(self, newest: int, n_rows: int) -> float:
+        """Microseconds of a pass over the newest token and children of it, from which a drafter learns."""
+        session = self._session
+        children = self.source.unseen(n_rows - 1) if self._is_evidence else []
+        others = (token for token in range(session.model.info.n_vocab) if token not in children)
+        children += itertools.islice(others, n_rows - 1 - len(children))
+        if self._is_evidence:
+            result = self.source.explore(session, newest, children)
+        else:
+            result = session.decode(children_of(newest, children), self.n_top)
+            session.rollback()
+        return max(result.decode_us + result.engine_us, 1)
 
     @property
     def earned(self) -> Counter[str]:
@@ -207,13 +222,3 @@ def _in_order(tree: TokenTree) -> Draft:
         [place[tree.parents[node]] if tree.parents[node] >= 0 else -1 for node in order],
         [math.exp(min(tree.logprobs[node], 0.0)) for node in order],
     )
-
-
-def _time_of_pass(session: "Session", root: int, n_rows: int) -> float:
-    """Microseconds of a pass over a root and its children; the cache is as before."""
-    tree = TokenTree(root)
-    for token in range(n_rows - 1):
-        tree.add(0, token % session.model.info.n_vocab, 0.0)
-    result = session.decode(tree, 2)
-    session.rollback()
-    return max(result.decode_us + result.engine_us, 1)
