@@ -15,6 +15,7 @@ from maskprobe import ArgumentError, ContextFull, Pass, Prefix, Proposer, Sampli
 
 N_VOCAB = 24
 N_EMBD = 6
+N_PARAMS = 10**9  # too many for a drafter to explore what it says of single tokens
 END = 0  # the end token
 
 CURVES = {  # microseconds of a pass of n rows
@@ -30,7 +31,15 @@ CURVES = {  # microseconds of a pass of n rows
 
 class FakeModel:
     def __init__(self, n_vocab: int = N_VOCAB, pieces: dict[int, bytes] | None = None, **info) -> None:
-        facts = {"n_vocab": n_vocab, "n_embd": N_EMBD, "can_tree": True, "can_probe": True, "note": "", **info}
+        facts = {
+            "n_vocab": n_vocab,
+            "n_embd": N_EMBD,
+            "can_tree": True,
+            "can_probe": True,
+            "note": "",
+            "n_params": N_PARAMS,
+            **info,
+        }
         self.info = SimpleNamespace(**facts)
         self.end_tokens = (END,)
         self.pieces = pieces or {}

@@ -272,7 +272,9 @@ std::vector<int32_t> mp_drafter::unseen(int32_t n) const {
             found.push_back(token);
         }
     }
-    const auto likelier = [&](int32_t a, int32_t b) { return expected[a] != expected[b] ? expected[a] > expected[b] : a < b; };
+    const auto likelier = [&](int32_t a, int32_t b) {
+        return expected[a] != expected[b] ? expected[a] > expected[b] : a < b;
+    };
     const size_t n_kept = std::min<size_t>(found.size(), n);
     std::partial_sort(found.begin(), found.begin() + n_kept, found.end(), likelier);
     found.resize(n_kept);

@@ -25,7 +25,8 @@ struct mp_drafter {
     // At most n tokens, the likeliest to come first.
     std::vector<int32_t> unseen(int32_t n) const;
     // Row 0 is the newest token's, row i that of tokens[i - 1] behind it.
-    void learn_unseen(const int32_t * tokens, int32_t n, int32_t n_top, const int32_t * top_tokens, const float * top_logprobs);
+    void learn_unseen(const int32_t * tokens, int32_t n, int32_t n_top, const int32_t * top_tokens,
+                      const float * top_logprobs);
     void extend(const int32_t * tokens, int32_t n);
     void start(mp_draft & draft); // the root alone
     // To n nodes, or as many as there are. Returns the probability of the node that would come next, 0 if there is none.

@@ -9,7 +9,7 @@ constexpr int32_t TRIAL = 32;              // plans between two times when anoth
 constexpr int64_t OLD = 256;               // if its last sample is so many samples old
 constexpr double CHEAP_ROW = 0.02;         // of a plain pass: if rows cost no more, would it be worth it?
 constexpr int32_t TRIAL_PASSES = 4;        // of which the first makes the graph
-constexpr double GAINS_RATE = 1.0 / 32;    // of the newest draft,
+constexpr double GAINS_RATE = 1.0 / 16;    // of the newest draft,
 constexpr double SLOWNESS_RATE = 1.0 / 64; // of the newest pass,
 constexpr double PLAIN_RATE = 1.0 / 64;
 constexpr double OUTSIDE_RATE = 0.1; // in running means
@@ -17,7 +17,7 @@ constexpr double MOST_SLOWNESS = 3;  // that a single pass counts for
 constexpr double MOST_PLAIN = 2;     // times what plain passes take: likewise
 constexpr int32_t PLAIN_PASSES = 8;  // without a draft, one after another, to see what that takes,
 constexpr int32_t SETTLING = 2;      // of which the first do not count
-constexpr double BEYOND = 0.7;       // of the next candidate's probability, what each one beyond the draft counts for
+constexpr double BEYOND = 0.7;   // of a candidate's probability beyond the draft, what the one behind it is taken to have
 constexpr double CLEARLY = 0.02; // tokens per pass by which another number of rows must be better to become the usual one
 constexpr int32_t SCHOOL = 64;   // first plans, where rows beside the root are taken for what is learned from them
 constexpr int32_t SCHOOL_ROWS = 2;
@@ -94,12 +94,17 @@ double mp_planner::step_us(int32_t n_rows, double n_tokens) {
 }
 
 void mp_planner::choose_usual(const mp_draft & draft, float next, double rate) {
-    const double beyond = BEYOND * claims.probability(next), one = 1 - rate * step_us(1, 1);
-    double expected = 1;
+    const double one = 1 - rate * step_us(1, 1);
+    double expected = 1, beyond = claims.probability(next);
     size_t best = 0;
     for (size_t i = 0, n = 1; i < gains.size() && PLANNED_ROWS[i] <= n_rows_max; i++) {
         for (; n < (size_t) PLANNED_ROWS[i]; n++) {
-            expected += (int32_t) n < draft.n_nodes ? claims.probability(draft.probabilities[n]) : beyond;
+            if ((int32_t) n < draft.n_nodes) {
+                expected += claims.probability(draft.probabilities[n]);
+            } else {
+                expected += beyond;
+                beyond *= BEYOND;
+            }
         }
         gains[i] += GAINS_RATE * (expected - rate * step_us((int32_t) n, expected) - one - gains[i]);
         best = gains[i] > gains[best] ? i : best;
@@ -162,7 +167,8 @@ void mp_planner::observe_plain(double total_us) {
     if (outlook.napping || n_undrafted > SETTLING) {
         const double ratio = total_us / (slowness * cost.time(1));
         n_plain++;
-        plain_ratio += std::max(1.0 / n_plain, PLAIN_RATE) * (std::min(ratio, MOST_PLAIN * std::max(plain_ratio, 1.0)) - plain_ratio);
+        plain_ratio +=
+            std::max(1.0 / n_plain, PLAIN_RATE) * (std::min(ratio, MOST_PLAIN * std::max(plain_ratio, 1.0)) - plain_ratio);
     }
     outlook.plain = outlook.plain && n_undrafted < PLAIN_PASSES;
 }

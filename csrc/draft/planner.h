@@ -9,9 +9,9 @@
 // itself is dear, some passes go on like the last one.
 //
 // Drafts have an account, in microseconds: what planned passes should have gained over plain ones, all their costs included,
-// and a small share of all time. When it is empty nothing is drafted (a nap) until the share has filled it again. So drafts that
-// do not pay cost no more than that share. Where the cost of a draft is lost in a pass, as on all but tiny models, there
-// are no naps.
+// and a small share of all time. When it is empty nothing is drafted (a nap) until the share has filled it again. So drafts
+// that do not pay cost no more than that share. Where the cost of a draft is lost in a pass, as on all but tiny models,
+// there are no naps.
 #pragma once
 
 #include "calibration.h"
@@ -67,7 +67,7 @@ private:
     int32_t n_undrafted = 0;     // passes since the last one with a draft
     // By the planned numbers of rows: what they would have brought over one row, in tokens per pass, a running mean.
     std::array<double, mp::PLANNED_ROWS.size()> gains = {};
-    size_t usual = 0;      // of PLANNED_ROWS
+    size_t usual = 0;    // of PLANNED_ROWS
     double slowness = 1; // what passes take on average, as part of what the cost curve says
     double account = 0;
     bool has_account = false; // it starts when the cost of a draft is known

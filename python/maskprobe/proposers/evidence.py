@@ -21,8 +21,8 @@ N_TOP = 8  # tokens of each row that are learned from
 # Rows of the prompt that are learned from. With a large vocabulary each costs the output matrix, about a fifth of a 1B
 # model's row: these take no longer than a plain pass.
 N_PROMPT_ROWS = 16
-# A drafter that knows nothing of the model asks it about single tokens, in passes of so many rows, as long as all of them
-# take no more than so many products: as two rows of a model with 10^9 parameters, 200 of one with 10^7.
+# A drafter that knows nothing of the model asks it about single tokens, in passes of so many rows, as long as these take
+# no more than so many products: 200 rows of a model with 10^7 parameters, none of one with 10^8.
 EXPLORING_ROWS = 32
 EXPLORING_WORK = 2e9
 LEAST = 1e-300  # probability that a logarithm is taken of
@@ -33,8 +33,8 @@ class Evidence(Proposer):
     """Grows the tree best first: the nodes come in the order of their probability, so any first part of it is the best
     tree of its size. What it learns of the model stays from one generation to the next.
 
-    On a small model the first generation of all begins with some passes over tokens behind the prompt that seem likely
-    and were never seen: their rows fill the tables. They are part of the prompt's evaluation; the text has none of them.
+    On a small model the first generation of all begins with passes over tokens that seem likely and were in no row yet,
+    each right behind the prompt: their rows fill the tables. They belong to the evaluation of the prompt.
 
     `sources[i]` names what spoke most for node i of the last tree.
 
@@ -57,7 +57,7 @@ class Evidence(Proposer):
         self._n_known = 0  # tokens of the context that the drafter has seen
         self._n_grown = 0  # nodes of the draft under way
         self._session: Session | None = None
-        self._n_exploring = int(EXPLORING_WORK / max(model.info.n_params, 1))  # rows still to be explored with
+        self._is_new = True  # it knows nothing of the model
 
     @property
     def sources(self) -> list[str | None]:
@@ -79,15 +79,18 @@ class Evidence(Proposer):
         with self._handle as drafter:
             check(lib.mp_drafter_begin(drafter, pointer, len(ids)))
         self._n_known, self._n_grown = len(tokens), 0
-        session, n_left, self._n_exploring = self._session, self._n_exploring, 0
-        if session is None:
-            return
-        room = min(session.n_rows_max, session.n_ctx - session.n_past, EXPLORING_ROWS)
+        if self._is_new and self._session is not None:
+            self._is_new = False
+            self._explore_while_cheap(self._session, tokens[-1])
+
+    def _explore_while_cheap(self, session: Session, newest: int) -> None:
+        n_left = int(EXPLORING_WORK / max(session.model.info.n_params, 1))  # rows
+        room = min(session.n_rows_max, session.n_ctx - session.n_past)
         if min(n_left, room) < EXPLORING_ROWS:
             return
-        self.explore(session, tokens[-1], [])
-        while n_left > 1 and (unseen := self.unseen(min(n_left, room) - 1)):
-            self.explore(session, tokens[-1], unseen)
+        self.explore(session, newest, [])
+        while n_left > 1 and (unseen := self.unseen(min(n_left, EXPLORING_ROWS) - 1)):
+            self.explore(session, newest, unseen)
             n_left -= 1 + len(unseen)
 
     def unseen(self, n: int) -> list[int]:
@@ -195,7 +198,7 @@ class Evidence(Proposer):
         """Takes over what save() gave. Raises ModelError for anything else, and has learned nothing then."""
         with self._handle as drafter:
             check(lib.mp_drafter_load(drafter, ffi.from_buffer(data), len(data)))
-        self._n_exploring = 0
+        self._is_new = False
 
 
 def children_of(newest: int, tokens: Sequence[int]) -> TokenTree:
