@@ -21,8 +21,8 @@ N_TOP = 8  # tokens of each row that are learned from
 # Rows of the prompt that are learned from. With a large vocabulary each costs the output matrix, about a fifth of a 1B
 # model's row: these take no longer than a plain pass.
 N_PROMPT_ROWS = 16
-# A drafter that knows nothing of the model asks it about single tokens, in passes of so many rows, as long as these take
-# no more than so many products: 200 rows of a model with 10^7 parameters, none of one with 10^8.
+# A drafter that knows nothing of the model asks it about single tokens, in passes of so many rows, while these take no
+# more than so many products: 200 rows of a model with 10^7 parameters, none of one with 10^8.
 EXPLORING_ROWS = 32
 EXPLORING_WORK = 2e9
 LEAST = 1e-300  # probability that a logarithm is taken of
