@@ -3,7 +3,7 @@
 //
 //     begin(prompt)        a new text
 //     learn_prompt(rows)   what the model gave behind its last tokens
-//     unseen(), learn_unseen(rows)  tokens that no row told about, and what a pass over some of them gave
+//     learn_unseen(rows)   what it gave behind some of unseen(), tokens that no row told about yet
 //     start(), grow(n)     candidates for the places after the newest token, the most probable first
 //     observe(pass, path)  the pass over the first of them has been decoded
 //     extend(tokens)       instead of observe, for tokens that came without a tree
