@@ -23,7 +23,8 @@ constexpr int32_t SCHOOL = 64;   // first plans, where rows beside the root are 
 constexpr int32_t SCHOOL_ROWS = 2;
 constexpr double SCHOOL_PRICE = 1.5; // steps of one row that it may cost
 constexpr int32_t STEADY = 7;        // passes behind a usual plan that go on like it
-constexpr double DEAR = 0.05;        // of a plain pass: where a plan costs more, not each pass is planned,
+constexpr double DEAR = 0.05;        // of a plain pass: where a plan costs more, not each pass is planned;
+constexpr double NOTABLE = 0.02;     // where it costs more than this, passes without one are timed,
 constexpr double NEGLIGIBLE = 0.01;  // and what costs no more needs no account
 constexpr double PLAIN_SHARE = 0.7;  // of the time outside the core, what is left without a draft,
 constexpr int32_t ENOUGH_PLAIN = 6;  // until so many passes were made without one
@@ -82,10 +83,10 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, const std::funct
         grow(std::min(SCHOOL_ROWS, n_max));
         best = std::min({SCHOOL_ROWS, n_max, draft.n_nodes});
     }
-    const bool is_dear = planned_us >= DEAR * plain_pass_us();
     // At the 4th plan, the 8th, the 16th, ...
-    outlook.plain = is_dear && n_plans >= 4 && (n_plans & (n_plans - 1)) == 0;
-    outlook.n_same = is_dear && best > 1 && best == PLANNED_ROWS[usual] ? STEADY : 0;
+    const double share = planned_us / plain_pass_us();
+    outlook.plain = share >= NOTABLE && n_plans >= 4 && (n_plans & (n_plans - 1)) == 0;
+    outlook.n_same = share >= DEAR && best > 1 && best == PLANNED_ROWS[usual] ? STEADY : 0;
     outlook.weakest = (float) claims.probability(draft.probabilities[best - 1]);
     return best;
 }
