@@ -83,9 +83,9 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, const std::funct
         grow(std::min(SCHOOL_ROWS, n_max));
         best = std::min({SCHOOL_ROWS, n_max, draft.n_nodes});
     }
-    // At the 4th plan, the 8th, the 16th, ...
+    // At the 16th plan, the 32nd, the 64th, ...: the very first ones may have taken long.
     const double share = planned_us / plain_pass_us();
-    outlook.plain = share >= NOTABLE && n_plans >= 4 && (n_plans & (n_plans - 1)) == 0;
+    outlook.plain = share >= NOTABLE && n_plans >= 16 && (n_plans & (n_plans - 1)) == 0;
     outlook.n_same = share >= DEAR && best > 1 && best == PLANNED_ROWS[usual] ? STEADY : 0;
     outlook.weakest = (float) claims.probability(draft.probabilities[best - 1]);
     return best;
