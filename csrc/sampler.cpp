@@ -1,7 +1,9 @@
 // libllama's own samplers, in llama.cpp's order. A grammar is checked after the draw and only applied first where the
-// draw breaks it, as llama.cpp does: on a large vocabulary that is the difference between a step and a second.
+// draw breaks it, as llama.cpp does: on a large vocabulary that is the difference between a step and a second. Where all
+// but the k most likely tokens are thrown away anyway, the samplers do not see the others.
 #include "session.h"
 #include "status.h"
+#include "top_k.h"
 
 #include <algorithm>
 #include <cmath>
@@ -16,18 +18,29 @@ struct mp_sampler {
     model_ref model;
     sampler_ptr chain{nullptr, llama_sampler_free};
     sampler_ptr grammar{nullptr, llama_sampler_free};
-    bool takes_best = false;                  // greedy and nothing else: the pass has the answer already
-    std::vector<llama_token_data> candidates; // (n_vocab)
+    bool takes_best = false; // greedy and nothing else: the pass has the answer already
+    int32_t n_listed = 0;    // the most likely tokens that the chain needs to see; 0: all
+    top_k_scratch scratch;
+    std::vector<llama_token_data> candidates; // at most (n_vocab)
 
-    llama_token_data_array load(const float * logits) {
-        for (int32_t i = 0; i < (int32_t) candidates.size(); i++) {
-            candidates[i] = {i, logits[i], 0};
+    explicit mp_sampler(model_ref model_) : model(std::move(model_)), scratch(model->info.n_vocab) {}
+
+    llama_token_data_array load(const float * logits, int32_t n) {
+        candidates.clear();
+        if (n > 0) {
+            for (const int32_t token : shortlist(logits, model->info.n_vocab, n, scratch)) {
+                candidates.push_back({token, logits[token], 0});
+            }
+        } else {
+            for (int32_t token = 0; token < model->info.n_vocab; token++) {
+                candidates.push_back({token, logits[token], 0});
+            }
         }
         return {candidates.data(), candidates.size(), -1, false};
     }
 
     int32_t draw(const float * logits, bool grammar_first) {
-        llama_token_data_array array = load(logits);
+        llama_token_data_array array = load(logits, grammar_first ? 0 : n_listed);
         if (grammar_first) {
             llama_sampler_apply(grammar.get(), &array);
         }
@@ -128,6 +141,12 @@ static void build_chain(mp_sampler & sampler, const mp_sampler_params & p) {
         add(llama_sampler_init_dist(p.seed));
     }
     sampler.takes_best = p.temp == 0 && p.n_logit_bias == 0 && !penalises && !p.grammar;
+    const bool only_lowers = std::all_of(p.bias_values, p.bias_values + p.n_logit_bias, [](float b) { return b <= 0; });
+    const int32_t n_kept = p.temp == 0 ? 1 : p.top_k;
+    if (n_kept > 0 && only_lowers && !penalises) {
+        // Each token that is lowered lets another one in.
+        sampler.n_listed = (int32_t) std::min<int64_t>((int64_t) n_kept + p.n_logit_bias, model.info.n_vocab);
+    }
 }
 
 mp_sampler_params mp_sampler_default_params(void) {
@@ -149,8 +168,7 @@ mp_status mp_sampler_open(mp_model * model, const mp_sampler_params * params, mp
         }
         *out = nullptr;
         const mp_sampler_params p = params ? *params : mp_sampler_default_params();
-        auto sampler = std::make_unique<mp_sampler>();
-        sampler->model = model_retain(model);
+        auto sampler = std::make_unique<mp_sampler>(model_retain(model));
         check(p, model->info.n_vocab);
         build_chain(*sampler, p);
         if (p.grammar) {
@@ -159,7 +177,7 @@ mp_status mp_sampler_open(mp_model * model, const mp_sampler_params * params, mp
                 fail(MP_ERR_ARGUMENT, "the grammar cannot be parsed: it must be GBNF with a rule named root");
             }
         }
-        sampler->candidates.resize(model->info.n_vocab);
+        sampler->candidates.reserve(model->info.n_vocab);
         *out = sampler.release();
     });
 }

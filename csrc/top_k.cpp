@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 
 // One binary serves every x86-64: the loader picks the widest version. (Not under sanitizers: their runtime is not up
 // yet when the loader asks.)
@@ -15,35 +16,36 @@
 
 namespace mp {
 
-static constexpr int32_t LANES = 16;  // independent accumulators, so that the compiler may use vectors
-static constexpr int32_t BLOCK = 128; // tokens
+static constexpr int32_t LANES = 16; // independent accumulators, so that the compiler may use vectors
+// Tokens of a block: enough blocks to tell a few likely tokens from the rest of a small vocabulary, not too many to look at
+// for a large one.
+static constexpr int32_t SMALLEST_BLOCK = 8, LARGEST_BLOCK = 128, MANY_BLOCKS = 256;
 
-top_k_scratch::top_k_scratch(int32_t n_vocab) {
-    const size_t n_blocks = (n_vocab + BLOCK - 1) / BLOCK;
+top_k_scratch::top_k_scratch(int32_t n_vocab) : block(std::clamp(n_vocab / MANY_BLOCKS, SMALLEST_BLOCK, LARGEST_BLOCK)) {
+    const int32_t chunk = LANES * block;
+    const size_t n_blocks = (size_t) ((n_vocab + chunk - 1) / chunk) * LANES;
     block_max.resize(n_blocks);
-    order.resize(n_blocks);
+    largest.resize(n_blocks);
     found.reserve(n_vocab);
 }
 
-// NaN compares false and is passed over here; exp_sum sees it.
-MP_VECTORISED static void block_maxima(const float * x, int32_t n, float * block_max) {
-    for (int32_t start = 0, b = 0; start < n; start += BLOCK, b++) {
-        const int32_t size = std::min(BLOCK, n - start);
-        float lane[LANES];
-        for (float & m : lane) {
-            m = -INFINITY;
+// Every LANES-th token of a chunk is of one block: lanes need not be brought together.
+// NaN compares false and is passed over here; exp_sum sees it. (Of a loop over an array of lanes GCC makes scalars.)
+MP_VECTORISED static void block_maxima(const float * x, int32_t n, int32_t block, float * block_max) {
+    using floats = float __attribute__((vector_size(4 * LANES)));
+    for (int32_t start = 0; start < n; start += LANES * block, block_max += LANES) {
+        const int32_t end = std::min(n, start + LANES * block);
+        floats largest = floats{} - INFINITY;
+        int32_t i = start;
+        for (; i + LANES <= end; i += LANES) {
+            floats v;
+            memcpy(&v, x + i, sizeof(v));
+            largest = v > largest ? v : largest;
         }
-        int32_t i = 0;
-        for (; i + LANES <= size; i += LANES) {
-            for (int32_t j = 0; j < LANES; j++) {
-                const float v = x[start + i + j];
-                lane[j] = v > lane[j] ? v : lane[j];
-            }
+        memcpy(block_max, &largest, sizeof(largest));
+        for (int32_t j = 0; i + j < end; j++) {
+            block_max[j] = x[i + j] > block_max[j] ? x[i + j] : block_max[j];
         }
-        for (; i < size; i++) {
-            lane[0] = x[start + i] > lane[0] ? x[start + i] : lane[0];
-        }
-        block_max[b] = *std::max_element(lane, lane + LANES);
     }
 }
 
@@ -92,12 +94,45 @@ MP_VECTORISED static double exp_sum(const float * x, int32_t n, float largest) {
     return sum;
 }
 
+// At least k tokens reach the k-th largest maximum of disjoint sets, so nothing below it can be among the best k. Of sets
+// there are just more than k: sorting is slow where the processor cannot guess. What is found comes block by block.
+static void find_likely(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scratch) {
+    const std::vector<float> & block_max = scratch.block_max;
+    float threshold = -INFINITY;
+    size_t n_sets = block_max.size();
+    if ((size_t) k <= n_sets) {
+        std::vector<float> & largest = scratch.largest;
+        std::copy(block_max.begin(), block_max.end(), largest.begin());
+        for (size_t half = (n_sets + 1) / 2; half >= (size_t) 2 * k && half < n_sets; half = (n_sets + 1) / 2) {
+            for (size_t i = 0; i < n_sets / 2; i++) {
+                largest[i] = std::max(largest[i], largest[i + half]);
+            }
+            n_sets = half;
+        }
+        std::nth_element(largest.begin(), largest.begin() + (k - 1), largest.begin() + n_sets, std::greater<float>());
+        threshold = largest[k - 1];
+    }
+    std::vector<int32_t> & found = scratch.found;
+    found.clear();
+    const int32_t chunk = LANES * scratch.block;
+    for (size_t b = 0; b < block_max.size(); b++) {
+        if (block_max[b] < threshold) {
+            continue;
+        }
+        const int32_t start = (int32_t) (b / LANES) * chunk;
+        const int32_t end = std::min(n_vocab, start + chunk);
+        for (int32_t i = start + (int32_t) (b % LANES); i < end; i += LANES) {
+            if (logits[i] >= threshold) {
+                found.push_back(i);
+            }
+        }
+    }
+}
+
 bool top_k(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scratch, int32_t * tokens, float * logprobs,
            float * log_sum) {
-    float * block_max = scratch.block_max.data();
-    const int32_t n_blocks = (int32_t) scratch.block_max.size();
-    block_maxima(logits, n_vocab, block_max);
-    const float largest = *std::max_element(block_max, block_max + n_blocks);
+    block_maxima(logits, n_vocab, scratch.block, scratch.block_max.data());
+    const float largest = *std::max_element(scratch.block_max.begin(), scratch.block_max.end());
     if (!std::isfinite(largest)) {
         return false;
     }
@@ -106,28 +141,8 @@ bool top_k(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scr
         return false;
     }
     *log_sum = largest + (float) std::log(sum);
-
-    // At least k tokens reach the k-th largest block maximum, so nothing below it can be among the best k.
-    float threshold = -INFINITY;
-    if (k <= n_blocks) {
-        float * order = scratch.order.data();
-        std::copy(block_max, block_max + n_blocks, order);
-        std::nth_element(order, order + k - 1, order + n_blocks, [](float a, float b) { return a > b; });
-        threshold = order[k - 1];
-    }
+    find_likely(logits, n_vocab, k, scratch);
     std::vector<int32_t> & found = scratch.found;
-    found.clear();
-    for (int32_t b = 0; b < n_blocks; b++) {
-        if (block_max[b] < threshold) {
-            continue;
-        }
-        const int32_t end = std::min(n_vocab, (b + 1) * BLOCK);
-        for (int32_t i = b * BLOCK; i < end; i++) {
-            if (logits[i] >= threshold) {
-                found.push_back(i);
-            }
-        }
-    }
     std::partial_sort(found.begin(), found.begin() + k, found.end(),
                       [&](int32_t a, int32_t b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); });
     for (int32_t i = 0; i < k; i++) {
@@ -135,6 +150,13 @@ bool top_k(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scr
         logprobs[i] = logits[found[i]] - *log_sum;
     }
     return true;
+}
+
+const std::vector<int32_t> & shortlist(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scratch) {
+    block_maxima(logits, n_vocab, scratch.block, scratch.block_max.data());
+    find_likely(logits, n_vocab, k, scratch);
+    std::sort(scratch.found.begin(), scratch.found.end());
+    return scratch.found;
 }
 
 } // namespace mp

@@ -1,12 +1,25 @@
 """Every sampler setting: the same tokens with probing on and off, and what the setting promises."""
 
+import ctypes
+import dataclasses
 import math
 import re
 
+import llama_cpp
 import pytest
 
 from conftest import EXACT
-from maskprobe import ArgumentError, Engine, MaskProbe, Model, Sampler, SamplingParams, Session, mask_embedding
+from maskprobe import (
+    ArgumentError,
+    Engine,
+    MaskProbe,
+    Model,
+    Sampler,
+    SamplingParams,
+    Session,
+    TokenTree,
+    mask_embedding,
+)
 
 DIGITS = 'root ::= [0-9]+ " " [a-c]+'
 SETTINGS = {
@@ -62,6 +75,70 @@ def test_a_forbidden_token_never_comes(session):
     best = generate(session, SamplingParams(temp=0.0), n=1)[0].token
     others = generate(session, SamplingParams(temp=0.0, logit_bias={best: -math.inf}))
     assert best not in [r.token for r in others]
+
+
+class WholeVocabulary:
+    """llama.cpp's own chain, shown every token of the vocabulary."""
+
+    def __init__(self, n_vocab, params):
+        self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        biases = (llama_cpp.llama_logit_bias * len(params.logit_bias))(*params.logit_bias.items())
+        links = [llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), biases)] if biases else []
+        if params.temp == 0:
+            links.append(llama_cpp.llama_sampler_init_greedy())
+        else:
+            links += [
+                llama_cpp.llama_sampler_init_top_k(params.top_k),
+                llama_cpp.llama_sampler_init_top_p(params.top_p, 1),
+                llama_cpp.llama_sampler_init_min_p(params.min_p, 1),
+                llama_cpp.llama_sampler_init_temp(params.temp),
+                llama_cpp.llama_sampler_init_dist(params.seed),
+            ]
+        for link in links:
+            llama_cpp.llama_sampler_chain_add(self.chain, link)
+
+    def draw(self, logits):
+        data = (llama_cpp.llama_token_data * len(logits))(*[(token, x, 0) for token, x in enumerate(logits)])
+        array = llama_cpp.llama_token_data_array(data, len(logits), -1, False)
+        llama_cpp.llama_sampler_apply(self.chain, ctypes.byref(array))
+        return array.data[array.selected].id
+
+    def close(self):
+        llama_cpp.llama_sampler_free(self.chain)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(temp=0.0, logit_bias={0: -math.inf, 1: -math.inf}),
+        SamplingParams(temp=0.0, logit_bias={0: 5.0}),
+        SamplingParams(temp=1.0, seed=3),
+        SamplingParams(temp=3.0, top_k=3, min_p=0.0, seed=4),
+        SamplingParams(temp=3.0, top_k=3, min_p=0.0, logit_bias={0: -math.inf, 1: -0.5, 2: -2.0}, seed=5),
+        SamplingParams(temp=3.0, top_k=3, min_p=0.0, logit_bias={0: -0.5, 1: 2.0}, seed=6),
+        SamplingParams(temp=3.0, top_k=0, top_p=0.9, min_p=0.0, seed=7),
+        SamplingParams(temp=3.0, top_k=500, top_p=0.9, min_p=0.0, seed=8),
+    ],
+    ids=str,
+)
+def test_unlikely_tokens_make_no_difference(session, params):
+    """The chain need not see tokens that top-k would drop: it draws what it would draw from all of them. The biases
+    are those of the likeliest tokens."""
+    session.set_prefix(session.model.tokenize("one"))
+    likeliest = session.decode(TokenTree(session.model.tokenize("two")[0]), 3).top_tokens[0].tolist()
+    params = dataclasses.replace(params, logit_bias={likeliest[rank]: b for rank, b in params.logit_bias.items()})
+    session.rollback()
+    whole = WholeVocabulary(session.model.info.n_vocab, params)
+    token, drawn = session.model.tokenize("two")[0], []
+    with Sampler(session.model, params) as sampler:
+        for _ in range(48):
+            session.decode(TokenTree(token))
+            token = sampler.sample(session, 0)
+            assert token == whole.draw(session.logits(0).tolist())
+            session.commit([0])
+            drawn.append(token)
+    whole.close()
+    assert not {t for t, bias in params.logit_bias.items() if bias == -math.inf} & set(drawn)
 
 
 def test_a_repeat_penalty_needs_the_prompt(session):

@@ -143,6 +143,7 @@ class Model:
         check(status)
         self._handle = Handle(out[0], lib.mp_model_free, "model")
         self.info = self._read_info()
+        self._pieces: dict[tuple[int, bool], bytes] = {}  # what token_bytes() has said
 
     def close(self) -> None:
         """Gives the model up. Open sessions and samplers go on; closing twice is fine."""
@@ -189,6 +190,9 @@ class Model:
         """The bytes of one token, which may be part of a UTF-8 character. Special tokens have none unless `special`.
 
         Raises ArgumentError for a token out of range."""
+        known = self._pieces.get((token, special))
+        if known is not None:
+            return known
         n = ffi.new("int32_t *")
         capacity = PIECE_BYTES
         while True:
@@ -196,8 +200,10 @@ class Model:
             with self._handle as model:
                 check(lib.mp_token_bytes(model, token, special, piece, capacity, n))
             if n[0] <= capacity:
-                return ffi.buffer(piece, n[0])[:]
+                break
             capacity = n[0]
+        data = self._pieces[token, special] = ffi.buffer(piece, n[0])[:]
+        return data
 
     def detokenize(self, tokens: Sequence[int], special: bool = False) -> bytes:
         """The bytes of all tokens, one after another."""

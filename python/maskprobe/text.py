@@ -34,6 +34,8 @@ class TextStream:
         return self._release(self._decoder.decode(b"", final=True), final=True)
 
     def _release(self, text: str, final: bool) -> str:
+        if not self._stop:
+            return text
         if self.stopped:
             return ""
         text = self._held + text
