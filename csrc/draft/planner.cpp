@@ -25,6 +25,7 @@ constexpr double SCHOOL_PRICE = 1.5; // steps of one row that it may cost
 constexpr int32_t STEADY = 7;        // passes behind a usual plan that go on like it
 constexpr double DEAR = 0.05;        // of a plain pass: where a plan costs more, not each pass is planned;
 constexpr double NOTABLE = 0.03;     // where it costs more than this, passes without one are timed,
+constexpr double PLENTY = 0.3;       // except where drafts bring so many tokens per pass more than they cost,
 constexpr double NEGLIGIBLE = 0.01;  // and what costs no more needs no account
 constexpr double PLAIN_SHARE = 0.7;  // of the time outside the core, what is left without a draft,
 constexpr int32_t ENOUGH_PLAIN = 6;  // until so many passes were made without one
@@ -72,7 +73,7 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, const std::funct
     }
     choose_usual(draft, next, rate);
     if (n_plans % TRIAL == 0) {
-        choose_trial(draft, best);
+        choose_trial(draft, best, rate);
     }
     if (n_plans % TRIAL < TRIAL_PASSES && trial > 0 && trial <= n_max) {
         grow(trial);
@@ -85,7 +86,7 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, const std::funct
     }
     // At the 16th plan, the 32nd, the 64th, ...: the very first ones may have taken long.
     const double share = planned_us / plain_pass_us();
-    outlook.plain = share >= NOTABLE && n_plans >= 16 && (n_plans & (n_plans - 1)) == 0;
+    outlook.plain = share >= NOTABLE && gains[usual] < PLENTY && n_plans >= 16 && (n_plans & (n_plans - 1)) == 0;
     outlook.n_same = share >= DEAR && best > 1 && best == PLANNED_ROWS[usual] ? STEADY : 0;
     outlook.weakest = (float) claims.probability(draft.probabilities[best - 1]);
     return best;
@@ -117,7 +118,7 @@ void mp_planner::choose_usual(const mp_draft & draft, float next, double rate) {
 // A time that was measured while something disturbed the machine would keep its number of rows from ever being taken again:
 // now and then one beside the best is, for some passes, as the first one makes the graph. Times can rise in steps, behind
 // which the next number but one may be better: both are tried, to either side.
-void mp_planner::choose_trial(const mp_draft & draft, int32_t best) {
+void mp_planner::choose_trial(const mp_draft & draft, int32_t best, double rate) {
     const auto at = std::lower_bound(PLANNED_ROWS.begin(), PLANNED_ROWS.end(), best);
     constexpr int64_t STEPS[] = {-2, 1, -1, 2};
     const int64_t to = at - PLANNED_ROWS.begin() + STEPS[n_plans / TRIAL % 4];
@@ -126,8 +127,12 @@ void mp_planner::choose_trial(const mp_draft & draft, int32_t best) {
     for (int32_t node = best; node < std::min(trial, draft.n_nodes); node++) {
         more += claims.probability(draft.probabilities[node]);
     }
-    if (trial > 0 && (cost.age(trial) < OLD || more < CHEAP_ROW * (trial - best))) {
+    const int64_t age = trial > 0 ? cost.age(trial) : 0;
+    if (age < OLD || more < CHEAP_ROW * (trial - best)) {
         trial = 0;
+    } else if (trial > best) { // the older a time is, the less it is believed
+        const double least_us = cost.time(trial) * ((double) OLD / (double) age);
+        trial = more >= rate * slowness * (least_us - cost.time(best)) ? trial : 0;
     }
 }
 

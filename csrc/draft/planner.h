@@ -54,7 +54,7 @@ struct mp_planner {
 
 private:
     void choose_usual(const mp_draft & draft, float next, double rate);
-    void choose_trial(const mp_draft & draft, int32_t best);
+    void choose_trial(const mp_draft & draft, int32_t best, double rate);
     double step_us(int32_t n_rows, double n_tokens);
     void observe_plain(double total_us);
     double plain_pass_us();
