@@ -368,7 +368,9 @@ MP_API mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens,
 enum { MP_N_SOURCES = 7 };
 MP_API mp_status mp_drafter_earned(const mp_drafter * drafter, int64_t earned[MP_N_SOURCES]);
 
-// How many of the last tokens followed, each of them, what the same two tokens before it foretold: the text repeats itself.
+// How many of the last tokens followed, each of them, what the same two tokens before it foretold. From MP_N_REPEATED on the
+// text counts as one that repeats itself.
+enum { MP_N_REPEATED = 4 };
 MP_API int32_t   mp_drafter_n_repeated(const mp_drafter * drafter);
 
 // At most n_max nodes, the root included. The arrays belong to the drafter and are valid until its next call.
@@ -417,7 +419,9 @@ typedef struct mp_plan_result {
 typedef struct mp_outlook {
     bool    napping;  // no draft: they have cost more than they gained. After some passes without one, mp_planner_rest()
     bool    plain;    // the next passes should be made without a draft, to see what that takes
-    int32_t n_same;   // so many more passes should have as many rows: asking for each would cost more than it brings
+    bool    repeats;  // mp_planner_draft() found a text that repeats itself: drafts of such a text go further
+    int32_t n_same;   // so many more passes should have as many rows, as long as `repeats` holds: asking for each would cost
+                      // more than it brings
     float   weakest;  // calibrated probability of the last node that mp_planner_rows() chose
 } mp_outlook;
 

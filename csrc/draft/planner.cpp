@@ -30,22 +30,23 @@ constexpr double NEGLIGIBLE = 0.01;  // and what costs no more needs no account
 constexpr double PLAIN_SHARE = 0.7;  // of the time outside the core, what is left without a draft,
 constexpr int32_t ENOUGH_PLAIN = 6;  // until so many passes were made without one
 constexpr double ALLOWANCE = 0.005;  // of all time, what drafts may lose
-constexpr int32_t FIRST_WAKING = 4;  // repeated tokens that end a nap
 constexpr double FIRST_CREDIT = 24;  // plain passes that the account starts with,
 constexpr double ENOUGH_CREDIT = 2;  // that end a nap,
 constexpr double MOST_CREDIT = 24;   // and that past gains are worth at most
 
-mp_planner::mp_planner(int32_t n_rows_max) : n_rows_max(n_rows_max), n_waking(FIRST_WAKING) {}
+mp_planner::mp_planner(int32_t n_rows_max) : n_rows_max(n_rows_max), n_waking(MP_N_REPEATED) {}
 
-int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, const std::function<float(int32_t)> & grow) {
+int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, bool repeats, const std::function<float(int32_t)> & grow) {
     n_max = std::min(n_max, n_rows_max);
     n_plans++;
+    outlook.repeats = repeats;
+    const auto & text = texts[repeats];
     // What is never drafted would never be found worth it: now and then the draft is whole.
     float next = grow(n_plans % TRIAL == 0 ? n_max : 1);
 
     const double rate = time > 0 ? tokens / time : 1 / cost.time(1);
     const auto gain_of = [&](int32_t n, double n_tokens) {
-        const int32_t n_changes = (n != cost.last_n()) + (n != PLANNED_ROWS[usual]);
+        const int32_t n_changes = (n != cost.last_n()) + (n != PLANNED_ROWS[text.usual]);
         return n_tokens - rate * (step_us(n, n_tokens) + n_changes * cost.change());
     };
     int32_t best = 1, n = 1;
@@ -86,8 +87,8 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, const std::funct
     }
     // At the 16th plan, the 32nd, the 64th, ...: the very first ones may have taken long.
     const double share = planned_us / plain_pass_us();
-    outlook.plain = share >= NOTABLE && gains[usual] < PLENTY && n_plans >= 16 && (n_plans & (n_plans - 1)) == 0;
-    outlook.n_same = share >= DEAR && best > 1 && best == PLANNED_ROWS[usual] ? STEADY : 0;
+    outlook.plain = share >= NOTABLE && text.gains[text.usual] < PLENTY && n_plans >= 16 && (n_plans & (n_plans - 1)) == 0;
+    outlook.n_same = share >= DEAR && best > 1 && best == PLANNED_ROWS[text.usual] ? STEADY : 0;
     outlook.weakest = (float) claims.probability(draft.probabilities[best - 1]);
     return best;
 }
@@ -97,6 +98,7 @@ double mp_planner::step_us(int32_t n_rows, double n_tokens) {
 }
 
 void mp_planner::choose_usual(const mp_draft & draft, float next, double rate) {
+    auto & [gains, usual] = texts[outlook.repeats];
     const double one = 1 - rate * step_us(1, 1);
     double expected = 1, beyond = claims.probability(next);
     size_t best = 0;
@@ -187,8 +189,8 @@ void mp_planner::measured(int32_t n_rows, double us) {
 void mp_planner::rest(int32_t n, int32_t n_repeated) {
     const double plain = plain_pass_us();
     book(n * ALLOWANCE * plain, plain);
-    if (n_repeated < FIRST_WAKING) { // another text, or another part of it
-        n_waking = FIRST_WAKING;
+    if (n_repeated < MP_N_REPEATED) { // another text, or another part of it
+        n_waking = MP_N_REPEATED;
     } else if (outlook.napping && n_repeated >= n_waking) {
         n_waking = 2 * std::min(n_repeated, 1 << 20); // the more of them, the later the next time
         account = std::max(account, plain);

@@ -5,8 +5,9 @@
 // of the n - 1 most probable candidates. n = 1 is always among the choices.
 //
 // A new number of rows costs a new graph, which is much beside a pass of a tiny model. So there is a usual number, the one
-// that would have brought most lately, and another one must pay for two graphs: now, and on the way back. Where planning
-// itself is dear, some passes go on like the last one.
+// that would have brought most lately, and another one must pay for two graphs: now, and on the way back. A text that
+// repeats itself has another usual number than one that does not, as drafts for it go further. Where planning itself is
+// dear, some passes go on like the last one.
 //
 // Drafts have an account, in microseconds: what planned passes should have gained over plain ones, all their costs included,
 // and a small share of all time. When it is empty nothing is drafted (a nap) until the share has filled it again. So drafts
@@ -33,8 +34,8 @@ struct mp_planner {
     explicit mp_planner(int32_t n_rows_max);
 
     // Rows for a pass over the first nodes of a draft of up to n_max nodes. grow(n) takes it to n nodes, or as many as there
-    // are, and returns the probability that is claimed for the next one, 0 if there is none.
-    int32_t rows(const mp_draft & draft, int32_t n_max, const std::function<float(int32_t)> & grow);
+    // are, and returns the probability that is claimed for the next one, 0 if there is none. `repeats`: the text does.
+    int32_t rows(const mp_draft & draft, int32_t n_max, bool repeats, const std::function<float(int32_t)> & grow);
 
     // What a pass brought. `draft` is nullptr for one that was made without.
     void observe(const mp_draft * draft, const mp_plan_result & result);
@@ -65,10 +66,12 @@ private:
     double plain_ratio = 0;      // all that a plain pass takes, as part of what one row takes in the core: a running mean
     int32_t n_plain = 0;         // of so many
     int32_t n_undrafted = 0;     // passes since the last one with a draft
-    // By the planned numbers of rows: what they would have brought over one row, in tokens per pass, a running mean.
-    std::array<double, mp::PLANNED_ROWS.size()> gains = {};
-    size_t usual = 0;    // of PLANNED_ROWS
-    double slowness = 1; // what passes take on average, as part of what the cost curve says
+    struct {
+        // By the planned numbers of rows: what they would have brought over one row, in tokens per pass, a running mean.
+        std::array<double, mp::PLANNED_ROWS.size()> gains = {};
+        size_t usual = 0; // of PLANNED_ROWS
+    } texts[2];           // [0] of text that does not repeat itself, [1] of text that does
+    double slowness = 1;  // what passes take on average, as part of what the cost curve says
     double account = 0;
     bool has_account = false; // it starts when the cost of a draft is known
     int32_t n_waking;         // repeated tokens that end a nap

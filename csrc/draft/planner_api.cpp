@@ -99,8 +99,8 @@ mp_status mp_planner_rows(mp_planner * planner, int64_t n_past, const mp_draft *
         }
         check_draft(*draft);
         p.cost.at_depth(n_past);
-        *n_rows =
-            p.rows(*draft, draft->n_nodes, [&](int32_t n) { return n < draft->n_nodes ? draft->probabilities[n] : 0.0f; });
+        *n_rows = p.rows(*draft, draft->n_nodes, false,
+                         [&](int32_t n) { return n < draft->n_nodes ? draft->probabilities[n] : 0.0f; });
     });
 }
 
@@ -134,7 +134,8 @@ mp_status mp_planner_draft(mp_planner * planner, mp_drafter * drafter, int64_t n
             fail(MP_ERR_ARGUMENT, "mp_planner_draft: n_rows must not be NULL");
         }
         p.cost.at_depth(n_past);
-        *n_rows = p.rows(*out, n_max, [&](int32_t n) { return drafter->grow(n, *out); });
+        const bool repeats = drafter->n_repeated() >= MP_N_REPEATED;
+        *n_rows = p.rows(*out, n_max, repeats, [&](int32_t n) { return drafter->grow(n, *out); });
     });
 }
 

@@ -133,6 +133,10 @@ class Evidence(Proposer):
             self._read(drafter, context)
             return lib.mp_drafter_n_repeated(drafter)
 
+    def repeats(self, context: Sequence[int]) -> bool:
+        """Whether the text repeats itself."""
+        return self.n_repeated(context) >= lib.MP_N_REPEATED
+
     def _read(self, drafter: Any, context: Sequence[int]) -> None:
         """Shows the drafter the tokens that came without a draft."""
         n_new = len(context) - self._n_known

@@ -93,16 +93,18 @@ class Planned(Proposer):
         planner = self.planner
         outlook = planner.outlook
         self._draft = None
-        if self._n_unseen > 0:
+        if self._n_unseen > 0 and outlook.napping:
             self._n_unseen -= 1
-            if not outlook.napping:
-                self._is_seen = False
-                return self.source.propose(context, min(room, self._n_rows))
             self.n_naps += 1
             self._is_seen = self._n_unseen == 0  # what a pass takes where nothing is done for it
             if self._is_seen:
                 self._started = time.perf_counter_ns()
             return TokenTree(context[-1])
+        if self._n_unseen > 0 and (not self._is_evidence or self.source.repeats(context) == outlook.repeats):
+            self._n_unseen -= 1
+            self._is_seen = False
+            return self.source.propose(context, min(room, self._n_rows))
+        self._n_unseen = 0
         self._is_seen = True
         self._started = time.perf_counter_ns()
         if outlook.napping:
