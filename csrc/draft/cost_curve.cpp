@@ -7,7 +7,7 @@ namespace mp {
 
 constexpr int32_t FIRST_ROWS[] = {1, 4, 8, 16};             // measured on first use,
 constexpr int32_t MORE_ROWS[] = {1, 2, 3, 4, 6, 8, 12, 16}; // and these as long as it takes less than
-constexpr double QUICK = 10000;                             // microseconds
+constexpr double QUICK = 30000;                             // microseconds
 constexpr double HOPELESS = 0.8;  // of 4 T(1): where T(4) costs more than that, wider passes are not tried at first
 constexpr int32_t N_KEPT = 3;     // samples between runs, and until which first measurements go on
 constexpr int32_t REFRESH = 8;    // passes between two looks at the samples
