@@ -4,7 +4,6 @@ No clock of this machine is read: passes take what a formula says.
 """
 
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -39,7 +38,7 @@ class TimedSession(FakeSession):
         result = super().decode(tree, n_top)
         self.n_masks += tree.n_masks
         self.clock.us += self.time_of(tree.n_rows) + self.outside_us
-        return replace(result, decode_us=round(self.time_of(tree.n_rows)))
+        return result._replace(decode_us=round(self.time_of(tree.n_rows)))
 
 
 class Slow(Proposer):

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from .acceptance import accept
 from .errors import ArgumentError, ContextFull, StateError
@@ -17,8 +18,7 @@ from .tree import TokenTree
 DEFAULT_SAMPLING = SamplingParams()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What one pass brought. The lists have one entry per emitted token; token i was drawn behind node path[i]."""
 
     tokens: list[int]
@@ -31,8 +31,7 @@ class Step:
     engine_ms: float  # all else
 
 
-@dataclass(frozen=True, slots=True)
-class TokenResult:
+class TokenResult(NamedTuple):
     """One emitted token."""
 
     text: str  # new text, "" while a UTF-8 character or a possible stop string is incomplete
@@ -248,8 +247,8 @@ class Engine:
         return now
 
     def _room(self) -> int:
-        """Rows that still fit into the context."""
-        return self.session.n_ctx - self.session.n_past
+        """Rows that still fit into the context, where the newest token is not yet."""
+        return self.session.n_ctx - len(self._generation.tokens) + 1
 
     def _checked(self, tree: TokenTree) -> TokenTree:
         """A proposer must never change the output: a wrong root would."""

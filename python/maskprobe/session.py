@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from .model import Model
 from .tree import TokenTree
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """The outputs of one pass. Node i is row i, mask j is row n_nodes + j.
 
     The arrays are views into buffers of the session: its next decode overwrites them.
@@ -282,21 +281,18 @@ class _Outputs:
         self._best = np.empty(n_rows_max, np.int32)
         self._top_tokens = np.empty(n_rows_max * n_top_max, np.int32)
         self._top_logprobs = np.empty(n_rows_max * n_top_max, np.float32)
+        self._views: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # of each shape
         self.result: Any = ffi.new("mp_pass *")
 
     def read(self) -> Pass:
         result = self.result
         n_rows, n_top = result.n_rows, result.n_top
         n = n_rows * n_top
+        views = self._views.get((n_rows, n_top))
+        if views is None:
+            tops = (array[:n].reshape(n_rows, n_top) for array in (self._top_tokens, self._top_logprobs))
+            views = self._views[n_rows, n_top] = (self._best[:n_rows], *tops)
         ffi.memmove(self._best, result.best, 4 * n_rows)
         ffi.memmove(self._top_tokens, result.top_tokens, 4 * n)
         ffi.memmove(self._top_logprobs, result.top_logprobs, 4 * n)
-        return Pass(
-            n_rows,
-            n_top,
-            self._best[:n_rows],
-            self._top_tokens[:n].reshape(n_rows, n_top),
-            self._top_logprobs[:n].reshape(n_rows, n_top),
-            result.decode_us,
-            result.engine_us,
-        )
+        return Pass(n_rows, n_top, *views, result.decode_us, result.engine_us)

@@ -50,11 +50,11 @@ class TokenTree:
         """A whole tree at once: parents come before their children, no parent has two children of one token."""
         tree = cls(tokens[0])
         tree.tokens, tree.parents, tree.logprobs = tokens, parents, logprobs
-        depths = tree.depths
+        depths, children = tree.depths, tree._children
         for node in range(1, len(tokens)):
             parent = parents[node]
             depths.append(depths[parent] + 1)
-            tree._children[parent, tokens[node]] = node
+            children[parent, tokens[node]] = node
         return tree
 
     def first(self, n_nodes: int) -> "TokenTree":

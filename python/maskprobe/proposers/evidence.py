@@ -3,9 +3,9 @@
 The work is done in the core (csrc/draft); see the drafter in maskprobe.h for the evidence and where it comes from.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
+from math import log
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ N_PROMPT_ROWS = 16
 # more than so many products: 200 rows of a model with 10^7 parameters, none of one with 10^8.
 EXPLORING_ROWS = 32
 EXPLORING_WORK = 2e9
-LEAST = 1e-300  # probability that a logarithm is taken of
+LEAST = -690.0  # logarithm of a probability of 0
 SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows")  # maskprobe.h, mp_draft
 
 
@@ -214,4 +214,5 @@ def first_nodes(draft: Any, n: int) -> TokenTree:
     if n == 1:
         return TokenTree(draft.tokens[0])
     tokens, parents = ffi.unpack(draft.tokens, n), ffi.unpack(draft.parents, n)
-    return TokenTree.grown(tokens, parents, [math.log(max(p, LEAST)) for p in ffi.unpack(draft.probabilities, n)])
+    logprobs = [log(p) if p > 0 else LEAST for p in ffi.unpack(draft.probabilities, n)]
+    return TokenTree.grown(tokens, parents, logprobs)
