@@ -15,6 +15,7 @@ constexpr double PLAIN_RATE = 1.0 / 64;
 constexpr double OUTSIDE_RATE = 0.1; // in running means
 constexpr double MOST_SLOWNESS = 3;  // that a single pass counts for
 constexpr double MOST_PLAIN = 2;     // times what plain passes take: likewise
+constexpr int32_t PLAIN_EVERY = 64;  // plans between two times when some passes are made
 constexpr int32_t PLAIN_PASSES = 8;  // without a draft, one after another, to see what that takes,
 constexpr int32_t SETTLING = 2;      // of which the first do not count
 constexpr double BEYOND = 0.7;   // of a candidate's probability beyond the draft, what the one behind it is taken to have
@@ -29,8 +30,9 @@ constexpr double PLENTY = 0.3;       // except where drafts bring so many tokens
 constexpr double NEGLIGIBLE = 0.01;  // and what costs no more needs no account
 constexpr double PLAIN_SHARE = 0.7;  // of the time outside the core, what is left without a draft,
 constexpr int32_t ENOUGH_PLAIN = 6;  // until so many passes were made without one
-constexpr double ALLOWANCE = 0.005;  // of all time, what drafts may lose
-constexpr double FIRST_CREDIT = 24;  // plain passes that the account starts with,
+constexpr double ALLOWANCE = 0.003;  // of all time, what drafts may lose
+constexpr double DOUBT = 0.05;       // of a plain pass: gains of less may be errors of what is known of times
+constexpr double FIRST_CREDIT = 12;  // plain passes that the account starts with,
 constexpr double ENOUGH_CREDIT = 2;  // that end a nap,
 constexpr double MOST_CREDIT = 24;   // and that past gains are worth at most
 
@@ -85,9 +87,10 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, bool repeats, co
         grow(std::min(SCHOOL_ROWS, n_max));
         best = std::min({SCHOOL_ROWS, n_max, draft.n_nodes});
     }
-    // At the 16th plan, the 32nd, the 64th, ...: the very first ones may have taken long.
+    // Not at first: the very first ones may have taken long.
     const double share = planned_us / plain_pass_us();
-    outlook.plain = share >= NOTABLE && text.gains[text.usual] < PLENTY && n_plans >= 16 && (n_plans & (n_plans - 1)) == 0;
+    const bool is_turn = n_plans == 16 || n_plans == 32 || n_plans % PLAIN_EVERY == 0;
+    outlook.plain = is_turn && share >= NOTABLE && text.gains[text.usual] < PLENTY;
     outlook.n_same = share >= DEAR && best > 1 && best == PLANNED_ROWS[text.usual] ? STEADY : 0;
     outlook.weakest = (float) claims.probability(draft.probabilities[best - 1]);
     return best;
@@ -164,7 +167,7 @@ void mp_planner::observe(const mp_draft * draft, const mp_plan_result & r) {
     if (planned_us >= NEGLIGIBLE * plain) {
         const int32_t n_alike = 1 + (r.n_rows > 1 ? outlook.n_same : 0);
         // What it was expected to bring and to take: what it did is no more on average, and varies far more.
-        const double gained_us = expected * plain - (1 - ALLOWANCE) * step_us(r.n_rows, expected);
+        const double gained_us = (expected - DOUBT) * plain - (1 - ALLOWANCE) * step_us(r.n_rows, expected);
         book(n_alike * gained_us - (is_change ? cost.change() : 0), plain);
     }
 }

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..session import Session
     from ..state import StateFile
 
-LOOK_EVERY = 32  # passes of a nap: one of so many is looked at
+LOOK_EVERY = 32  # passes of a nap: so often the text is looked at
+TIMED_LOOK = 4  # looks of which one is at the time that a pass takes
 FIRST_MASKING_US = 50.0  # to place masks in a tree, until it was done
 MASKING_RATE = 0.1  # of the newest tree, in the running mean of what it takes to place masks
 MASK_TRIAL = 64  # drafts between two masks that are placed only to learn what masks are worth
@@ -49,7 +50,9 @@ class Planned(Proposer):
         self._own: Draft | None = None  # what it is, where the source is no drafter
         self._n_drafts = 0
         self._masking_us = FIRST_MASKING_US  # a running mean
-        self._n_unseen = 0  # passes of a nap, or like the last planned one, before the next one that is looked at
+        self._n_unseen = 0  # passes like the last planned one before the next one that is planned
+        self._n_naps_left = 0  # passes of a nap before the next look
+        self._n_looks = 0
         self._is_seen = True  # the pass under way
         self._n_rows = 1  # of the last plan
         self._started = 0
@@ -65,7 +68,7 @@ class Planned(Proposer):
             known = self.planner.learned()
             self.planner = Planner(self.n_rows_max)  # another session may have other threads or another cache
             self.planner.load_learned(known)
-            self.n_top, self._n_unseen = self.source.n_top, 0  # it is in no nap
+            self.n_top, self._n_unseen, self._n_naps_left = self.source.n_top, 0, 0  # it is in no nap
         self._session = session
         if self.state is not None:
             self.state.restore(self, session)
@@ -90,17 +93,16 @@ class Planned(Proposer):
             self.state.keep(self, self._session)
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
+        if self._n_naps_left > 0:
+            self._n_naps_left -= 1
+            self.n_naps += 1
+            if self._n_naps_left == 0 and self._n_looks % TIMED_LOOK == 0:  # what a pass takes without any work for it
+                self._is_seen, self._started = True, time.perf_counter_ns()
+            return TokenTree(context[-1])
         planner = self.planner
         outlook = planner.outlook
         self._draft = None
-        if self._n_unseen > 0 and outlook.napping:
-            self._n_unseen -= 1
-            self.n_naps += 1
-            self._is_seen = self._n_unseen == 0  # what a pass takes where nothing is done for it
-            if self._is_seen:
-                self._started = time.perf_counter_ns()
-            return TokenTree(context[-1])
-        if self._n_unseen > 0 and (not self._is_evidence or self.source.repeats(context) == outlook.repeats):
+        if self._n_unseen > 0 and not outlook.napping and self._goes_on(context):
             self._n_unseen -= 1
             self._is_seen = False
             return self.source.propose(context, min(room, self._n_rows))
@@ -111,7 +113,8 @@ class Planned(Proposer):
             planner.rest(LOOK_EVERY, self.source.n_repeated(context) if self._is_evidence else 0)
         if outlook.napping:
             self.n_naps += 1
-            self._n_unseen = LOOK_EVERY - 1
+            self._n_looks += 1
+            self._n_naps_left, self._n_rows = LOOK_EVERY - 1, 1
             self._is_seen = False
             self._learning = 0
             self.n_top = 1
@@ -136,7 +139,7 @@ class Planned(Proposer):
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         if not self._is_seen:
-            if tree.n_rows > 1:
+            if self._n_rows > 1:
                 self.source.observe(tree, result, path, emitted)
             return
         now = time.perf_counter_ns()
@@ -166,6 +169,10 @@ class Planned(Proposer):
             result = session.decode(children_of(newest, children), self.n_top)
             session.rollback()
         return max(result.decode_us + result.engine_us, 1)
+
+    def _goes_on(self, context: Sequence[int]) -> bool:
+        """Whether the text is still of the kind for which the last plan was made."""
+        return not self._is_evidence or self.source.repeats(context) == self.planner.outlook.repeats
 
     @property
     def earned(self) -> Counter[str]:
