@@ -5,7 +5,7 @@
 using namespace mp;
 
 constexpr double FORGETTING = 0.97;        // per pass
-constexpr int32_t TRIAL = 32;              // plans between two times when another number of rows may be taken,
+constexpr int32_t TRIAL = 64;              // plans between two times when another number of rows may be taken,
 constexpr int64_t OLD = 256;               // if its last sample is so many samples old
 constexpr double CHEAP_ROW = 0.02;         // of a plain pass: if rows cost no more, would it be worth it?
 constexpr int32_t TRIAL_PASSES = 4;        // of which the first makes the graph
