@@ -5,7 +5,8 @@
 using namespace mp;
 
 constexpr double FORGETTING = 0.97;        // per pass
-constexpr int32_t TRIAL = 64;              // plans between two times when another number of rows may be taken,
+constexpr int32_t FIRST_TRIAL = 32;        // plans before the first time,
+constexpr int32_t TRIAL = 64;              // and between two times when another number of rows may be taken,
 constexpr int64_t OLD = 256;               // if its last sample is so many samples old
 constexpr double CHEAP_ROW = 0.02;         // of a plain pass: if rows cost no more, would it be worth it?
 constexpr int32_t TRIAL_PASSES = 4;        // of which the first makes the graph
@@ -44,7 +45,8 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, bool repeats, co
     outlook.repeats = repeats;
     const auto & text = texts[repeats];
     // What is never drafted would never be found worth it: now and then the draft is whole.
-    float next = grow(n_plans % TRIAL == 0 ? n_max : 1);
+    const bool is_trial_turn = n_plans % TRIAL == 0 || n_plans == FIRST_TRIAL;
+    float next = grow(is_trial_turn ? n_max : 1);
 
     const double rate = time > 0 ? tokens / time : 1 / cost.time(1);
     const auto gain_of = [&](int32_t n, double n_tokens) {
@@ -75,10 +77,11 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, bool repeats, co
         next = grow(std::min(PLANNED_ROWS[i + 1], n_max));
     }
     choose_usual(draft, next, rate);
-    if (n_plans % TRIAL == 0) {
+    if (is_trial_turn) {
         choose_trial(draft, best, rate);
     }
-    if (n_plans % TRIAL < TRIAL_PASSES && trial > 0 && trial <= n_max) {
+    if (n_trial_passes > 0 && trial <= n_max) {
+        n_trial_passes--;
         grow(trial);
         best = std::min(trial, draft.n_nodes);
     }
@@ -89,8 +92,8 @@ int32_t mp_planner::rows(const mp_draft & draft, int32_t n_max, bool repeats, co
     }
     // Not at first: the very first ones may have taken long.
     const double share = planned_us / plain_pass_us();
-    const bool is_turn = n_plans == 16 || n_plans == 32 || n_plans % PLAIN_EVERY == 0;
-    outlook.plain = is_turn && share >= NOTABLE && text.gains[text.usual] < PLENTY;
+    const bool is_plain_turn = n_plans == 16 || n_plans == 32 || n_plans % PLAIN_EVERY == 0;
+    outlook.plain = is_plain_turn && share >= NOTABLE && text.gains[text.usual] < PLENTY;
     outlook.n_same = share >= DEAR && best > 1 && best == PLANNED_ROWS[text.usual] ? STEADY : 0;
     outlook.weakest = (float) claims.probability(draft.probabilities[best - 1]);
     return best;
@@ -125,8 +128,8 @@ void mp_planner::choose_usual(const mp_draft & draft, float next, double rate) {
 // which the next number but one may be better: both are tried, to either side.
 void mp_planner::choose_trial(const mp_draft & draft, int32_t best, double rate) {
     const auto at = std::lower_bound(PLANNED_ROWS.begin(), PLANNED_ROWS.end(), best);
-    constexpr int64_t STEPS[] = {-2, 1, -1, 2};
-    const int64_t to = at - PLANNED_ROWS.begin() + STEPS[n_plans / TRIAL % 4];
+    constexpr int64_t STEPS[] = {1, -1, 2, -2};
+    const int64_t to = at - PLANNED_ROWS.begin() + STEPS[n_trials++ % 4];
     trial = to >= 0 && to < (int64_t) PLANNED_ROWS.size() ? PLANNED_ROWS[to] : 0;
     double more = 0; // tokens that it would bring
     for (int32_t node = best; node < std::min(trial, draft.n_nodes); node++) {
@@ -139,6 +142,7 @@ void mp_planner::choose_trial(const mp_draft & draft, int32_t best, double rate)
         const double least_us = cost.time(trial) * ((double) OLD / (double) age);
         trial = more >= rate * slowness * (least_us - cost.time(best)) ? trial : 0;
     }
+    n_trial_passes = trial > 0 ? TRIAL_PASSES : 0;
 }
 
 void mp_planner::observe(const mp_draft * draft, const mp_plan_result & r) {

@@ -76,5 +76,7 @@ private:
     bool has_account = false; // it starts when the cost of a draft is known
     int32_t n_waking;         // repeated tokens that end a nap
     int64_t n_plans = 0;
-    int32_t trial = 0; // rows to be measured again
+    int64_t n_trials = 0;
+    int32_t trial = 0;          // rows to be measured again,
+    int32_t n_trial_passes = 0; // in so many passes
 };
