@@ -211,6 +211,7 @@ def test_a_second_thread_is_refused(model):
                 session.set_prefix([2])
             except StateError as error:
                 refused = error.status
+            time.sleep(0.001)  # outside: else the other thread may always come while this one is inside
         stop.set()
         thread.join()
         assert refused == "busy"
