@@ -94,8 +94,8 @@ MP_VECTORISED static double exp_sum(const float * x, int32_t n, float largest) {
     return sum;
 }
 
-// At least k tokens reach the k-th largest maximum of disjoint sets, so nothing below it can be among the best k. Of sets
-// there are just more than k: sorting is slow where the processor cannot guess. What is found comes block by block.
+// At least k tokens reach the k-th largest maximum of disjoint sets, so nothing below it can be among the best k. Blocks are
+// joined to 2 k sets or little more: sorting is slow where the processor cannot guess. What is found comes block by block.
 static void find_likely(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scratch) {
     const std::vector<float> & block_max = scratch.block_max;
     float threshold = -INFINITY;

@@ -135,6 +135,39 @@ def test_a_text_that_repeats_itself_ends_the_naps(clock):
     assert "off in" in proposer.summary()
 
 
+def test_a_text_that_begins_to_repeat_itself_is_planned_anew(clock):
+    """Passes go on like the last planned one while the text is of its kind: each kind has a usual number of rows."""
+
+    class InTurns(FakeModel):
+        def logits(self, tokens):  # something new, then five tokens in circles, then something new
+            return super().logits([len(tokens) % 5] if len(tokens) // 60 % 2 else tokens[-3:])
+
+    model = InTurns()
+    expected = plain(GREEDY, 600, model)
+    session = TimedSession(clock, lambda n: 200.0 + 5.0 * n, model=model, n_ctx=2000)
+    source = Evidence(model, rows=8)
+    proposer = Planned(source)
+    planned, kinds = source.planned, []
+
+    def dear(planner, context, room):
+        clock.us += 20.0
+        result = planned(planner, context, room)
+        assert planner.outlook.repeats == source.repeats(context)
+        return result
+
+    propose = proposer.propose
+
+    def watched(context, room):
+        tree = propose(context, room)
+        kinds.append((source.repeats(context), proposer.planner.outlook.repeats))
+        return tree
+
+    source.planned, proposer.propose = dear, watched
+    assert generated(session, proposer, GREEDY, 600) == expected
+    assert {now for now, _ in kinds} == {False, True}
+    assert all(now == planned_for for now, planned_for in kinds)
+
+
 def test_planned_with_the_oracle_is_as_fast_as_rows_allow(clock):
     n = 600
     expected = plain(GREEDY, n)

@@ -9,10 +9,10 @@
 // repeats itself has another usual number than one that does not, as drafts for it go further. Where planning itself is
 // dear, some passes go on like the last one.
 //
-// Drafts have an account, in microseconds: what planned passes should have gained over plain ones, all their costs included,
-// and a small share of all time. When it is empty nothing is drafted (a nap) until the share has filled it again. So drafts
-// that do not pay cost no more than that share. Where the cost of a draft is lost in a pass, as on all but tiny models,
-// there are no naps.
+// Drafts have an account, in microseconds: what planned passes should have gained over plain ones, all their costs and a
+// little doubt included, and a small share of all time. When it is empty nothing is drafted (a nap) until the share has
+// filled it again. So drafts that do not pay cost no more than that share. Where the cost of a draft is lost in a pass, as
+// on all but tiny models, there are no naps.
 #pragma once
 
 #include "calibration.h"

@@ -160,20 +160,17 @@ class Handle:
         self._pointer = pointer
         self._what = what
         self._calls: list[int] = []  # one entry per call that is inside; append and pop are atomic
-        self._freed: list[bool] = []  # one entry as soon as it is, or would be
-        self._finalizer = weakref.finalize(
-            self, _free_unless_in_use, pointer, free, os.getpid(), self._calls, self._freed
-        )
+        self._finalizer = weakref.finalize(self, _free_unless_in_use, pointer, free, os.getpid(), self._calls)
         self._closing = threading.Lock()
         self._refusing = False
 
     @property
     def closed(self) -> bool:
-        return self._refusing or bool(self._freed)  # at exit it is freed without close()
+        return self._refusing or not self._finalizer.alive  # at exit it is freed without close()
 
     def __enter__(self) -> Any:
         self._calls.append(1)
-        if self._refusing or self._freed:
+        if self.closed:
             self._calls.pop()
             raise StateError(f"the {self._what} is closed")
         return self._pointer
@@ -193,9 +190,6 @@ class Handle:
             self._finalizer()
 
 
-def _free_unless_in_use(
-    pointer: Any, free: Callable[[Any], None], pid: int, calls: list[int], freed: list[bool]
-) -> None:
-    freed.append(True)
+def _free_unless_in_use(pointer: Any, free: Callable[[Any], None], pid: int, calls: list[int]) -> None:
     if os.getpid() == pid and not calls:
         free(pointer)

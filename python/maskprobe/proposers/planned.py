@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..state import StateFile
 
 LOOK_EVERY = 32  # passes of a nap: so often the text is looked at
-TIMED_LOOK = 4  # looks of which one is at the time that a pass takes
+TIMED_NAP = 4 * LOOK_EVERY  # passes of naps: one of so many is timed, as what one takes without any work for it
 FIRST_MASKING_US = 50.0  # to place masks in a tree, until it was done
 MASKING_RATE = 0.1  # of the newest tree, in the running mean of what it takes to place masks
 MASK_TRIAL = 64  # drafts between two masks that are placed only to learn what masks are worth
@@ -52,7 +52,6 @@ class Planned(Proposer):
         self._masking_us = FIRST_MASKING_US  # a running mean
         self._n_unseen = 0  # passes like the last planned one before the next one that is planned
         self._n_naps_left = 0  # passes of a nap before the next look
-        self._n_looks = 0
         self._is_seen = True  # the pass under way
         self._n_rows = 1  # of the last plan
         self._started = 0
@@ -96,8 +95,9 @@ class Planned(Proposer):
         if self._n_naps_left > 0:
             self._n_naps_left -= 1
             self.n_naps += 1
-            if self._n_naps_left == 0 and self._n_looks % TIMED_LOOK == 0:  # what a pass takes without any work for it
-                self._is_seen, self._started = True, time.perf_counter_ns()
+            self._is_seen = self.n_naps % TIMED_NAP == 0
+            if self._is_seen:
+                self._started = time.perf_counter_ns()
             return TokenTree(context[-1])
         planner = self.planner
         outlook = planner.outlook
@@ -113,7 +113,6 @@ class Planned(Proposer):
             planner.rest(LOOK_EVERY, self.source.n_repeated(context) if self._is_evidence else 0)
         if outlook.napping:
             self.n_naps += 1
-            self._n_looks += 1
             self._n_naps_left, self._n_rows = LOOK_EVERY - 1, 1
             self._is_seen = False
             self._learning = 0
