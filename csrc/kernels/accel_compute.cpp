@@ -56,6 +56,8 @@ void accel_compute::run(const ggml_tensor * op) {
         multiply(op);
     } else if (op->op == GGML_OP_FLASH_ATTN_EXT) {
         attend(op);
+    } else if (can_run_rows(op)) {
+        rows.run(op);
     }
 }
 
