@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../worker_pool.h"
+#include "accel_experts.h"
 #include "row_ops.h"
 
 #include "ggml.h"
@@ -40,15 +41,20 @@ public:
     void run(const ggml_tensor * op);
 
     // Before the operations of another graph.
-    void begin() { quantised = nullptr; }
+    void begin() {
+        quantised = nullptr;
+        stacks.begin();
+    }
 
 private:
     void multiply(const ggml_tensor * op);
+    void multiply_stack(const ggml_tensor * op);
     void attend(const ggml_tensor * op);
     void * reserve(size_t size);
 
     worker_pool & workers;
     cost_counters & costs;
+    stacked_products stacks;
     row_ops rows;
     std::vector<char> memory;                // quantised activations, or the threads' scratch for attention
     const ggml_tensor * quantised = nullptr; // the last product, while its quantised input is in `memory`
