@@ -1,13 +1,13 @@
 #include "accel_buffer.h"
 
-#include "../thread_count.h"
-#include "../worker_pool.h"
 #include "accel_backend.h"
 #include "ggml_abi.h"
 #include "kernel_choice.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #if defined(__linux__)
@@ -18,7 +18,10 @@ namespace mp {
 
 static constexpr size_t ALIGNMENT = 64;
 static constexpr size_t HUGE_PAGE = 2 << 20;
-static constexpr size_t WORTH_THREADS = 1 << 20; // bytes of weights
+
+// Bytes of weights that a thread packs at a time, and gives back of the file: small, since both copies are in memory until
+// then; large enough to be worth a call of the system.
+static constexpr size_t PART_SIZE = 512 << 10;
 
 static const char * type_name(ggml_backend_buffer_type_t) {
     return ACCEL_NAME;
@@ -56,7 +59,19 @@ struct packing {
     int64_t k;
     int64_t n_groups; // whole ones
     int32_t n_parts;
+    size_t group_size; // bytes of its weights
+    bool is_mapped;    // what has been packed can be released
 };
+
+static void pack_part(void * context, int32_t part) {
+    const packing & p = *(const packing *) context;
+    const int64_t begin = p.n_groups * part / p.n_parts, end = p.n_groups * (part + 1) / p.n_parts;
+    p.kernel->pack(p.weights, p.packed, p.k, begin, end);
+    if (p.is_mapped) {
+        const char * weights = (const char *) p.weights;
+        mapped_source::release(weights + begin * p.group_size, weights + end * p.group_size);
+    }
+}
 
 // The rows after the last whole group, with rows of zeros after them.
 static void pack_rest(const packing & p, size_t row_size, int64_t n_rows) {
@@ -73,17 +88,14 @@ static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const
         return;
     }
     GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor) && "weights are packed whole");
-    packing job = {kernel, data, tensor->data, tensor->ne[0], tensor->ne[1] / kernel->group, 64};
-    // Made anew: threads that outlive a load would be missing, and waited for, where a forked child ends.
-    static const int32_t n_cores = default_thread_count();
-    worker_pool threads(size < WORTH_THREADS ? 1 : n_cores);
-    threads.run(
-        job.n_parts,
-        [](void * context, int32_t part) {
-            const packing & p = *(const packing *) context;
-            p.kernel->pack(p.weights, p.packed, p.k, p.n_groups * part / p.n_parts, p.n_groups * (part + 1) / p.n_parts);
-        },
-        &job);
+    accel_loading * load = accel_loading::current();
+    const std::unique_ptr<packing_means> own(load ? nullptr : new packing_means);
+    packing_means & means = load ? load->means() : *own;
+    packing job = {kernel, data, tensor->data, tensor->ne[0], tensor->ne[1] / kernel->group};
+    job.n_parts = (int32_t) std::max<size_t>(size / PART_SIZE, 1);
+    job.group_size = kernel->group * tensor->nb[1];
+    job.is_mapped = means.source.holds(data, size);
+    means.threads.run(job.n_parts, pack_part, &job);
     if (const int64_t n_rows = tensor->ne[1] % kernel->group) {
         pack_rest(job, tensor->nb[1], n_rows);
     }
@@ -105,7 +117,9 @@ static ggml_backend_buffer_t type_alloc_buffer(ggml_backend_buffer_type_t type, 
         madvise(memory, padded, MADV_HUGEPAGE);
     }
 #endif
-    accel_loading::count(size);
+    if (accel_loading * load = accel_loading::current()) {
+        load->count(size);
+    }
     ggml_backend_buffer_i iface = {};
     iface.free_buffer = buffer_free;
     iface.get_base = buffer_base;
