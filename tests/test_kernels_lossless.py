@@ -50,7 +50,7 @@ def check_lossless(path, prompts_for, n_threads=1, **settings):
     """Trees and plain decoding, with every number of threads up to `n_threads`, against plain decoding with one."""
     expected = None
     for n in range(1, n_threads + 1):
-        model = Model(path, use_kernels=True, n_threads=n)
+        model = Model(path, kernels="ours", n_threads=n)
         session = Session(model, n_ctx=256, n_rows_max=64, n_threads=n, **settings)
         prompts = prompts_for(model)
         for proposer in (None, MaskProbe(model, tree="14"), proposer_named("recycle", model)):

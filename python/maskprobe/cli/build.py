@@ -26,7 +26,7 @@ from .. import (
 )
 from . import values
 from .interrupt import Interrupt
-from .options import KERNELS, SEED_MAX, SWITCH
+from .options import SEED_MAX, SWITCH
 from .terminal import Completion, Progress, say
 
 EXIT_USAGE = 2
@@ -121,7 +121,7 @@ def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
             self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
-            use_kernels=KERNELS[args.kernels],
+            kernels=args.kernels,
             n_threads=max(args.threads, 0),
             progress=progress,
         )
@@ -153,17 +153,16 @@ def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, gram
 
 
 def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer:
-    """What the options ask for; plain decoding, with a line that says why, on a model that cannot do it."""
+    """What the options ask for; plain decoding on a model that cannot do it. What the model has to say about drafting
+    is said where there is some."""
+    if args.propose != "none" and model.info.note:
+        say(f"{parser.prog}: {model.info.note}")
     if args.propose != "esp":
-        if args.propose != "none" and not model.info.can_tree:
-            say(f"{parser.prog}: {model.info.note}")
         with usage(parser, "--rows"):
             proposer = proposer_named(args.propose, model, rows=args.rows)
         if isinstance(proposer, Planned) and not args.no_state:
             proposer.state = StateFile(model, args.state, warn=lambda line: say(f"{parser.prog}: {line}"))
         return proposer
-    if model.info.note:
-        say(f"{parser.prog}: {model.info.note}")
     if not (model.info.can_tree and model.info.can_probe):
         return NoProposer()
     with usage(parser, "--mask-init"):

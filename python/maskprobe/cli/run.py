@@ -182,6 +182,8 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
 
         report = Report(
             model=str(model.path),
+            kernels=model.info.kernels,
+            kernels_reason=model.info.kernels_reason,
             propose=args.propose if proposing else "none",
             tree=args.tree if isinstance(proposer, MaskProbe) else None,
             seed=sampling.seed,
