@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../worker_pool.h"
+#include "accel_experts.h"
 
 #include "ggml.h"
 
@@ -34,19 +35,25 @@ class accel_compute {
 public:
     accel_compute(worker_pool & workers, cost_counters & costs) : workers(workers), costs(costs) {}
 
-    // MUL_MAT or FLASH_ATTN_EXT, others are passed over. Operations come in the order of their graph; throws bad_alloc.
+    // MUL_MAT, MUL_MAT_ID or FLASH_ATTN_EXT, others are passed over. Operations come in the order of their graph; throws
+    // bad_alloc.
     void run(const ggml_tensor * op);
 
     // Before the operations of another graph.
-    void begin() { quantised = nullptr; }
+    void begin() {
+        quantised = nullptr;
+        stacks.begin();
+    }
 
 private:
     void multiply(const ggml_tensor * op);
+    void multiply_stack(const ggml_tensor * op);
     void attend(const ggml_tensor * op);
     void * reserve(size_t size);
 
     worker_pool & workers;
     cost_counters & costs;
+    stacked_products stacks;
     std::vector<char> memory;                // quantised activations, or the threads' scratch for attention
     const ggml_tensor * quantised = nullptr; // the last product, while its quantised input is in `memory`
 };
