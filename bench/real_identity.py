@@ -61,7 +61,7 @@ def compare(path: Path, prompts: Sequence[Prompt], plan: Plan) -> Row:
                 splits.append({"prompt": job.name, "temp": temp, "index": index, "margin": margin})
         return {
             "model_type": model.info.description,
-            "kernels": model.info.kernels,
+            "kernels": f"{model.info.kernels} ({model.info.kernels_reason})",
             "packed_size": model.info.packed_size,
             "model_size": model.info.size,
             "note": model.info.note,

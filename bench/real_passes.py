@@ -10,7 +10,7 @@ from real_plan import QWEN, SMOLLM2, Plan, random_model, random_types
 from real_report import Asked
 
 from maskprobe import Session
-from maskprobe.cli import bench_cost, options
+from maskprobe.cli import bench_cost, bench_options
 from maskprobe.cli.bench_cost import Point
 from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown
 from maskprobe.cli.terminal import Progress, say
@@ -52,11 +52,11 @@ def rows_of_model(path: Path, plan: Plan, threads: Sequence[int]) -> list[Row]:
         for n in threads:
             args = argparse.Namespace(threads=n, rows=rows_of[n], depth=plan.depth, prompt=None, isa=None)
             for kernels in (STOCK, OURS):
-                session = opened.enter_context(bench_cost.open_session(args, path, options.KERNELS[kernels]))
-                if kernels == OURS and session.model.info.kernels == bench_cost.LLAMA_CPP:
-                    say(f"{path.name}: this machine has no kernels of maskprobe's own: llama.cpp's only")
-                    continue
-                sessions[n, kernels] = session
+                session = opened.enter_context(bench_cost.open_session(args, path, kernels))
+                if bench_options.kernels_of(session.model) == kernels:
+                    sessions[n, kernels] = session
+                else:
+                    say(f"{path.name}: llama.cpp's kernels only: {session.model.info.kernels_reason}")
         speeds = {n: measure_machine(n) for n in threads}
         points = {
             (n, kernels, n_rows): Point(kernels, n_rows)
@@ -70,8 +70,8 @@ def rows_of_model(path: Path, plan: Plan, threads: Sequence[int]) -> list[Row]:
         for n in threads:
             info = sessions[n, OURS if (n, OURS) in sessions else STOCK].model.info
             facts = facts_of(path, sessions[n, STOCK].model, n)
-            facts |= {"n_gen": 0, "n_depth": plan.depth, "isa": None, "packed_size": info.packed_size}
-            facts |= {"isa": info.kernels} if info.packed_size else {}
+            facts |= {"n_gen": 0, "n_depth": plan.depth, "isa": info.kernels if info.packed_size else None}
+            facts |= {"packed_size": info.packed_size, "kernels_reason": info.kernels_reason}
             chosen = [point for (threads_of, _, _), point in points.items() if threads_of == n]
             rows += [with_ceilings(row) for row in bench_cost.rows_of(chosen, facts, speeds[n])]
     return rows
@@ -138,9 +138,9 @@ def asked(cases: dict[str, Row]) -> Iterator[Asked]:
             yield line(f"T({n}) / T(1)", ratio, limit, note="asked of a Xeon with AVX512-VNNI", applies=on_xeon)
         for n in JUDGED:
             share = times.get("of_ceiling", n)
-            yield line(f"products at {n} rows, share of the ceiling", share, SHARE_OF_CEILING, at_least=True, unit="")
+            yield line(f"products, n = {n}: share of the ceiling", share, SHARE_OF_CEILING, at_least=True, unit="")
         if SMOLLM2 in model.lower():
-            yield line("rest of a pass of one row", times.get("rest_percent", 1), REST_PERCENT, unit="%")
+            yield line("rest of a pass, n = 1", times.get("rest_percent", 1), REST_PERCENT, unit="%")
         if times.two != times.one:
             yield from asked_of_two_threads(model, times)
 
@@ -150,7 +150,7 @@ def asked_of_two_threads(model: str, times: Times) -> Iterator[Asked]:
     stock = times.get("median_ns", 1, STOCK, two)
     yield Asked(
         model,
-        f"{two} threads, one row: times stock",
+        f"{two} threads, n = 1: times stock",
         over(stock, times.get("median_ns", 1, threads=two)),
         TWO_THREADS_OVER_STOCK,
         at_least=True,
@@ -161,7 +161,7 @@ def asked_of_two_threads(model: str, times: Times) -> Iterator[Asked]:
     ceiling = over(*floors)
     yield Asked(
         model,
-        f"{two} threads, 8 rows: times one thread",
+        f"{two} threads, n = 8: times one thread",
         over(times.get("median_ns", 8), times.get("median_ns", 8, threads=two)),
         min(TWO_THREADS_OVER_ONE, SHARE_OF_GAIN * ceiling) if ceiling else TWO_THREADS_OVER_ONE,
         at_least=True,
@@ -181,9 +181,6 @@ def tables(cases: dict[str, Row]) -> str:
 def table(rows: Sequence[Row]) -> str:
     """T(n) with one number of threads as maskprobe-bench cost shows it, and the products by the type of weights."""
     facts = rows[0]
-    left = (
-        f"{100 * max(0.0, 1 - facts['packed_size'] / facts['model_size']):.0f} % of the weights are left to llama.cpp"
-    )
     names = list(dict.fromkeys(name for row in rows for name in row["of_ceiling_by_type"]))
     columns: list[Column] = [
         *bench_cost.columns_of(list(rows)),
@@ -191,7 +188,7 @@ def table(rows: Sequence[Row]) -> str:
         *((f"{name} of ceiling", partial(share_of_type, name)) for name in names),
         ("rest %", decimals("rest_percent", 0)),
     ]
-    notes = [*bench_cost.notes_of(facts), f"{100 * left:.1f} % of the bytes of weights are left to llama.cpp"]
+    notes = [*bench_cost.notes_of(facts), f"ours compute {facts['kernels_reason']}"]
     return "\n".join(notes) + "\n\n" + markdown(rows, columns)
 
 

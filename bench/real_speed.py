@@ -11,7 +11,7 @@ from typing import Any, Self
 from real_plan import Plan
 from real_report import Asked
 
-from maskprobe import Model, ModelError, NoProposer, SamplingParams, Session, proposer_named
+from maskprobe import Engine, Model, ModelError, NoProposer, SamplingParams, Session, proposer_named
 from maskprobe.cli.bench_llama_cpp import LlamaCpp
 from maskprobe.cli.bench_measure import Watched, first_difference, speed_up
 from maskprobe.cli.bench_measure import measure as generate
@@ -30,7 +30,8 @@ HOW = (
     "rows as many as pay, kernels `auto`. Nothing was learned before: each model, temperature and number of threads "
     "begins without a state, and what it learns stays from prompt to prompt, as a user has it. A text ends at its end "
     "token. Speed-ups are ratios of the median times per token over the prompts, with the quartiles of the ratios of "
-    "single prompts. llama.cpp decodes with one call per token and its own samplers with the same settings."
+    "single prompts. llama.cpp decodes with one call per token and its own samplers with the same settings; plain decoding "
+    "finds a prompt in its cache when it comes with another temperature."
 )
 
 
@@ -48,18 +49,19 @@ def n_prompts(plan: Plan, threads: int) -> int:
 
 def measure(plan: Plan) -> Iterator[tuple[str, Row]]:
     """One model and number of threads after another."""
-    prompts, notes = read_prompts([str(plan.spec_bench)] if plan.spec_bench else [])
-    if plan.spec_bench is None:
-        notes = ["no file of Spec-Bench was given: the prompts are the project's own (bench/prompts)"]
+    prompts, _ = read_prompts([str(plan.spec_bench)] if plan.spec_bench else [])
+    source = "the project's own (bench/prompts): no file of Spec-Bench was given"
+    if plan.spec_bench is not None:
+        source = f"the first turns of {plan.spec_bench.name}"
     for path in plan.models:
         for threads in plan.threads:
             chosen = spread(prompts, n_prompts(plan, threads))
-            yield f"{path.name}, {threads} threads", measure_model(path, chosen, plan, threads) | {"notes": notes}
+            yield f"{path.name}, {counted(threads)}", measure_model(path, chosen, plan, threads) | {"prompts": source}
 
 
 def measure_model(path: Path, prompts: Sequence[Prompt], plan: Plan, threads: int) -> Row:
     """One row for each prompt, temperature and decoder."""
-    with ExitStack() as opened, Progress(f"{path.name}, {threads} threads") as progress:
+    with ExitStack() as opened, Progress(f"{path.name}, {counted(threads)}") as progress:
         model = opened.enter_context(Model(path, n_threads=threads))
         jobs, templated = jobs_of(model, prompts, plan.n_predict)
         decoders = opened.enter_context(Decoders(model, jobs, plan, threads))
@@ -71,7 +73,7 @@ def measure_model(path: Path, prompts: Sequence[Prompt], plan: Plan, threads: in
         speed = measure_machine(threads)
         return {
             **facts_of(path, model, threads),
-            "kernels": model.info.kernels,
+            "kernels": f"{model.info.kernels} ({model.info.kernels_reason})",
             "n_predict": plan.n_predict,
             "template": templated,
             "machine_read_bytes_per_second": speed.read_bytes_per_second,
@@ -103,6 +105,7 @@ class Decoders:
         self._plain = Session(model, n_rows_max=1, n_top_max=2, **settings)
         self._trees = Session(model, n_rows_max=n_rows_max, n_top_max=n_top_max, **settings)
         self._llama = LlamaCpp(model.path, **settings, type_k="f16", type_v="f16")
+        self._evaluated: Job | None = None  # by plain decoding
         for session in (self._plain, self._trees):  # the first passes are slower
             generate(session, Watched(NoProposer()), jobs[0].tokens[-16:], SamplingParams(), 2, True)
         self._llama.generate(jobs[0].tokens[-16:], 2)
@@ -129,12 +132,23 @@ class Decoders:
         if name == LLAMA_CPP:
             run = self._llama.generate(job.tokens, self._n_predict, sampling)
             return {"n_gen": len(run.tokens), "gen_ns": run.gen_ns, "prompt_ns": run.prompt_ns}
-        session, source = self._plain, Watched(NoProposer())
-        if name == DRAFTED:
-            session, source = self._trees, self._sources[sampling.temp]
-        run = generate(session, source, job.tokens, sampling, self._n_predict, False)
+        if name == PLAIN:
+            if job is not self._evaluated:
+                self._plain.set_prefix([])  # the same prompt again is in the cache
+                self._evaluated = job
+            engine = Engine(self._plain)
+            for _ in engine.generate(job.tokens, sampling, max_tokens=self._n_predict):
+                pass
+            stats = engine.stats
+            return {"n_gen": stats.n_gen, "gen_ns": round(1e6 * stats.gen_ms), "tokens": list(stats.tokens)}
+        source = self._sources[sampling.temp]
+        run = generate(self._trees, source, job.tokens, sampling, self._n_predict, False)
         figures = {"n_gen": len(run.tokens), "gen_ns": run.gen_ns, "prompt_ns": run.prompt_ns}
         return {**figures, "passes": run.passes, "n_rows": run.rows, "tokens": run.tokens}
+
+
+def counted(threads: int) -> str:
+    return f"{threads} thread" + "s" * (threads != 1)
 
 
 def turned(names: list[str], by: int) -> list[str]:
@@ -157,9 +171,11 @@ def summaries(case: Row) -> list[Row]:
 def summary(case: Row, temp: float, task: str, rows: Sequence[Row]) -> Row:
     by = {name: [row for row in rows if row["decoder"] == name] for name in (LLAMA_CPP, PLAIN, DRAFTED)}
     per_token = {name: [row["gen_ns"] / row["n_gen"] for row in runs] for name, runs in by.items()}
-    per_prompt_token = {
-        name: statistics.median(row["prompt_ns"] / max(row["n_prompt"] - 1, 1) for row in runs)
-        for name, runs in by.items()
+    prompt_ts = {
+        name: statistics.median(
+            1e9 * (row["n_prompt"] - 1) / row["prompt_ns"] for row in case["rows"] if is_prompt_of(row, name, task)
+        )
+        for name in (LLAMA_CPP, DRAFTED)
     }
     passes, n_rows = (sum(row[key] for row in by[DRAFTED]) for key in ("passes", "n_rows"))
     tokens_per_pass = sum(row["n_gen"] for row in by[DRAFTED]) / passes
@@ -173,13 +189,18 @@ def summary(case: Row, temp: float, task: str, rows: Sequence[Row]) -> Row:
         "tokens_per_step": tokens_per_pass,
         "rows_per_step": n_rows / passes,
         "ts": {name: 1e9 / statistics.median(times) for name, times in per_token.items()},
-        "prompt_ts": {name: 1e9 / max(ns, 1e-9) for name, ns in per_prompt_token.items()},
+        "prompt_ts": prompt_ts,
         "over_llama_cpp": over_llama_cpp.ratio,
         "over_llama_cpp_quartiles": [over_llama_cpp.low, over_llama_cpp.high],
         "over_plain": speed_up(per_token[PLAIN], per_token[DRAFTED]).ratio,
         "n_identical": sum(row["split"] is None for row in by[DRAFTED]),
         "ceiling": tokens_per_pass * statistics.median(per_token[LLAMA_CPP]) / floor_ns(case, n_rows / passes),
     }
+
+
+def is_prompt_of(row: Row, decoder: str, task: str) -> bool:
+    """Whether the prompt was evaluated, and not found in the cache."""
+    return row["decoder"] == decoder and task in (row["task"], ALL_TASKS) and bool(row["prompt_ns"])
 
 
 def floor_ns(case: Row, n_rows: float) -> float:
@@ -224,11 +245,10 @@ COLUMNS: list[Column] = [
 def tables(cases: dict[str, Row]) -> str:
     parts = [HOW + "\n"]
     for case in cases.values():
-        template = "in the model's chat template" if case["template"] else "without a template: the model has none"
+        template = "in the model's chat template" if case["template"] else "as they are: the model has no template"
         lines = [
-            f"{case['model_filename']} ({case['model_type']}), threads: {case['n_threads']}, kernels: {case['kernels']}, "
-            f"{case['n_predict']} tokens at most, prompts {template}",
-            *case["notes"],
+            f"{case['model_filename']} ({case['model_type']}), {counted(case['n_threads'])}, {case['kernels']}",
+            f"{case['n_predict']} tokens at most; the prompts are {case['prompts']}, {template}",
         ]
         parts.append("  \n".join(lines) + "\n\n" + markdown(summaries(case), COLUMNS))
     return "\n".join(parts)

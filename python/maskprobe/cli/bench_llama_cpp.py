@@ -27,7 +27,7 @@ GREEDY = SamplingParams(temp=0.0)
 class PlainRun:
     tokens: list[int]
     gen_ns: int  # of the passes and the sampler, without the prompt
-    prompt_ns: int  # of the prompt but for its last token, whose pass is the first of gen_ns
+    prompt_ns: int  # of the prompt but for its last token, whose pass is the first of gen_ns; 0: it was in the cache
 
 
 class LlamaCpp:
@@ -57,6 +57,7 @@ class LlamaCpp:
             raise OutOfMemory(f"llama.cpp cannot open a context of {n_ctx} tokens")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._forbidden = forbidden
+        self._in_cache: list[int] = []  # the prompt before
         self._n_batch = llama_cpp.llama_n_batch(self._context)
 
     def __enter__(self) -> Self:
@@ -69,7 +70,8 @@ class LlamaCpp:
         llama_cpp.llama_model_free(self._model)
 
     def generate(self, prompt: Sequence[int], n: int, sampling: SamplingParams = GREEDY) -> PlainRun:
-        """At most `n` tokens behind the prompt. Timed from the pass of the prompt's last token on.
+        """At most `n` tokens behind the prompt, which is evaluated unless it is that of the call before. Timed from the
+        pass of the prompt's last token on.
 
         Raises DecodeError."""
         sampler = sampler_chain(sampling, self._forbidden, llama_cpp.llama_vocab_n_tokens(self._vocab))
@@ -79,11 +81,7 @@ class LlamaCpp:
             llama_cpp.llama_sampler_free(sampler)
 
     def _generate(self, prompt: Sequence[int], n: int, sampler: Any) -> PlainRun:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        began = time.perf_counter_ns()
-        for begin in range(0, len(prompt) - 1, self._n_batch):
-            self._decode(prompt[begin : min(begin + self._n_batch, len(prompt) - 1)])
-        llama_cpp.llama_synchronize(self._context)
+        prompt_ns = self._evaluate(prompt)
         tokens: list[int] = []
         token = prompt[-1]
         started = time.perf_counter_ns()
@@ -93,7 +91,22 @@ class LlamaCpp:
             tokens.append(token)
             if llama_cpp.llama_vocab_is_eog(self._vocab, token):
                 break
-        return PlainRun(tokens, time.perf_counter_ns() - started, started - began)
+        return PlainRun(tokens, time.perf_counter_ns() - started, prompt_ns)
+
+    def _evaluate(self, prompt: Sequence[int]) -> int:
+        """All but the last token. Nanoseconds, 0 where they are in the cache."""
+        memory = llama_cpp.llama_get_memory(self._context)
+        known = self._in_cache == list(prompt)
+        if known and llama_cpp.llama_memory_seq_rm(memory, 0, len(prompt) - 1, -1):
+            return 0
+        self._in_cache = []
+        llama_cpp.llama_memory_clear(memory, True)
+        started = time.perf_counter_ns()
+        for begin in range(0, len(prompt) - 1, self._n_batch):
+            self._decode(prompt[begin : min(begin + self._n_batch, len(prompt) - 1)])
+        llama_cpp.llama_synchronize(self._context)
+        self._in_cache = list(prompt)
+        return time.perf_counter_ns() - started
 
     def _decode(self, tokens: Sequence[int]) -> None:
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
