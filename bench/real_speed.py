@@ -30,8 +30,8 @@ HOW = (
     "rows as many as pay, kernels `auto`. Nothing was learned before: each model, temperature and number of threads "
     "begins without a state, and what it learns stays from prompt to prompt, as a user has it. A text ends at its end "
     "token. Speed-ups are ratios of the median times per token over the prompts, with the quartiles of the ratios of "
-    "single prompts. llama.cpp decodes with one call per token and its own samplers with the same settings; plain decoding "
-    "finds a prompt in its cache when it comes with another temperature."
+    "single prompts. llama.cpp decodes with one call per token and its own samplers with the same settings. Plain "
+    "decoding finds a prompt in its cache when it comes again with another temperature."
 )
 
 
@@ -106,9 +106,10 @@ class Decoders:
         self._trees = Session(model, n_rows_max=n_rows_max, n_top_max=n_top_max, **settings)
         self._llama = LlamaCpp(model.path, **settings, type_k="f16", type_v="f16")
         self._evaluated: Job | None = None  # by plain decoding
-        for session in (self._plain, self._trees):  # the first passes are slower
-            generate(session, Watched(NoProposer()), jobs[0].tokens[-16:], SamplingParams(), 2, True)
-        self._llama.generate(jobs[0].tokens[-16:], 2)
+        warm_up = 16 * jobs[0].tokens[:1]  # the first passes are slower
+        for session in (self._plain, self._trees):
+            generate(session, Watched(NoProposer()), warm_up, SamplingParams(), 2, True)
+        self._llama.generate(warm_up, 2)
 
     def __enter__(self) -> Self:
         return self
@@ -199,8 +200,8 @@ def summary(case: Row, temp: float, task: str, rows: Sequence[Row]) -> Row:
 
 
 def is_prompt_of(row: Row, decoder: str, task: str) -> bool:
-    """Whether the prompt was evaluated, and not found in the cache."""
-    return row["decoder"] == decoder and task in (row["task"], ALL_TASKS) and bool(row["prompt_ns"])
+    """Whether there was a prompt to evaluate, and it was not found in the cache."""
+    return row["decoder"] == decoder and task in (row["task"], ALL_TASKS) and row["prompt_ns"] > 0
 
 
 def floor_ns(case: Row, n_rows: float) -> float:
