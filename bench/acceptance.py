@@ -167,7 +167,7 @@ def print_markdown(table: list[Row], n_prompts: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model", help="a GGUF file or the name of a bundled model (default: the bundled one)")
+    parser.add_argument("-m", "--model", help="a GGUF file or a known model's name (default: smollm2)")
     parser.add_argument("--prompts", type=Path, required=True, help="a text file, one prompt per line")
     parser.add_argument("-n", "--predict", type=int, default=120)
     parser.add_argument("-c", "--ctx-size", type=int, default=512)

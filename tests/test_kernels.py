@@ -23,7 +23,7 @@ def models(request, tiny_model_path):
     path = tiny_model_path("tiny-llama", weight_type=request.param)
     ours = Model(path, kernels="ours", n_threads=N_THREADS)
     assert ours.info.kernels != "llama.cpp"
-    return Model(path, n_threads=N_THREADS), ours
+    return Model(path, kernels="stock", n_threads=N_THREADS), ours
 
 
 def open_session(model, n_threads=N_THREADS):

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import pytest
 
-from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, proposer_named, resolve_model
+from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, proposer_named
 from quantise import quantise
 
 N_GEN = 50
@@ -96,8 +96,8 @@ def requantised(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file_type", ["q8_0", "q4_0", "q4_k_m"])
-def test_the_bundled_model(file_type, requantised):
-    path = resolve_model(None)
+def test_the_bundled_model(file_type, bundled_model_path, requantised):
+    path = bundled_model_path
     if file_type != "q8_0":
         path = requantised(path, file_type)
     check_lossless(path, functools.partial(texts, CODE), n_threads=3 if file_type == "q4_k_m" else 1)

@@ -137,7 +137,7 @@ static bool computes(ggml_backend_dev_t device, const ggml_tensor * op) {
         mine = false;
         break;
     default:
-        return false; // cheap: one thread does it
+        return can_run_rows(op); // cheap: where it stays with ggml, one thread does it
     }
     link->leaves_work = link->leaves_work || !mine;
     return mine;

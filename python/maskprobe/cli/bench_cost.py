@@ -11,7 +11,7 @@ from functools import partial
 from operator import sub
 from typing import Any
 
-from .. import ArgumentError, Model, Session, TokenTree, resolve_model
+from .. import ArgumentError, Model, Session, TokenTree
 from ..model import MachineSpeed, measure_machine
 from ..session import Part
 from . import bench_options, bench_pictures, options, values
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> str:
 
 
 def measure(args: argparse.Namespace) -> list[Row]:
-    path = resolve_model(args.model)
+    path = bench_options.model_path(args, PROG)
     with ExitStack() as opened, Progress("measuring") as progress:
         sessions: dict[str, Session] = {}
         for name in bench_options.asked_kernels(args):

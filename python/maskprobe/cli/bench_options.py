@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
-from .. import Model
+from .. import Model, resolve_model
 from . import options, values
 from .bench_table import FORMS
+from .terminal import say
 
 LLAMA_CPP = "llama.cpp"  # ModelInfo.kernels where they are not ours
 
@@ -13,7 +15,12 @@ Add = Callable[..., None]  # options.option for one parser
 
 
 def add_model(add: Add) -> None:
-    add("-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
+    add("-m", "--model", metavar="FILE", help="a GGUF file or a known model's name (default: smollm2)")
+
+
+def model_path(args: argparse.Namespace, prog: str) -> Path:
+    """The file of -m or of the default model. Raises ModelError."""
+    return resolve_model(args.model, warn=lambda line: say(f"{prog}: {line}"))
 
 
 def add_threads(add: Add) -> None:

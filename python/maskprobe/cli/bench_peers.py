@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .. import ArgumentError, Engine, Error, Model, NoProposer, SamplingParams, Session, resolve_model
+from .. import ArgumentError, Engine, Error, Model, NoProposer, SamplingParams, Session
 from . import bench_llama_tools as tools
 from . import bench_options, options, values
 from .bench_llama_cpp import LlamaCpp
@@ -100,7 +100,7 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     prompts, notes = read_prompts(args.prompts)
-    path = resolve_model(args.model)
+    path = bench_options.model_path(args, PROG)
     modes = tools.modes_named(args.modes)
     with ExitStack() as opened:
         model = opened.enter_context(Model(path, kernels="stock", n_threads=max(args.threads, 0)))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from .. import ArgumentError, Cancelled, Model, NoProposer, SamplingParams, Session, resolve_model
+from .. import ArgumentError, Cancelled, Model, NoProposer, SamplingParams, Session
 from ..proposers.registry import SOURCES
 from . import bench_options, bench_pictures, options, values
 from .bench_measure import (
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     pictures = None if args.pictures is None else bench_pictures.folder_for(args.pictures)
     prompts, notes = read_prompts(args.prompts)
-    path = resolve_model(args.model)
+    path = bench_options.model_path(args, PROG)
     with ExitStack() as opened:
         model = opened.enter_context(Model(path, kernels=args.kernels, n_threads=max(args.threads, 0)))
         if args.kernels == "ours" and bench_options.kernels_of(model) == "stock":

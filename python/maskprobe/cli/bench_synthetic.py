@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import ArgumentError, Model, resolve_model
+from .. import ArgumentError, Model
 from . import bench_options, options, values
 from .bench_checkout import cache_folder, checkout_file
 from .bench_llama_cpp import LlamaCpp
@@ -99,7 +99,7 @@ def targets(text: str) -> list[Offer]:
 
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
-    path = resolve_model(args.model) if args.shape is None else random_model(args.shape, args.type)
+    path = bench_options.model_path(args, PROG) if args.shape is None else random_model(args.shape, args.type)
     offers = args.tau if args.right is None else sweep(args.right)
     with ExitStack() as opened, Progress("measuring") as progress:
         decoders = []

@@ -12,6 +12,7 @@ from .. import (
     ArgumentError,
     MaskProbe,
     Model,
+    ModelError,
     NoProposer,
     Planned,
     Proposer,
@@ -29,6 +30,7 @@ from .interrupt import Interrupt
 from .options import SEED_MAX, SWITCH
 from .terminal import Completion, Progress, say
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
 EXIT_USAGE = 2
 
 
@@ -102,12 +104,12 @@ def grammar_text(args: argparse.Namespace, parser: Parser) -> str | None:
         parser.error(f"argument {option}: not a JSON schema that can be used: {error}")
 
 
-def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
+def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> Model:
     if args.hf_repo is not None:
         with Progress("downloading", unit="bytes") as bar:
             path = hub.download(args.hf_repo, progress=bar)
     else:
-        path = resolve_model(args.model)
+        path = resolve_model(args.model, warn=lambda line: say(f"{parser.prog}: {line}"))
     with Progress("loading") as bar, ctrl_c.cancels():
 
         def progress(fraction: float) -> bool:
@@ -125,6 +127,27 @@ def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
             n_threads=max(args.threads, 0),
             progress=progress,
         )
+
+
+def prompt_tokens(
+    args: argparse.Namespace, parser: Parser, model: Model, system: str | None, text: str
+) -> tuple[list[int], str]:
+    """The tokens of the prompt and its text, in the model's chat template: where that is asked for, and where the model
+    has one and nobody said no."""
+    asked = args.single_turn or system is not None
+    if args.no_conversation or not (asked or model.metadata(CHAT_TEMPLATE)):
+        return model.tokenize(text, add_special=True, parse_special=True), text
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    try:
+        text = model.chat_format([*messages, {"role": "user", "content": text}])
+    except ModelError as error:
+        if asked:
+            raise
+        say(f"{parser.prog}: {error}; completing it so (-no-cnv)")
+        return model.tokenize(text, add_special=True, parse_special=True), text
+    bos = model.info.token_bos
+    has_bos = bos >= 0 and text.encode().startswith(model.token_bytes(bos, special=True))
+    return model.tokenize(text, add_special=not has_bos, parse_special=True), text
 
 
 def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, grammar: str | None) -> SamplingParams:

@@ -27,7 +27,7 @@ def option(group: Any, *names: str, help: str, **settings: Any) -> None:
 def add_model_options(group: Any) -> None:
     layers = values.integer(-1, INT32, auto=-1, all=-1)
     source = group.add_mutually_exclusive_group()
-    option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
+    option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a known model's name (default: smollm2)")
     option(source, "-hf", "--hf-repo", metavar="REPO", help="user/repo[:quant] on Hugging Face, downloaded once")
     option(
         group,
