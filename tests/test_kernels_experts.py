@@ -120,8 +120,8 @@ def test_logits_are_those_of_llama_cpp(path):
     """Where no row stands between two experts; a router's near tie may go the other way, and the row with it."""
     prompt = arbitrary_tokens(50)  # longer than the window of gpt-oss
     stock, ours = (
-        rows_of_one_pass(open_session(Model(path, kernels="ours" if use else "stock", n_threads=1)), wide_tree(9), prompt)
-        for use in (False, True)
+        rows_of_one_pass(open_session(Model(path, kernels=kernels, n_threads=1)), wide_tree(9), prompt)
+        for kernels in ("stock", "ours")
     )
     differences = [np.abs(a - b).max() / a.std() for a, b in zip(stock, ours, strict=True)]
     assert np.median(differences) < 0.2 and not all(np.array_equal(a, b) for a, b in zip(stock, ours, strict=True))
