@@ -54,7 +54,10 @@ static ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * graph) 
     try {
         compute.begin();
         for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
-            compute.run(ggml_graph_node(graph, i));
+            const ggml_tensor * op = ggml_graph_node(graph, i);
+            if (op->flags & GGML_TENSOR_FLAG_COMPUTE) { // else of a branch that was not chosen, its inputs were not set
+                compute.run(op);
+            }
         }
     } catch (const std::bad_alloc &) {
         return GGML_STATUS_ALLOC_FAILED;
@@ -136,7 +139,7 @@ static bool computes(ggml_backend_dev_t device, const ggml_tensor * op) {
         mine = false;
         break;
     default:
-        return false; // cheap: one thread does it
+        return can_run_rows(op); // cheap: where it stays with ggml, one thread does it
     }
     link->leaves_work = link->leaves_work || !mine;
     return mine;

@@ -52,12 +52,20 @@ void * accel_compute::reserve(size_t size) {
 }
 
 void accel_compute::run(const ggml_tensor * op) {
-    if (is_stacked(op)) {
-        multiply_stack(op);
-    } else if (op->op == GGML_OP_MUL_MAT) {
-        multiply(op);
-    } else if (op->op == GGML_OP_FLASH_ATTN_EXT) {
-        attend(op);
+    switch (op->op) {
+    case GGML_OP_NONE:
+    case GGML_OP_RESHAPE:
+    case GGML_OP_VIEW:
+    case GGML_OP_PERMUTE:
+    case GGML_OP_TRANSPOSE:
+        return;
+    case GGML_OP_MUL_MAT:
+    case GGML_OP_MUL_MAT_ID:
+        return is_stacked(op) ? multiply_stack(op) : multiply(op);
+    case GGML_OP_FLASH_ATTN_EXT:
+        return attend(op);
+    default:
+        rows.run(op);
     }
 }
 

@@ -378,6 +378,19 @@ template <int32_t ROWS> static void run_tile(const attention_job & job, const ch
     }
 }
 
+// Of n lines, fewer than TILE.
+static void run_last_tile(const attention_job & job, const chunk & c, const workspace & w, int32_t head_kv,
+                          const int32_t * active, int32_t n, int32_t n_cells) {
+    switch (n) {
+    case 3:
+        return run_tile<3>(job, c, w, head_kv, active, n_cells);
+    case 2:
+        return run_tile<2>(job, c, w, head_kv, active, n_cells);
+    case 1:
+        return run_tile<1>(job, c, w, head_kv, active, n_cells);
+    }
+}
+
 static int32_t head_of(int32_t line, const chunk & c, int32_t group) {
     return (c.head_begin + line / group / c.n) * group + line % group;
 }
@@ -423,9 +436,7 @@ static void run_block(const attention_job & job, const chunk & c, const workspac
         for (; i + TILE <= n_active; i += TILE) {
             run_tile<TILE>(job, c, w, head, w.active + i, n_cells);
         }
-        for (; i < n_active; i++) {
-            run_tile<1>(job, c, w, head, w.active + i, n_cells);
-        }
+        run_last_tile(job, c, w, head, w.active + i, n_active - i, n_cells);
     }
 }
 
