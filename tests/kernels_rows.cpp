@@ -5,6 +5,7 @@
 
 #include "ggml-cpu.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -116,6 +117,24 @@ static const std::vector<operation> & operations() {
         {"scale", [](graph & g, int64_t n) { return ggml_scale_bias(g.ctx, g.rows(33, n), 0.3f, 0.5f); }},
         {"swiglu", [](graph & g, int64_t n) { return ggml_swiglu_split(g.ctx, g.rows(1537, n), g.rows(1537, n, 1, 2.0f)); }},
         {"swiglu of halves", [](graph & g, int64_t n) { return ggml_swiglu(g.ctx, g.rows(128, n, 1, 30.0f)); }},
+        {"clamped swiglu",
+         [](graph & g, int64_t n) {
+             return ggml_swiglu_oai(g.ctx, g.rows(75, 3, n, 20.0f), g.rows(75, 3, n, 20.0f), 1.702f, 7.0f);
+         }},
+        {"divide", [](graph & g, int64_t n) { return ggml_div(g.ctx, g.rows(21, n), g.rows(21, n, 1, 1.0f)); }},
+        {"divide by one number a row", [](graph & g, int64_t n) { return ggml_div(g.ctx, g.rows(8, n), g.rows(1, n)); }},
+        {"softmax", [](graph & g, int64_t n) { return ggml_soft_max(g.ctx, g.rows(131, n)); }},
+        {"places in order", [](graph & g, int64_t n) { return ggml_argsort(g.ctx, g.rows(61, n), GGML_SORT_ORDER_DESC); }},
+        {"places in rising order",
+         [](graph & g, int64_t n) { return ggml_argsort(g.ctx, g.rows(61, n), GGML_SORT_ORDER_ASC); }},
+        {"sum", [](graph & g, int64_t n) { return ggml_sum_rows(g.ctx, g.rows(37, n)); }},
+        {"clamp", [](graph & g, int64_t n) { return ggml_clamp(g.ctx, g.rows(37, n), -1.0f, 2.0f); }},
+        {"biases of experts",
+         [](graph & g, int64_t n) {
+             ggml_tensor * chosen =
+                 g.indices<int32_t>(GGML_TYPE_I32, 3 * n, [](int64_t i) { return (int32_t) (i * i % 5); });
+             return ggml_add_id(g.ctx, g.rows(45, 3, n), g.rows(45, 5), ggml_reshape_2d(g.ctx, chosen, 3, n));
+         }},
         {"geglu", [](graph & g, int64_t n) { return ggml_geglu_split(g.ctx, g.rows(70, n), g.rows(70, n)); }},
         {"silu", [](graph & g, int64_t n) { return ggml_silu(g.ctx, g.rows(70, n, 1, 100.0f)); }},
         {"gelu", [](graph & g, int64_t n) { return ggml_gelu(g.ctx, g.rows(70, n)); }},
@@ -150,6 +169,9 @@ static std::vector<float> floats_of(const ggml_tensor * t, const std::vector<cha
     std::vector<float> values(ggml_nelements(t));
     if (t->type == GGML_TYPE_F32) {
         memcpy(values.data(), bytes.data(), bytes.size());
+    } else if (t->type == GGML_TYPE_I32) {
+        const auto * numbers = (const int32_t *) bytes.data();
+        std::copy(numbers, numbers + values.size(), values.begin());
     } else {
         ggml_get_type_traits(t->type)->to_float(bytes.data(), values.data(), values.size());
     }
@@ -203,6 +225,16 @@ int main() {
             check(run(o, n, one, false) == run(o, n, three, false), std::string(o.name) + " with three threads");
         }
     }
+    { // among equal experts the first ones are chosen, and what is not a number comes last
+        graph g;
+        ggml_tensor * x = g.rows(6, 1);
+        const float scores[] = {1, 3, NAN, 3, NAN, 7};
+        memcpy(x->data, scores, sizeof(scores));
+        ggml_tensor * op = ggml_argsort(g.ctx, x, GGML_SORT_ORDER_DESC);
+        row_ops(one).run(op);
+        const int32_t expected[] = {5, 1, 3, 0, 2, 4};
+        check(memcmp(op->data, expected, sizeof(expected)) == 0, "places of equal numbers");
+    }
     { // positions change from pass to pass, and so must the angles
         graph g;
         ggml_tensor * op = rope(g, 2, GGML_ROPE_TYPE_NORMAL, 64, 0, false, 1);
@@ -223,7 +255,8 @@ int main() {
         ggml_tensor * halves = ggml_new_tensor_2d(g.ctx, GGML_TYPE_F16, 64, 4);
         check(!can_run_rows(ggml_rms_norm(g.ctx, ggml_cast(g.ctx, halves, GGML_TYPE_F16), 1e-5f)), "F16 rows are left");
         check(!can_run_rows(ggml_mul(g.ctx, g.rows(8, 4), g.rows(4, 1))), "repeated columns are left");
-        check(!can_run_rows(ggml_soft_max(g.ctx, g.rows(8, 4))), "other operations are left");
+        check(!can_run_rows(ggml_soft_max_ext(g.ctx, g.rows(8, 4), g.rows(8, 4), 1.0f, 0.0f)), "a mask is left");
+        check(!can_run_rows(ggml_sqr(g.ctx, g.rows(8, 4))), "other operations are left");
     }
     printf("%s: %d failures\n", instruction_set_name(kernels_in_use()), n_failures);
     return n_failures == 0 ? 0 : 1;

@@ -14,11 +14,15 @@ struct row_kernels {
 
     void (*add)(const float * a, const float * b, float * y, int64_t n);
     void (*multiply)(const float * a, const float * b, float * y, int64_t n);
+    void (*divide)(const float * a, const float * b, float * y, int64_t n);
     void (*scale_and_shift)(const float * x, float scale, float shift, float * y, int64_t n); // y = x * scale + shift
 
     // y = f(x) * gate, or f(x) without a gate (nullptr)
     void (*silu)(const float * x, const float * gate, float * y, int64_t n);
     void (*gelu)(const float * x, const float * gate, float * y, int64_t n); // by tanh
+
+    // y = u * sigmoid(alpha * u) * (v + 1), where u is x up to limit and v the gate within -limit and limit
+    void (*clamped_swiglu)(const float * x, const float * gate, float alpha, float limit, float * y, int64_t n);
 
     // Turns n pairs of numbers by angles: cos (n) and sin (n). The numbers of a pair are neighbours, or n apart.
     void (*rotate_neighbours)(const float * x, const float * cos, const float * sin, float * y, int64_t n);

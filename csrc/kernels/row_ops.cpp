@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace mp {
 
@@ -39,8 +40,8 @@ static bool can_combine(const ggml_tensor * op) {
 
 static bool can_gate(const ggml_tensor * op) {
     const ggml_glu_op kind = ggml_get_glu_op(op);
-    return (kind == GGML_GLU_OP_SWIGLU || kind == GGML_GLU_OP_GEGLU) && is_float_rows(op->src[0]) &&
-           (!op->src[1] || is_float_rows(op->src[1]));
+    return (kind == GGML_GLU_OP_SWIGLU || kind == GGML_GLU_OP_GEGLU || kind == GGML_GLU_OP_SWIGLU_OAI) &&
+           is_float_rows(op->src[0]) && (!op->src[1] || is_float_rows(op->src[1]));
 }
 
 static bool can_rotate(const ggml_tensor * op) {
@@ -58,6 +59,9 @@ bool can_run_rows(const ggml_tensor * op) {
     if (op->op == GGML_OP_SET_ROWS) {
         return is_float_rows(x) && is_index(op->src[1]) && can_be_stored(op->type) && is_in_host_memory(op);
     }
+    if (op->op == GGML_OP_ARGSORT) {
+        return is_float_rows(x) && is_in_host_memory(op);
+    }
     if (!is_float_rows(op)) {
         return false;
     }
@@ -66,10 +70,17 @@ bool can_run_rows(const ggml_tensor * op) {
     case GGML_OP_NORM:
     case GGML_OP_SCALE:
     case GGML_OP_CONT:
+    case GGML_OP_CLAMP:
+    case GGML_OP_SUM_ROWS:
         return is_float_rows(x);
+    case GGML_OP_SOFT_MAX:
+        return is_float_rows(x) && !op->src[1] && !op->src[2]; // no mask, no sinks
     case GGML_OP_ADD:
     case GGML_OP_MUL:
+    case GGML_OP_DIV:
         return can_combine(op);
+    case GGML_OP_ADD_ID:
+        return is_float_rows(x) && is_float_rows(op->src[1]) && is_index(op->src[2]);
     case GGML_OP_GLU:
         return can_gate(op);
     case GGML_OP_UNARY:
@@ -190,22 +201,64 @@ static int64_t index_at(const ggml_tensor * t, row_index at) {
 static void combine(const row_kernels & kernels, const ggml_tensor * op, row_index at, float * y) {
     const auto * a = (const float *) row_of(op->src[0], at);
     const auto * b = (const float *) row_of(op->src[1], at);
-    const bool is_sum = op->op == GGML_OP_ADD;
+    const bool is_sum = op->op == GGML_OP_ADD, is_quotient = op->op == GGML_OP_DIV;
     if (op->src[1]->ne[0] == op->ne[0]) {
-        (is_sum ? kernels.add : kernels.multiply)(a, b, y, op->ne[0]);
+        (is_sum ? kernels.add : is_quotient ? kernels.divide : kernels.multiply)(a, b, y, op->ne[0]);
     } else {
-        kernels.scale_and_shift(a, is_sum ? 1.0f : *b, is_sum ? *b : 0.0f, y, op->ne[0]);
+        kernels.scale_and_shift(a, is_sum ? 1.0f : is_quotient ? 1.0f / *b : *b, is_sum ? *b : 0.0f, y, op->ne[0]);
+    }
+}
+
+// The bias of the expert that a slot of a row has chosen.
+static void add_chosen(const row_kernels & kernels, const ggml_tensor * op, row_index at, float * y) {
+    const ggml_tensor * biases = op->src[1];
+    const int64_t expert = index_at(op->src[2], at);
+    GGML_ASSERT(expert >= 0 && expert < biases->ne[1]);
+    const char * bias = (const char *) biases->data + expert * biases->nb[1];
+    kernels.add((const float *) row_of(op->src[0], at), (const float *) bias, y, op->ne[0]);
+}
+
+static void softmax(const float * x, float scale, float * y, int64_t n) {
+    const float largest = *std::max_element(x, x + n);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = std::exp((x[i] - largest) * scale);
+        sum += y[i];
+    }
+    const auto factor = (float) (1 / sum);
+    for (int64_t i = 0; i < n; i++) {
+        y[i] *= factor;
+    }
+}
+
+// The places of the numbers in their order; equal ones in that of their places, and what is not a number as the least.
+static void sort_places(const float * x, bool descending, int32_t * y, int64_t n) {
+    const auto key = [&](int32_t i) { return std::isnan(x[i]) ? -INFINITY : x[i]; };
+    std::iota(y, y + n, 0);
+    std::sort(y, y + n, [&](int32_t i, int32_t j) {
+        const float a = key(i), b = key(j);
+        return a == b ? i < j : descending ? a > b : a < b;
+    });
+}
+
+static void clamp(const float * x, float low, float high, float * y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = x[i] < low ? low : x[i] > high ? high : x[i]; // what is not a number stays
     }
 }
 
 static void gate(const row_kernels & kernels, const ggml_tensor * op, row_index at, float * y) {
-    const auto function = ggml_get_glu_op(op) == GGML_GLU_OP_SWIGLU ? kernels.silu : kernels.gelu;
-    const auto * x = (const float *) row_of(op->src[0], at);
-    if (op->src[1]) {
-        return function(x, (const float *) row_of(op->src[1], at), y, op->ne[0]);
+    const int64_t n = op->ne[0];
+    const bool swapped = !op->src[1] && op->op_params[1] != 0; // the gate is the first half
+    const auto * first = (const float *) row_of(op->src[0], at);
+    const auto * second = op->src[1] ? (const float *) row_of(op->src[1], at) : first + n;
+    const float *x = swapped ? second : first, *gate = swapped ? first : second;
+    if (ggml_get_glu_op(op) == GGML_GLU_OP_SWIGLU_OAI) {
+        float params[2]; // alpha, limit
+        memcpy(params, op->op_params + 2, sizeof(params));
+        return kernels.clamped_swiglu(x, gate, params[0], params[1], y, n);
     }
-    const bool swapped = op->op_params[1] != 0; // the gate is the first half
-    function(swapped ? x + op->ne[0] : x, swapped ? x : x + op->ne[0], y, op->ne[0]);
+    (ggml_get_glu_op(op) == GGML_GLU_OP_SWIGLU ? kernels.silu : kernels.gelu)(x, gate, y, n);
 }
 
 static void rotate(const row_kernels & kernels, const row_job & job, row_index at, float * y) {
@@ -251,6 +304,20 @@ static void run_row(const row_kernels & kernels, const row_job & job, row_index 
     auto * y = (float *) row_of(op, at);
     const int64_t n = op->ne[0];
     switch (op->op) {
+    case GGML_OP_SOFT_MAX:
+        return softmax((const float *) row_of(op->src[0], at), params[0], y, n);
+    case GGML_OP_ARGSORT:
+        return sort_places((const float *) row_of(op->src[0], at), op->op_params[0] == GGML_SORT_ORDER_DESC, (int32_t *) y,
+                           n);
+    case GGML_OP_CLAMP:
+        return clamp((const float *) row_of(op->src[0], at), params[0], params[1], y, n);
+    case GGML_OP_SUM_ROWS: {
+        const auto * x = (const float *) row_of(op->src[0], at);
+        *y = (float) std::accumulate(x, x + op->src[0]->ne[0], 0.0);
+        return;
+    }
+    case GGML_OP_ADD_ID:
+        return add_chosen(kernels, op, at, y);
     case GGML_OP_RMS_NORM:
         return kernels.rms_norm((const float *) row_of(op->src[0], at), y, n, params[0]);
     case GGML_OP_NORM:
@@ -259,6 +326,7 @@ static void run_row(const row_kernels & kernels, const row_job & job, row_index 
         return kernels.scale_and_shift((const float *) row_of(op->src[0], at), params[0], params[1], y, n);
     case GGML_OP_ADD:
     case GGML_OP_MUL:
+    case GGML_OP_DIV:
         return combine(kernels, op, at, y);
     case GGML_OP_GLU:
         return gate(kernels, op, at, y);

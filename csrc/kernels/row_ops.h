@@ -1,6 +1,6 @@
-// The operations between products and attention that go row by row: norms, sums, gates, rotary embeddings, and rows on
-// their way into and out of the cache. Each costs little, but where ggml computes them every product and every attention
-// is a graph of its own, and on a small model these graphs cost more than the operations.
+// The operations between products and attention that go row by row: norms, sums, gates, rotary embeddings, the choice of
+// experts, and rows on their way into and out of the cache. Each costs little, but where ggml computes them every product
+// and every attention is a graph of its own, and on a small model these graphs cost more than the operations.
 #pragma once
 
 #include "../worker_pool.h"

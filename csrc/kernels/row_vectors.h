@@ -92,6 +92,10 @@ static void multiply(const float * a, const float * b, float * y, int64_t n) {
     each(a, b, y, n, [](floats v, floats w) { return v * w; });
 }
 
+static void divide(const float * a, const float * b, float * y, int64_t n) {
+    each(a, b, y, n, [](floats v, floats w) { return v / w; });
+}
+
 static void scale_and_shift(const float * x, float scale, float shift, float * y, int64_t n) {
     each(x, y, n, [scale, shift](floats v) { return v * scale + shift; });
 }
@@ -145,6 +149,15 @@ static void gelu(const float * x, const float * gate, float * y, int64_t n) {
     gated(x, gate, y, n, [](floats v) { return gelu_of(v); });
 }
 
+static void clamped_swiglu(const float * x, const float * gate, float alpha, float limit, float * y, int64_t n) {
+    each(x, gate, y, n, [alpha, limit](floats v, floats g) {
+        v = v > limit ? limit + floats{} : v;
+        g = g > limit ? limit + floats{} : g;
+        g = g < -limit ? -limit + floats{} : g;
+        return v / (1.0f + exponential(-alpha * v)) * (g + 1.0f);
+    });
+}
+
 static void rotate_neighbours(const float * x, const float * cos, const float * sin, float * y, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         const float a = x[2 * i], b = x[2 * i + 1];
@@ -161,5 +174,6 @@ static void rotate_halves(const float * x, const float * cos, const float * sin,
     }
 }
 
-static constexpr mp::row_kernels THESE = {rms_norm, layer_norm,        add,           multiply, scale_and_shift, silu,
-                                          gelu,     rotate_neighbours, rotate_halves, to_halves};
+static constexpr mp::row_kernels THESE = {rms_norm,       layer_norm,        add,           multiply,
+                                          divide,         scale_and_shift,   silu,          gelu,
+                                          clamped_swiglu, rotate_neighbours, rotate_halves, to_halves};
