@@ -30,9 +30,9 @@ TWO_THREADS_OVER_STOCK, TWO_THREADS_OVER_ONE, SHARE_OF_GAIN = 1.2, 1.7, 0.9
 
 def seconds(plan: Plan) -> float:
     """About how long the section takes on two cores that read 25 GB/s: passes of the stock kernels, mostly."""
-    bytes_of = [path.stat().st_size for path in plan.models] + [8e8 if not plan.random_sizes else 1e7] * 4
+    bytes_of = [path.stat().st_size for path in plan.models] + [1e7 if plan.is_quick else 8e8] * 4
     rounds = (plan.rounds + 1) * (sum(plan.rows) + sum(plan.rows_of_more_threads)) / 2
-    return sum(5.0 + size / 25e9 * rounds for size in bytes_of)
+    return sum(5.0 + 2.0 * size / 25e9 * rounds for size in bytes_of)
 
 
 def measure(plan: Plan) -> Iterator[tuple[str, Row]]:
