@@ -1,6 +1,5 @@
 #include "accel_backend.h"
 
-#include "accel_buffer.h"
 #include "ggml_abi.h"
 #include "kernel_choice.h"
 
@@ -251,10 +250,15 @@ accel_loading::~accel_loading() {
     loading = outer;
 }
 
-void accel_loading::count(size_t size) {
-    if (loading) {
-        loading->n_bytes += (int64_t) size;
+accel_loading * accel_loading::current() {
+    return loading;
+}
+
+packing_means & accel_loading::means() {
+    if (!means_) {
+        means_ = std::make_unique<packing_means>();
     }
+    return *means_;
 }
 
 accel_opening::accel_opening(accel_link * link) {
