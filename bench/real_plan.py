@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from maskprobe import ModelError, resolve_model
+from maskprobe.model import MachineSpeed, measure_machine
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "models"))
@@ -68,6 +69,17 @@ QUICK = {
     "n_compared": 1,
     "n_predict_compared": 12,
 }
+
+
+def best_speed(threads: int, before: MachineSpeed | None = None) -> MachineSpeed:
+    """What the machine can do at most: the better of two measurements, where one was made `before`."""
+    now = measure_machine(threads)
+    if before is None:
+        return now
+    return MachineSpeed(
+        max(before.read_bytes_per_second, now.read_bytes_per_second),
+        max(before.int8_macs_per_second, now.int8_macs_per_second),
+    )
 
 
 def find_models() -> tuple[Path, ...]:

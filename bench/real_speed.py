@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from real_plan import Plan
+from real_plan import Plan, best_speed
 from real_report import Asked
 
 from maskprobe import Engine, Model, ModelError, NoProposer, SamplingParams, Session, proposer_named
@@ -18,7 +18,6 @@ from maskprobe.cli.bench_measure import measure as generate
 from maskprobe.cli.bench_prompts import Job, Prompt, read_prompts, spread, tokenized
 from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown, plain_text
 from maskprobe.cli.terminal import Progress
-from maskprobe.model import measure_machine
 
 PROPOSER = "all"
 LLAMA_CPP, PLAIN, DRAFTED = "llama.cpp", "ours, plain", "ours, all"
@@ -67,11 +66,12 @@ def measure_model(path: Path, prompts: Sequence[Prompt], plan: Plan, threads: in
         jobs, templated, left_out = jobs_of(model, prompts, plan.n_predict)
         decoders = opened.enter_context(Decoders(model, jobs, plan, threads))
         rows: list[Row] = []
+        speed = best_speed(threads)
         for i, job in enumerate(jobs):
             progress(i, len(jobs))
             for temp in plan.temps:
                 rows += decoders.run(job, SamplingParams(temp=temp, seed=plan.seed), first=i)
-        speed = measure_machine(threads)
+        speed = best_speed(threads, speed)
         return {
             **facts_of(path, model, threads),
             "kernels": f"{model.info.kernels} ({model.info.kernels_reason})",
