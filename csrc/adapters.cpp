@@ -13,11 +13,11 @@ namespace mp {
 
 // llama.cpp puts the matrices where the weight lies that they change: those of packed weights are packed as well, and
 // products with them are maskprobe's.
-void add_adapter(mp_model & model, const mp_lora & lora) {
+bool add_adapter(mp_model & model, const mp_lora & lora) {
     if (!lora.path || !std::isfinite(lora.scale)) {
         fail(MP_ERR_ARGUMENT, "an adapter must have a path, its scale = %g must be finite", lora.scale);
     }
-    gguf_check_adapter(lora.path, model.summary);
+    const bool changes_input = gguf_check_adapter(lora.path, model.summary);
 
     const accel_loading loading(model.own_kernels);
     clear_log_error();
@@ -40,6 +40,7 @@ void add_adapter(mp_model & model, const mp_lora & lora) {
     model.adapters.push_back(adapter);
     model.adapter_scales.push_back(lora.scale);
     model.info.packed_size += loading.packed_bytes();
+    return changes_input;
 }
 
 void use_adapters(llama_context * ctx, const mp_model & model) {

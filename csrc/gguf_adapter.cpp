@@ -12,6 +12,8 @@
 
 namespace mp {
 
+static constexpr const char * TABLE_NAME = "token_embd.weight";
+
 static void check_keys(const gguf_file & file, const gguf_summary & model) {
     const std::string type = string_key(file, "general.type");
     if (type != "adapter") {
@@ -86,7 +88,7 @@ static void check_pair(const gguf_file & file, const gguf_summary & model, const
     const gguf_tensor_info & a = *pair.a;
     const gguf_tensor_info & b = *pair.b;
     // Rows are looked up in a, for the embedding of a token, rather than multiplied.
-    const bool is_table = name == "token_embd.weight";
+    const bool is_table = name == TABLE_NAME;
     if (is_table && !model.find("output.weight")) {
         file.refuse("it changes 'token_embd.weight', which is this model's output matrix as well: llama.cpp cannot do that");
     }
@@ -110,12 +112,14 @@ static void check_pair(const gguf_file & file, const gguf_summary & model, const
     }
 }
 
-void gguf_check_adapter(const std::string & path, const gguf_summary & model) {
+bool gguf_check_adapter(const std::string & path, const gguf_summary & model) {
     const gguf_file file(path);
     check_keys(file, model);
-    for (const auto & [name, pair] : find_pairs(file)) {
+    const auto pairs = find_pairs(file);
+    for (const auto & [name, pair] : pairs) {
         check_pair(file, model, name, pair);
     }
+    return pairs.count(TABLE_NAME) > 0;
 }
 
 } // namespace mp

@@ -200,8 +200,9 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         describe(*model);
         describe_kernels(model->info, plan);
         refuse_other_kinds(*model);
+        bool changes_input = false;
         for (int32_t i = 0; i < p.n_loras; i++) {
-            add_adapter(*model, p.loras[i]);
+            changes_input = add_adapter(*model, p.loras[i]) || changes_input;
         }
         {
             std::lock_guard<std::mutex> lock(registry_mutex);
@@ -210,6 +211,10 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         try {
             find_capabilities(*model, p);
             add_note(model->info, plan.left);
+            if (plan.own && changes_input) {
+                add_note(model->info,
+                         "an adapter changes token_embd.weight, which llama.cpp computes: drafting may change a token");
+            }
         } catch (...) {
             mp_model_free(model.get());
             throw;
