@@ -53,7 +53,7 @@ def test_weights_are_the_same_from_wherever_they_come(tiny_model_path, weight_ty
     )
     logits = []
     for way in (*ways, *ways):
-        with Model(path, use_kernels=True, n_threads=N_THREADS, **way) as model:
+        with Model(path, kernels="ours", n_threads=N_THREADS, **way) as model:
             assert model.info.packed_size > 0.5 * model.info.size
             session = Session(model, n_ctx=256, n_threads=N_THREADS)
             session.set_prefix([5, 9, 20, 7])
