@@ -125,6 +125,7 @@ def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> M
             self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
             kernels=args.kernels,
             n_threads=max(args.threads, 0),
+            loras=args.lora,
             progress=progress,
         )
 
