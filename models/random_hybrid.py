@@ -180,7 +180,9 @@ def nemotron_layer(layer: int, block: str) -> Iterator[TensorSpec]:
         yield bias(f"{block}ssm_dt", HEADS)
         yield decay(f"{block}ssm_a", (HEADS, 1))
         yield TensorSpec(f"{block}ssm_d", (HEADS, 1), values=np.ones((HEADS, 1), np.float32))
-        yield TensorSpec(f"{block}ssm_norm.weight", (GROUPS, INNER // GROUPS), values=np.ones((GROUPS, INNER // GROUPS), np.float32))
+        yield TensorSpec(
+            f"{block}ssm_norm.weight", (GROUPS, INNER // GROUPS), values=np.ones((GROUPS, INNER // GROUPS), np.float32)
+        )
         yield matrix(f"{block}ssm_out", WIDTH, INNER)
 
 
