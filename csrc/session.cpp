@@ -197,7 +197,9 @@ void mp_session::set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_out
         prefix_outputs.resize(n_outputs, n_top);
     }
     evaluate(new_tokens + n_same, n - n_same, n_outputs);
-    copy_state();
+    if (n_same < n) {
+        copy_state();
+    }
     out.n_reused = n_same;
     if (n_outputs > 0) {
         int32_t first = n_outputs; // without such a wish nobody would see that a row is not finite: it is no failure
