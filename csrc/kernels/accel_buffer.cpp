@@ -30,7 +30,7 @@ static size_t type_alignment(ggml_backend_buffer_type_t) {
 
 static size_t type_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
     const gemm_kernel * kernel = kernel_of(tensor);
-    return kernel ? kernel->packed_size(packed_groups(*kernel, tensor) * kernel->group, tensor->ne[0]) : ggml_nbytes(tensor);
+    return kernel ? packed_matrix_size(*kernel, tensor) * tensor->ne[2] : ggml_nbytes(tensor);
 }
 
 static bool type_is_host(ggml_backend_buffer_type_t) {
@@ -66,6 +66,19 @@ static void pack_rest(const packing & p, size_t row_size, int64_t n_rows) {
     p.kernel->pack(group.data(), (char *) p.packed + p.kernel->packed_size(first, p.k), p.k, 0, 1);
 }
 
+static void pack_matrix(packing & job, worker_pool & threads, size_t row_size, int64_t n_rest) {
+    threads.run(
+        job.n_parts,
+        [](void * context, int32_t part) {
+            const packing & p = *(const packing *) context;
+            p.kernel->pack(p.weights, p.packed, p.k, p.n_groups * part / p.n_parts, p.n_groups * (part + 1) / p.n_parts);
+        },
+        &job);
+    if (n_rest > 0) {
+        pack_rest(job, row_size, n_rest);
+    }
+}
+
 static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
     const gemm_kernel * kernel = kernel_of(tensor);
     if (!kernel) { // of no operation: llama.cpp puts it anywhere
@@ -77,15 +90,10 @@ static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const
     // Made anew: threads that outlive a load would be missing, and waited for, where a forked child ends.
     static const int32_t n_cores = default_thread_count();
     worker_pool threads(size < WORTH_THREADS ? 1 : n_cores);
-    threads.run(
-        job.n_parts,
-        [](void * context, int32_t part) {
-            const packing & p = *(const packing *) context;
-            p.kernel->pack(p.weights, p.packed, p.k, p.n_groups * part / p.n_parts, p.n_groups * (part + 1) / p.n_parts);
-        },
-        &job);
-    if (const int64_t n_rows = tensor->ne[1] % kernel->group) {
-        pack_rest(job, tensor->nb[1], n_rows);
+    for (int64_t i = 0; i < tensor->ne[2]; i++) { // one, or the experts of a mixture
+        job.weights = (const char *) data + i * tensor->nb[2];
+        job.packed = (char *) tensor->data + i * packed_matrix_size(*kernel, tensor);
+        pack_matrix(job, threads, tensor->nb[1], tensor->ne[1] % kernel->group);
     }
 }
 
