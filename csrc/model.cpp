@@ -142,11 +142,9 @@ static void refuse_other_kinds(const mp_model & model) {
 static void find_capabilities(mp_model & model, const mp_model_params & params) {
     mp_model_info & info = model.info;
     info.can_tree = !llama_model_is_recurrent(model.weights) && !llama_model_is_hybrid(model.weights);
+    const int32_t n_threads = params.n_threads > 0 ? params.n_threads : default_thread_count();
     if (!info.can_tree) {
-        snprintf(info.note, sizeof(info.note),
-                 "probing is off: %s keeps a recurrent state, which cannot drop rejected "
-                 "candidates; decoding plainly",
-                 info.arch);
+        chain_check(model, n_threads, params.self_check);
         return;
     }
     try {
@@ -163,7 +161,7 @@ static void find_capabilities(mp_model & model, const mp_model_params & params) 
         return;
     }
     if (params.self_check) {
-        self_check(model, params.n_threads > 0 ? params.n_threads : default_thread_count());
+        self_check(model, n_threads);
     }
 }
 

@@ -37,6 +37,8 @@ class ModelInfo:
     token_eos: int
     add_bos: bool  # the tokenizer puts BOS first
     can_tree: bool  # the cache can be rolled back: trees of tokens can be verified
+    max_chain: int  # without can_tree: candidates of the longest chain that can be verified; 0 = none
+    state_size: int  # bytes of one recurrent state, 0 = the model has none or it is not known
     can_probe: bool  # embedding rows work as input: mask vectors can be used
     embd_scale: float  # what token embeddings are multiplied by before they enter as embedding rows
     kernels: str  # "llama.cpp", or the instruction set of maskprobe's own
