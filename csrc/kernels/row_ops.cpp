@@ -69,10 +69,11 @@ bool can_run_rows(const ggml_tensor * op) {
     case GGML_OP_RMS_NORM:
     case GGML_OP_NORM:
     case GGML_OP_SCALE:
-    case GGML_OP_CONT:
     case GGML_OP_CLAMP:
     case GGML_OP_SUM_ROWS:
         return is_float_rows(x);
+    case GGML_OP_CONT: // not where it puts rows together
+        return is_float_rows(x) && ggml_are_same_shape(op, x);
     case GGML_OP_SOFT_MAX:
         return is_float_rows(x) && !op->src[1] && !op->src[2]; // no mask, no sinks
     case GGML_OP_ADD:
