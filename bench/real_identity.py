@@ -41,7 +41,7 @@ def measure(plan: Plan) -> Iterator[tuple[str, Row]]:
 def compare(path: Path, prompts: Sequence[Prompt], plan: Plan) -> Row:
     with ExitStack() as opened, Progress(path.name) as progress:
         model = opened.enter_context(Model(path))
-        jobs, _ = jobs_of(model, prompts, plan.n_predict_compared)
+        jobs, _, _ = jobs_of(model, prompts, plan.n_predict_compared)
         sources = {temp: proposer_named(PROPOSER, model) for temp in plan.temps}
         n_rows_max = max(source.n_rows_max for source in sources.values())
         n_top_max = max(2, *(source.n_top for source in sources.values()))
@@ -74,9 +74,11 @@ def compare(path: Path, prompts: Sequence[Prompt], plan: Plan) -> Row:
 
 
 def asked(cases: dict[str, Row]) -> Iterator[Asked]:
-    for name, case in cases.items():
-        n_runs = case["n_runs"]
-        yield Asked(name, "runs identical", case["n_identical"], n_runs, at_least=True, unit="runs")
+    """One line for all models. The table says which differ."""
+    n_identical, n_runs = (sum(case[key] for case in cases.values()) for key in ("n_identical", "n_runs"))
+    different = [name for name, case in cases.items() if case["splits"]]
+    note = f"not {', '.join(different)}" if different else ""
+    yield Asked(f"{len(cases)} models", "runs identical", n_identical, n_runs, at_least=True, unit="runs", note=note)
 
 
 COLUMNS: list[Column] = [

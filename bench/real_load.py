@@ -24,8 +24,8 @@ HOW = (
 
 def seconds(plan: Plan) -> float:
     """About how long the section takes on two cores."""
-    sizes = [path.stat().st_size for path in plan.models] + [8e8 if not plan.random_sizes else 1e7]
-    return 10.0 + sum(2 * plan.rounds * (1.0 + size / 1.5e8) for size in sizes)
+    sizes = [path.stat().st_size for path in plan.models] + [1e7 if plan.is_quick else 8e8]
+    return 10.0 + sum(4 * plan.rounds * (0.5 + size / 3e8) for size in sizes)
 
 
 def measure(plan: Plan) -> Iterator[tuple[str, Row]]:

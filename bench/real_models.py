@@ -61,6 +61,10 @@ def plan_of(args: argparse.Namespace) -> Plan:
     return replace(plan, **real_plan.QUICK) if args.quick else plan
 
 
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
 def machine(threads: Sequence[int]) -> Row:
     """Where and with what this was measured."""
     ceilings = {}
@@ -71,7 +75,7 @@ def machine(threads: Sequence[int]) -> Row:
             "int8_macs_per_second": speed.int8_macs_per_second,
         }
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "date": today(),
         "cpu_info": cpu_name(),
         "n_cpus": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -91,7 +95,7 @@ def measure(result: Row, sections: Sequence[str], plan: Plan, path: Path) -> Non
         started = time.monotonic()
         for case_name, case in SECTIONS[name].measure(plan):
             took = time.monotonic() - started
-            cases[case_name] = {**case, "took_s": round(took, 1), "plan": plan.as_json}
+            cases[case_name] = {**case, "date": today(), "took_s": round(took, 1), "plan": plan.as_json}
             write(result, path)
             started = time.monotonic()
 
@@ -108,11 +112,13 @@ def as_markdown(result: Row) -> str:
     cases = {name: result["sections"][name] for name in SECTIONS if result["sections"].get(name)}
     lines = [line for name, found in cases.items() for line in SECTIONS[name].asked(found)]
     parts = [heading(result["machine"]), f"## What is asked\n\n{asked_table(lines)}"]
+    if any(case["plan"]["is_quick"] for found in cases.values() for case in found.values()):
+        parts.insert(1, "**A quick run: its figures mean nothing.**\n")
     for name, found in cases.items():
-        took = sum(case["took_s"] for case in found.values())
-        parts.append(
-            f"## {name.capitalize()}\n\nMeasured in {took / 60:.1f} minutes.\n\n{SECTIONS[name].tables(found)}"
-        )
+        dates = ", ".join(sorted({case["date"] for case in found.values()}))
+        took = sum(case["took_s"] for case in found.values()) / 60
+        title = f"## {name.capitalize()}\n\nMeasured on {dates}, in {took:.1f} minutes.\n\n"
+        parts.append(title + SECTIONS[name].tables(found))
     return "\n".join(parts)
 
 

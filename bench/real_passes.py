@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from real_plan import QWEN, SMOLLM2, Plan, random_model, random_types
+from real_plan import QWEN, SMOLLM2, Plan, best_speed, random_model, random_types
 from real_report import Asked
 
 from maskprobe import Session
@@ -14,7 +14,6 @@ from maskprobe.cli import bench_cost, bench_options
 from maskprobe.cli.bench_cost import Point
 from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown
 from maskprobe.cli.terminal import Progress, say
-from maskprobe.model import measure_machine
 
 OURS, STOCK = "ours", "stock"
 ATTENTION = "attention"
@@ -30,9 +29,9 @@ TWO_THREADS_OVER_STOCK, TWO_THREADS_OVER_ONE, SHARE_OF_GAIN = 1.2, 1.7, 0.9
 
 def seconds(plan: Plan) -> float:
     """About how long the section takes on two cores that read 25 GB/s: passes of the stock kernels, mostly."""
-    bytes_of = [path.stat().st_size for path in plan.models] + [8e8 if not plan.random_sizes else 1e7] * 4
+    bytes_of = [path.stat().st_size for path in plan.models] + [1e7 if plan.is_quick else 8e8] * 4
     rounds = (plan.rounds + 1) * (sum(plan.rows) + sum(plan.rows_of_more_threads)) / 2
-    return sum(5.0 + size / 25e9 * rounds for size in bytes_of)
+    return sum(5.0 + 2.0 * size / 25e9 * rounds for size in bytes_of)
 
 
 def measure(plan: Plan) -> Iterator[tuple[str, Row]]:
@@ -57,7 +56,7 @@ def rows_of_model(path: Path, plan: Plan, threads: Sequence[int]) -> list[Row]:
                     sessions[n, kernels] = session
                 else:
                     say(f"{path.name}: llama.cpp's kernels only: {session.model.info.kernels_reason}")
-        speeds = {n: measure_machine(n) for n in threads}
+        speeds = {n: best_speed(n) for n in threads}
         points = {
             (n, kernels, n_rows): Point(kernels, n_rows)
             for n_rows in plan.rows
@@ -66,6 +65,7 @@ def rows_of_model(path: Path, plan: Plan, threads: Sequence[int]) -> list[Row]:
         }
         pairs = [(sessions[n, kernels], point) for (n, kernels, _), point in points.items()]
         bench_cost.sample_in_turns(pairs, plan.depth, plan.rounds, progress)
+        speeds = {n: best_speed(n, before) for n, before in speeds.items()}
         rows = []
         for n in threads:
             info = sessions[n, OURS if (n, OURS) in sessions else STOCK].model.info

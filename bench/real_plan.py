@@ -5,11 +5,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from maskprobe import ModelError, resolve_model
+from maskprobe.model import MachineSpeed, measure_machine
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "models"))
@@ -22,6 +24,7 @@ BUNDLED = PROJECT / "models" / "maskprobe-py-10m-q8_0.gguf"
 RANDOM_SHAPE = "llama-3.2-1b"
 RANDOM_TYPES = ("q4_0", "q4_k", "q5_0", "q4_1")
 MIXTURES = ("tiny-qwen3moe", "tiny-gpt-oss")
+MIXTURE_TYPES = ("f32", "q8_0", "q4_0", "mxfp4")
 SMOLLM2, QWEN = "smollm2", "qwen"  # in the names of the files that some figures are asked of
 
 
@@ -45,8 +48,13 @@ class Plan:
     n_predict_compared: int = 64
 
     @property
+    def is_quick(self) -> bool:
+        return bool(self.random_sizes)
+
+    @property
     def as_json(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in ("models", "spec_bench")}
+        chosen = {key: value for key, value in vars(self).items() if key not in ("models", "spec_bench")}
+        return {**chosen, "is_quick": self.is_quick}
 
 
 # Everything once, and nothing of the figures means anything.
@@ -61,6 +69,17 @@ QUICK = {
     "n_compared": 1,
     "n_predict_compared": 12,
 }
+
+
+def best_speed(threads: int, before: MachineSpeed | None = None) -> MachineSpeed:
+    """What the machine can do at most: the better of two measurements, where one was made `before`."""
+    now = measure_machine(threads)
+    if before is None:
+        return now
+    return MachineSpeed(
+        max(before.read_bytes_per_second, now.read_bytes_per_second),
+        max(before.int8_macs_per_second, now.int8_macs_per_second),
+    )
 
 
 def find_models() -> tuple[Path, ...]:
@@ -97,6 +116,7 @@ def _small_models(folder: Path) -> Iterator[tuple[str, Path]]:
     yield BUNDLED.name, BUNDLED
     for file_type in FILE_TYPES:
         yield f"{BUNDLED.stem}, as {file_type}", quantise(BUNDLED, folder / f"{file_type}.gguf", file_type)
-    for shape in MIXTURES:
-        if shape in SHAPES:
-            yield shape, write_random_gguf(folder / f"{shape}.gguf", shape)
+    for shape, weight_type in product(MIXTURES, MIXTURE_TYPES):
+        if shape in SHAPES and weight_type in MIXES:
+            name = f"{shape}, {weight_type}"
+            yield name, write_random_gguf(folder / f"{name}.gguf", shape, weight_type)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from real_plan import Plan
+from real_plan import Plan, best_speed
 from real_report import Asked
 
 from maskprobe import Engine, Model, ModelError, NoProposer, SamplingParams, Session, proposer_named
@@ -18,7 +18,6 @@ from maskprobe.cli.bench_measure import measure as generate
 from maskprobe.cli.bench_prompts import Job, Prompt, read_prompts, spread, tokenized
 from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown, plain_text
 from maskprobe.cli.terminal import Progress
-from maskprobe.model import measure_machine
 
 PROPOSER = "all"
 LLAMA_CPP, PLAIN, DRAFTED = "llama.cpp", "ours, plain", "ours, all"
@@ -36,10 +35,11 @@ HOW = (
 
 
 def seconds(plan: Plan) -> float:
-    """About how long the section takes on two cores that read 25 GB/s, half of it used by plain decoding."""
+    """About how long the section takes on two cores that read 25 GB/s."""
     n_runs = sum(6 * n_prompts(plan, n) * len(plan.temps) for n in plan.threads)
-    per_byte = (2.5 * plan.n_predict + 150) / 25e9  # three generations, and 3 x 300 tokens of prompts
-    return sum(10.0 + n_runs * path.stat().st_size * per_byte * 1.5 for path in plan.models)
+    # In tokens of llama.cpp's plain decoding: the three generations, and prompts of 300 tokens on the average.
+    n_tokens = 2.0 * plan.n_predict + 100
+    return sum(10.0 + n_runs * n_tokens * 1.5 * path.stat().st_size / 25e9 for path in plan.models)
 
 
 def n_prompts(plan: Plan, threads: int) -> int:
@@ -63,33 +63,36 @@ def measure_model(path: Path, prompts: Sequence[Prompt], plan: Plan, threads: in
     """One row for each prompt, temperature and decoder."""
     with ExitStack() as opened, Progress(f"{path.name}, {counted(threads)}") as progress:
         model = opened.enter_context(Model(path, n_threads=threads))
-        jobs, templated = jobs_of(model, prompts, plan.n_predict)
+        jobs, templated, left_out = jobs_of(model, prompts, plan.n_predict)
         decoders = opened.enter_context(Decoders(model, jobs, plan, threads))
         rows: list[Row] = []
+        speed = best_speed(threads)
         for i, job in enumerate(jobs):
             progress(i, len(jobs))
             for temp in plan.temps:
                 rows += decoders.run(job, SamplingParams(temp=temp, seed=plan.seed), first=i)
-        speed = measure_machine(threads)
+        speed = best_speed(threads, speed)
         return {
             **facts_of(path, model, threads),
             "kernels": f"{model.info.kernels} ({model.info.kernels_reason})",
             "n_predict": plan.n_predict,
             "template": templated,
+            "left_out": left_out,
             "machine_read_bytes_per_second": speed.read_bytes_per_second,
             "machine_int8_macs_per_second": speed.int8_macs_per_second,
             "rows": rows,
         }
 
 
-def jobs_of(model: Model, prompts: Sequence[Prompt], n_predict: int) -> tuple[list[Job], bool]:
-    """The prompts as tokens, in the model's chat template where it has one."""
+def jobs_of(model: Model, prompts: Sequence[Prompt], n_predict: int) -> tuple[list[Job], bool, list[str]]:
+    """The prompts as tokens, whether they are in a chat template of the model's, and lines on what was left out."""
     try:
         prompts = [replace(p, text=model.chat_format([{"role": "user", "content": p.text}])) for p in prompts]
         templated = True
     except ModelError:
         templated = False
-    return tokenized(model, prompts, n_predict, model.info.n_ctx_train, None)[0], templated
+    jobs, left_out = tokenized(model, prompts, n_predict, model.info.n_ctx_train, None)
+    return jobs, templated, left_out
 
 
 class Decoders:
@@ -250,6 +253,7 @@ def tables(cases: dict[str, Row]) -> str:
         lines = [
             f"{case['model_filename']} ({case['model_type']}), {counted(case['n_threads'])}, {case['kernels']}",
             f"{case['n_predict']} tokens at most; the prompts are {case['prompts']}, {template}",
+            *case["left_out"],
         ]
         parts.append("  \n".join(lines) + "\n\n" + markdown(summaries(case), COLUMNS))
     return "\n".join(parts)

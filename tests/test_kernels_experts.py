@@ -26,11 +26,12 @@ TINY = {
     "qwen3moe f32": ("tiny-qwen3moe", "f32", {}),
     "qwen3moe f16": ("tiny-qwen3moe", "f16", {}),
     "qwen3moe q4_0": ("tiny-qwen3moe", "q4_0", {}),
+    "qwen3moe q3_k": ("tiny-qwen3moe", "q3_k", WIDE),
     "qwen3moe q4_k": ("tiny-qwen3moe", "q4_k", WIDE),
     "qwen3moe f16, 45 wide": ("tiny-qwen3moe", "f16", {"expert_ffn": 45}),
     "gpt-oss f16": ("tiny-gpt-oss", "f16", {}),
     "gpt-oss q8_0": ("tiny-gpt-oss", "q8_0", {}),
-    "gpt-oss q4_0": ("tiny-gpt-oss", "q4_0", {}),
+    "gpt-oss mxfp4": ("tiny-gpt-oss", "mxfp4", {}),
 }
 
 

@@ -107,7 +107,7 @@ def test_a_section_comes_beside_the_others(name, result, monkeypatch):
 
 def test_what_was_done_before_an_interruption_is_kept(tmp_path, monkeypatch, capsys):
     def interrupted(_plan):
-        yield "first", {"rows": []}
+        yield "first", {"splits": []}
         raise KeyboardInterrupt
 
     module = real_models.SECTIONS["identity"]

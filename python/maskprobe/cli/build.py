@@ -125,6 +125,7 @@ def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> M
             self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
             kernels=args.kernels,
             n_threads=max(args.threads, 0),
+            loras=args.lora,
             progress=progress,
         )
 
@@ -197,7 +198,7 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer
 
 def session(args: argparse.Namespace, parser: Parser, model: Model, proposer: Proposer) -> Session:
     with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa"):
-        return Session(
+        session = Session(
             model,
             n_ctx=args.ctx_size,
             n_batch=args.batch_size,
@@ -210,3 +211,9 @@ def session(args: argparse.Namespace, parser: Parser, model: Model, proposer: Pr
             type_v=args.cache_type_v,
             flash_attn=SWITCH[args.flash_attn],
         )
+    if session.max_chain < (wanted := min(model.info.max_chain, proposer.n_rows_max - 1)):
+        states = f"{wanted + 1} states of {model.info.state_size / 2**20:.1f} MiB"
+        say(
+            f"{parser.prog}: chains of {session.max_chain} candidates instead of {wanted}: memory is short for {states}"
+        )
+    return session
