@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from conftest import EXACT
+from conftest import N_THREADS
 from fakes import FakeModel, FakeSession
 from maskprobe import (
     ArgumentError,
@@ -185,7 +185,7 @@ def test_what_the_core_refuses():
 def test_on_a_real_model(sampling, bundled_model_path):
     """Plain decoding's tokens, as without asking; and it has learned of more tokens."""
     model = Model(bundled_model_path)
-    session = Session(model, n_ctx=256, **EXACT)
+    session = Session(model, n_ctx=256, n_threads=N_THREADS)
     prompt = model.tokenize("def mean(values):")
     expected = [r.token for r in Engine(session).generate(prompt, sampling, max_tokens=60, ignore_eos=True)]
     sizes = []
