@@ -65,8 +65,9 @@ bool can_run_rows(const ggml_tensor * op) {
     case GGML_OP_RMS_NORM:
     case GGML_OP_NORM:
     case GGML_OP_SCALE:
-    case GGML_OP_CONT:
         return is_float_rows(x);
+    case GGML_OP_CONT: // not where it puts rows together
+        return is_float_rows(x) && ggml_are_same_shape(op, x);
     case GGML_OP_ADD:
     case GGML_OP_MUL:
         return can_combine(op);
