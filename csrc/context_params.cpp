@@ -1,6 +1,7 @@
 #include "context_params.h"
 
 #include "abort_guard.h"
+#include "adapters.h"
 #include "runtime.h"
 #include "status.h"
 
@@ -151,6 +152,7 @@ llama_context * make_context(const mp_model & model, const llama_context_params 
         const std::string reason = guard.reason().empty() ? last_log_error() : guard.reason();
         fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", params.n_ctx, reason.c_str());
     }
+    use_adapters(ctx, model);
     return ctx;
 }
 

@@ -19,7 +19,7 @@ const gguf_tensor * gguf_summary::find(const std::string & tensor_name) const {
     return nullptr;
 }
 
-static std::string string_key(const gguf_file & file, const char * key) {
+std::string string_key(const gguf_file & file, const char * key) {
     const gguf_value * value = file.find(key, GGUF_TYPE_STRING, false);
     return value ? std::string(string_walk(*value).next()) : std::string();
 }

@@ -37,6 +37,10 @@ struct gguf_summary {
 // Throws mp::failure (MP_ERR_FILE, MP_ERR_FORMAT or MP_ERR_UNSUPPORTED).
 gguf_summary gguf_check(const std::string & path);
 
+// Refuses, likewise, a LoRA adapter that llama.cpp would crash on, and one that was not made for this model. Returns whether
+// it changes the embeddings of tokens.
+bool gguf_check_adapter(const std::string & path, const gguf_summary & model);
+
 // Whether llama.cpp ends the process when this architecture is given embedding rows.
 bool aborts_on_embeddings(const std::string & arch);
 

@@ -19,6 +19,9 @@ struct layer_sizes {
     bool one_width = true;         // heads are as wide in windowed layers as in the others
 };
 
+// The value of a key, empty where it is missing.
+std::string string_key(const gguf_file & file, const char * key);
+
 // The keys of the architecture. Fills the sizes of the summary.
 layer_sizes check_metadata(const gguf_file & file, const arch_info & arch, gguf_summary & summary);
 

@@ -105,6 +105,12 @@ typedef enum mp_kernels {
     MP_KERNELS_STOCK = 2,     // llama.cpp's
 } mp_kernels;
 
+// A LoRA adapter of a model, in a GGUF file of its own.
+typedef struct mp_lora {
+    const char * path;
+    float        scale;       // of what it adds, 1: as it was trained; 0: as if it were not there
+} mp_lora;
+
 typedef struct mp_model_params {
     int32_t n_gpu_layers;     // layers kept on the GPU, < 0 = all. Default -1 (no effect without a GPU backend)
     bool    use_mmap;         // map the file rather than read it. Default true
@@ -114,6 +120,8 @@ typedef struct mp_model_params {
                               // state, try whether it goes back; without it llama.cpp's word counts. Default true
     mp_kernels kernels;       // CPU kernels. Default MP_KERNELS_AUTO
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
+    int32_t n_loras;          // adapters, added up in every session of the model. Default 0
+    const mp_lora * loras;    // (n_loras)
     mp_progress_callback progress;
     void *  progress_user_data;
 } mp_model_params;
@@ -145,7 +153,7 @@ typedef struct mp_model_info {
 
 MP_API mp_model_params mp_model_default_params(void);
 
-// Opens a GGUF model (for a split one: its first file). The file is checked before llama.cpp sees it.
+// Opens a GGUF model (for a split one: its first file). It and its adapters are checked before llama.cpp sees them.
 // params may be NULL. Errors: FILE, FORMAT, UNSUPPORTED, MEMORY, CANCELLED.
 MP_API mp_status mp_model_open(const char * path, const mp_model_params * params, mp_model ** out);
 MP_API void      mp_model_free(mp_model * model);

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include "abort_guard.h"
+#include "adapters.h"
 #include "kernel_policy.h"
 #include "kernels/accel_backend.h"
 #include "kernels/kernel_choice.h"
@@ -186,6 +187,9 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         if (p.n_threads < 0 || p.n_threads > GGML_MAX_N_THREADS) {
             fail(MP_ERR_ARGUMENT, "n_threads = %d must be between 0 and %d", p.n_threads, GGML_MAX_N_THREADS);
         }
+        if (p.n_loras < 0 || (p.n_loras > 0 && !p.loras)) {
+            fail(MP_ERR_ARGUMENT, "n_loras = %d adapters, which must not be NULL", p.n_loras);
+        }
         runtime_init();
         auto model = std::make_shared<mp_model>();
         model->summary = gguf_check(path);
@@ -194,6 +198,10 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         describe(*model);
         describe_kernels(model->info, plan);
         refuse_other_kinds(*model);
+        bool changes_input = false;
+        for (int32_t i = 0; i < p.n_loras; i++) {
+            changes_input = add_adapter(*model, p.loras[i]) || changes_input;
+        }
         {
             std::lock_guard<std::mutex> lock(registry_mutex);
             registry[model.get()] = model;
@@ -201,6 +209,10 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         try {
             find_capabilities(*model, p);
             add_note(model->info, plan.left);
+            if (plan.own && changes_input) {
+                add_note(model->info,
+                         "an adapter changes token_embd.weight, which llama.cpp computes: drafting may change a token");
+            }
         } catch (...) {
             mp_model_free(model.get());
             throw;

@@ -18,6 +18,8 @@ struct mp_model {
     llama_model * weights = nullptr;
     const llama_vocab * vocab = nullptr;
     mp::embedding_table embeddings;
+    std::vector<llama_adapter_lora *> adapters; // freed with the weights
+    std::vector<float> adapter_scales;          // of each of them
     mp_model_info info = {};
     bool own_kernels = false;   // loaded for maskprobe's CPU kernels
     int32_t n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)

@@ -296,7 +296,7 @@ int main(int argc, char ** argv) {
             n_types++;
         }
     }
-    check(n_types >= 9, "types are missing");
+    check(n_types >= 16, "types are missing");
     const stack f32(GGML_TYPE_F32, 256, 40, 7), f16(GGML_TYPE_F16, 256, 33, 7), odd(GGML_TYPE_BF16, 30, 33, 7);
     test_mixture(f32, f16, f16, 6, 3, DISTINCT, 2); // types that share no input
     test_mixture(odd, odd, odd, 6, 3, DISTINCT, 2);

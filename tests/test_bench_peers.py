@@ -11,6 +11,7 @@ from maskprobe.cli import bench, bench_peers
 from maskprobe.cli import bench_llama_tools as tools
 
 N = 12
+SETTINGS = ["-t", "1", "-n", str(N)]
 
 # What stands in for a program of llama.cpp: it writes the prompt and says how long it took.
 PROGRAM = """#!/bin/sh
@@ -49,7 +50,7 @@ def arguments(tiny_model_path, tmp_path_factory):
     entries = [{"prompt": text, "task": task} for text, task in (("a b a b", "ab"), ("one two", "ab"), ("x y x", "xy"))]
     prompts.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     model = str(tiny_model_path("tiny-llama"))
-    return ["peers", "-m", model, "--prompts", str(prompts), "--propose", "lookup", "-t", "1", "-n", str(N)]
+    return ["peers", "-m", model, "--prompts", str(prompts), "--propose", "lookup", "--kernels", "stock", *SETTINGS]
 
 
 @pytest.fixture

@@ -26,11 +26,12 @@ TINY = {
     "qwen3moe f32": ("tiny-qwen3moe", "f32", {}),
     "qwen3moe f16": ("tiny-qwen3moe", "f16", {}),
     "qwen3moe q4_0": ("tiny-qwen3moe", "q4_0", {}),
+    "qwen3moe q3_k": ("tiny-qwen3moe", "q3_k", WIDE),
     "qwen3moe q4_k": ("tiny-qwen3moe", "q4_k", WIDE),
     "qwen3moe f16, 45 wide": ("tiny-qwen3moe", "f16", {"expert_ffn": 45}),
     "gpt-oss f16": ("tiny-gpt-oss", "f16", {}),
     "gpt-oss q8_0": ("tiny-gpt-oss", "q8_0", {}),
-    "gpt-oss q4_0": ("tiny-gpt-oss", "q4_0", {}),
+    "gpt-oss mxfp4": ("tiny-gpt-oss", "mxfp4", {}),
 }
 
 
@@ -120,8 +121,8 @@ def test_logits_are_those_of_llama_cpp(path):
     """Where no row stands between two experts; a router's near tie may go the other way, and the row with it."""
     prompt = arbitrary_tokens(50)  # longer than the window of gpt-oss
     stock, ours = (
-        rows_of_one_pass(open_session(Model(path, use_kernels=use, n_threads=1)), wide_tree(9), prompt)
-        for use in (False, True)
+        rows_of_one_pass(open_session(Model(path, kernels=kernels, n_threads=1)), wide_tree(9), prompt)
+        for kernels in ("stock", "ours")
     )
     differences = [np.abs(a - b).max() / a.std() for a, b in zip(stock, ours, strict=True)]
     assert np.median(differences) < 0.2 and not all(np.array_equal(a, b) for a, b in zip(stock, ours, strict=True))
@@ -129,7 +130,7 @@ def test_logits_are_those_of_llama_cpp(path):
 
 def test_a_row_is_the_same_in_any_pass(path):
     """Bit for bit: with other rows, other threads, and a prompt in other pieces."""
-    model = Model(path, use_kernels=True, n_threads=1)
+    model = Model(path, kernels="ours", n_threads=1)
     session, prompt = open_session(model), arbitrary_tokens(50)
     alone = rows_of_one_pass(session, wide_tree(1), prompt)[0]
     widest = rows_of_one_pass(session, wide_tree(41), prompt)
@@ -145,7 +146,7 @@ def test_a_row_is_the_same_in_any_pass(path):
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_drafted_tokens_are_those_of_plain_decoding(path, temperature):
     sampling = SamplingParams(temp=temperature, seed=7)
-    model = Model(path, use_kernels=True, n_threads=1)
+    model = Model(path, kernels="ours", n_threads=1)
     assert model.info.n_vocab == N_VOCAB
     session, prompt = open_session(model), arbitrary_tokens(23)
 
@@ -170,7 +171,7 @@ def test_drafted_tokens_are_those_of_plain_decoding(path, temperature):
 
 def test_every_product_is_ours_and_counted(tiny_model_path):
     """Routers too: two layers, of each four matrices of the attention, a router and three stacks of experts."""
-    model = Model(tiny_model_path("tiny-qwen3moe", weight_type="q8_0"), use_kernels=True, n_threads=1)
+    model = Model(tiny_model_path("tiny-qwen3moe", weight_type="q8_0"), kernels="ours", n_threads=1)
     session = open_session(model)
     rows_of_one_pass(session, wide_tree(1), [])
     parts = session.parts()

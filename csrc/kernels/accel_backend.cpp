@@ -1,6 +1,5 @@
 #include "accel_backend.h"
 
-#include "accel_buffer.h"
 #include "ggml_abi.h"
 #include "kernel_choice.h"
 
@@ -55,7 +54,10 @@ static ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * graph) 
     try {
         compute.begin();
         for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
-            compute.run(ggml_graph_node(graph, i));
+            const ggml_tensor * op = ggml_graph_node(graph, i);
+            if (op->flags & GGML_TENSOR_FLAG_COMPUTE) { // else of a branch that was not chosen, its inputs were not set
+                compute.run(op);
+            }
         }
     } catch (const std::bad_alloc &) {
         return GGML_STATUS_ALLOC_FAILED;
@@ -248,10 +250,15 @@ accel_loading::~accel_loading() {
     loading = outer;
 }
 
-void accel_loading::count(size_t size) {
-    if (loading) {
-        loading->n_bytes += (int64_t) size;
+accel_loading * accel_loading::current() {
+    return loading;
+}
+
+packing_means & accel_loading::means() {
+    if (!means_) {
+        means_ = std::make_unique<packing_means>();
     }
+    return *means_;
 }
 
 accel_opening::accel_opening(accel_link * link) {

@@ -10,9 +10,9 @@ struct k_format : plain_format {
     static constexpr int block = 256, n_sub = 8;
 };
 
-// 2 bits of value i of 256: 32 bytes hold 4 times 32 of them.
-MP_INLINE int pair_of_bits(const uint8_t * pairs, int i) {
-    return pairs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+// 2 bits of the values i to i + 7 of 256: 32 bytes hold 4 times 32 of them.
+MP_INLINE uint64_t pairs_of_bits(const uint8_t * pairs, int i) {
+    return load_8(pairs + i / 128 * 32 + i % 32) >> (i % 128 / 32 * 2) & 3 * EACH_BYTE;
 }
 
 struct q2_k_format : k_format {
@@ -27,15 +27,15 @@ struct q2_k_format : k_format {
     };
 
     static void unpack(const ggml_block & source, uint8_t * quants) {
-        for (int i = 0; i < 256; i++) {
-            quants[i] = static_cast<uint8_t>(pair_of_bits(source.pairs, i));
+        for (int i = 0; i < 256; i += 8) {
+            store_8(quants + i, pairs_of_bits(source.pairs, i));
         }
     }
 
     static void scales(const ggml_block & source, uint8_t * scale, uint8_t * min) {
-        for (int i = 0; i < 16; i++) {
-            scale[i] = source.packed_scales[i] & 15;
-            min[i] = source.packed_scales[i] >> 4;
+        for (int i = 0; i < 16; i += 8) {
+            store_8(scale + i, load_8(source.packed_scales + i) & 15 * EACH_BYTE);
+            store_8(min + i, load_8(source.packed_scales + i) >> 4 & 15 * EACH_BYTE);
         }
     }
 };
@@ -53,9 +53,9 @@ struct q3_k_format : k_format {
     };
 
     static void unpack(const ggml_block & source, uint8_t * quants) {
-        for (int i = 0; i < 256; i++) {
-            int high = source.high[i % 32] >> (i / 32) & 1;
-            quants[i] = static_cast<uint8_t>(pair_of_bits(source.pairs, i) | high << 2);
+        for (int i = 0; i < 256; i += 8) {
+            uint64_t high = load_8(source.high + i % 32) >> (i / 32) & EACH_BYTE;
+            store_8(quants + i, pairs_of_bits(source.pairs, i) | high << 2);
         }
     }
 
@@ -92,10 +92,10 @@ struct q4_k_format : k_format {
     };
 
     static void unpack(const ggml_block & source, uint8_t * quants) {
-        for (int i = 0; i < 128; i++) {
+        for (int i = 0; i < 128; i += 8) {
             uint8_t * target = quants + i / 32 * 64 + i % 32;
-            target[0] = source.low[i] & 15;
-            target[32] = source.low[i] >> 4;
+            store_8(target, load_8(source.low + i) & 15 * EACH_BYTE);
+            store_8(target + 32, load_8(source.low + i) >> 4 & 15 * EACH_BYTE);
         }
     }
 
@@ -117,11 +117,12 @@ struct q5_k_format : k_format {
     };
 
     static void unpack(const ggml_block & source, uint8_t * quants) {
-        for (int i = 0; i < 128; i++) {
+        for (int i = 0; i < 128; i += 8) {
             uint8_t * target = quants + i / 32 * 64 + i % 32;
-            int high = source.high[i % 32] >> (i / 32 * 2);
-            target[0] = static_cast<uint8_t>((source.low[i] & 15) | (high & 1) << 4);
-            target[32] = static_cast<uint8_t>((source.low[i] >> 4) | (high & 2) << 3);
+            uint64_t low = load_8(source.low + i);
+            uint64_t high = load_8(source.high + i % 32) >> (i / 32 * 2);
+            store_8(target, (low & 15 * EACH_BYTE) | (high & EACH_BYTE) << 4);
+            store_8(target + 32, (low >> 4 & 15 * EACH_BYTE) | (high & 2 * EACH_BYTE) << 3);
         }
     }
 
@@ -143,12 +144,13 @@ struct q6_k_format : k_format {
     };
 
     static void unpack(const ggml_block & source, uint8_t * quants) {
-        for (int i = 0; i < 128; i++) {
+        for (int i = 0; i < 128; i += 8) {
             // 64 bytes hold 128 values: i counts the bytes of the low bits.
             uint8_t * target = quants + i / 64 * 128 + i % 64;
-            int high = source.high[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 2);
-            target[0] = static_cast<uint8_t>((source.low[i] & 15) | (high & 3) << 4);
-            target[64] = static_cast<uint8_t>((source.low[i] >> 4) | (high & 48));
+            uint64_t low = load_8(source.low + i);
+            uint64_t high = load_8(source.high + i / 64 * 32 + i % 32) >> (i / 32 % 2 * 2);
+            store_8(target, (low & 15 * EACH_BYTE) | (high & 3 * EACH_BYTE) << 4);
+            store_8(target + 64, (low >> 4 & 15 * EACH_BYTE) | (high & 48 * EACH_BYTE));
         }
     }
 

@@ -33,37 +33,24 @@ template <class S, class F> constexpr int stored_offset() {
     return F::is_signed ? (S::signed_weights ? 0 : 128) : F::offset;
 }
 
-// The nibbles of vector g of the 8 of a sub-block.
-template <class S, class F, int g> MP_INLINE typename S::bytes nibbles_of(const uint8_t * quants) {
-    return S::template field<g / 4 * 4>(S::load_bytes(quants + g % 4 * packed_block<F, S::lanes>::vector), 15);
+// The stored quants g of the 8 of a sub-block, from a part on.
+template <class S, class F, int g, int part = 0> MP_INLINE typename S::bytes quants_of(const uint8_t * vectors) {
+    constexpr quant_part p = part_of<F::bits>(g, part);
+    auto bytes = S::template field<p.shift>(S::load_bytes(vectors + p.vector * packed_block<F, S::lanes>::vector), p.mask);
+    if constexpr (part_of<F::bits>(g, part + 1).mask != 0) {
+        return S::either(bytes, quants_of<S, F, g, part + 1>(vectors));
+    } else {
+        return bytes;
+    }
 }
 
-// Vector g of the 8 of a sub-block: unsigned quants, or signed ones where S stores them so.
-template <class S, class F, int g> MP_INLINE typename S::bytes weights_of(const uint8_t * quants) {
-    using P = packed_block<F, S::lanes>;
-    if constexpr (F::bits == 8) {
-        return S::load_bytes(quants + g * P::vector);
-    } else if constexpr (F::from_table) {
+// What they stand for: unsigned numbers, or signed ones where S stores them so.
+template <class S, class F, int g> MP_INLINE typename S::bytes weights_of(const uint8_t * vectors) {
+    if constexpr (F::from_table) {
         constexpr int offset = stored_offset<S, F>() - (F::is_signed ? 0 : F::offset);
-        return S::template look_up<offset>(F::values, nibbles_of<S, F, g>(quants));
-    } else if constexpr (F::bits == 4) {
-        return nibbles_of<S, F, g>(quants);
+        return S::template look_up<offset>(F::values, quants_of<S, F, g>(vectors));
     } else {
-        constexpr int low_bits = P::has_nibbles ? 4 : 2;
-        typename S::bytes low, high;
-        if constexpr (P::has_nibbles) {
-            low = nibbles_of<S, F, g>(quants);
-        } else {
-            low = S::template field<g % 4 * 2>(S::load_bytes(quants + P::pairs + g / 4 * P::vector), 3);
-        }
-        if constexpr (F::bits == 2) {
-            return low;
-        } else if constexpr (P::has_singles) {
-            high = S::template field<g - low_bits>(S::load_bytes(quants + P::singles), 1 << low_bits);
-        } else {
-            high = S::template field<g % 4 * 2 - 4>(S::load_bytes(quants + P::pairs + g / 4 * P::vector), 48);
-        }
-        return S::either(low, high);
+        return quants_of<S, F, g>(vectors);
     }
 }
 

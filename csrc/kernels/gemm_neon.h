@@ -38,6 +38,7 @@ struct neon_base {
     template <int shift> static MP_INLINE floats to_floats(ints a) { return vcvtq_n_f32_s32(a, shift); } // a / 2^shift
     static MP_INLINE void store(float * target, floats a) { vst1q_f32(target, a); }
 
+    static MP_INLINE floats load_singles(const uint8_t * source) { return vreinterpretq_f32_u8(vld1q_u8(source)); }
     static MP_INLINE floats load_halves(const uint8_t * source) {
         return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(source)));
     }
@@ -124,6 +125,9 @@ template <instruction_set the_set> struct neon_floats {
         vst1q_f32(target, a.val[0]);
         vst1q_f32(target + 4, a.val[1]);
     }
+    static MP_INLINE floats load_singles(const uint8_t * source) {
+        return {{vreinterpretq_f32_u8(vld1q_u8(source)), vreinterpretq_f32_u8(vld1q_u8(source + 16))}};
+    }
     static MP_INLINE floats load_halves(const uint8_t * source) {
         float16x8_t eight = vreinterpretq_f16_u8(vld1q_u8(source));
         return {{vcvt_f32_f16(vget_low_f16(eight)), vcvt_high_f32_f16(eight)}};
@@ -157,29 +161,43 @@ struct signed_mxfp4_format : mxfp4_format {
     static constexpr int8_t values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 };
 
-// Vector g of the 8 of a sub-block.
-template <class S, class F, int g> MP_INLINE int8x16_t vector_of(const uint8_t * quants) {
-    if constexpr (F::shift == 0) {
-        return vreinterpretq_s8_u8(weights_of<S, F, g>(quants));
+// Adds the parts of a quant from `part` on below the `filled` upper bits of `upper`. What is below them all may be anything.
+template <class F, int g, int part, int filled>
+MP_INLINE uint8x16_t insert_parts(uint8x16_t upper, const uint8_t * vectors) {
+    constexpr quant_part p = part_of<F::bits>(g, part);
+    if constexpr (p.mask == 0) {
+        return upper;
     } else {
-        using P = packed_block<F, 4>;
-        uint8x16_t both = vld1q_u8(quants + (P::has_nibbles ? g % 4 : g / 4) * 16);
-        if constexpr (F::bits == 4) {
-            return vreinterpretq_s8_u8(g < 4 ? vshlq_n_u8(both, 4) : vandq_u8(both, vdupq_n_u8(0xf0)));
-        } else if constexpr (P::has_singles) {
-            // What comes into the upper bit of `low` is overwritten.
-            uint8x16_t low;
-            if constexpr (F::bits == 5) {
-                low = g < 4 ? vshlq_n_u8(both, 3) : vandq_u8(vshrq_n_u8(both, 1), vdupq_n_u8(0x78));
-            } else {
-                low = S::template field<g % 4 * 2 - 5>(both, g % 4 == 0 ? 0xe0 : 0x60);
-            }
-            return vreinterpretq_s8_u8(vsliq_n_u8(low, S::template field<g>(vld1q_u8(quants + P::singles), 255 >> g), 7));
-        } else {
-            uint8x16_t low = g < 4 ? vshlq_n_u8(both, 2) : vandq_u8(vshrq_n_u8(both, 2), vdupq_n_u8(0x3c));
-            uint8x16_t high = S::template field<g % 4 * 2>(vld1q_u8(quants + P::pairs + g / 4 * 16), 255 >> g % 4 * 2);
-            return vreinterpretq_s8_u8(vsliq_n_u8(low, high, 6));
+        constexpr int to_the_top = __builtin_clz(p.mask << p.shift) - 24;
+        uint8x16_t bytes = vld1q_u8(vectors + p.vector * 16);
+        if constexpr (to_the_top > 0) {
+            bytes = vshlq_n_u8(bytes, to_the_top);
         }
+        constexpr int now_filled = filled + __builtin_popcount(p.mask);
+        return insert_parts<F, g, part + 1, now_filled>(vsriq_n_u8(upper, bytes, filled), vectors);
+    }
+}
+
+// Quants g of the 8 of a sub-block, or what they stand for.
+template <class S, class F, int g> MP_INLINE int8x16_t vector_of(const uint8_t * vectors) {
+    constexpr quant_part p = part_of<F::bits>(g, 0);
+    constexpr bool is_split = part_of<F::bits>(g, 1).mask != 0;
+    constexpr int unused = 8 - F::bits;
+    if constexpr (F::shift == 0 && !is_split) {
+        return vreinterpretq_s8_u8(weights_of<S, F, g>(vectors));
+    } else {
+        uint8x16_t bytes = vld1q_u8(vectors + p.vector * 16);
+        if constexpr (is_split) {
+            bytes = insert_parts<F, g, 1, __builtin_popcount(p.mask)>(bytes, vectors);
+        } else if constexpr (unused > p.shift) {
+            bytes = vshlq_n_u8(bytes, unused - p.shift);
+        }
+        if constexpr (F::shift == 0) {
+            bytes = vshrq_n_u8(bytes, unused);
+        } else if constexpr (is_split || p.shift > 0) {
+            bytes = vandq_u8(bytes, vdupq_n_u8(255 << unused & 255));
+        }
+        return vreinterpretq_s8_u8(bytes);
     }
 }
 

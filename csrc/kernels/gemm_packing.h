@@ -5,12 +5,9 @@
 //   dmin   lanes halves                            (formats with minima), or m (formats that add it)
 //   scale  [n_scales][lanes] bytes                 (K formats)
 //   min    [n_pairs][lanes][2] bytes               (formats with minima): those of two sub-blocks, or of two halves
-//   quants per sub-block of 32 values of k, as 8 vectors; byte (lane, i) of vector g belongs to k = 4 * g + i:
-//     4 bits: vectors g and g + 4 share the nibbles of vector g
-//     2 bits: two vectors; vector g is bits 2 * (g % 4) of vector g / 4
-//     1 bit:  one vector; vector g is bit g
-//     8 bits: 8 vectors
-//   Of 5 bits the lower four come first, then the fifth; of 6 the lower four, then two; of 3 the lower two, then the third.
+//   quants per sub-block of 32 values of k as many vectors as a quant has bits; part_of() says where they are. Byte (lane,
+//   i)
+//          of quant g of 8 belongs to k = 4 * g + i
 //
 // Quantised activations, tile after tile (of `t` rows), each of them block after block along k:
 //   quants     [sub-block][t][32] signed bytes
@@ -32,7 +29,28 @@ template <class F> constexpr int n_min_pairs() {
     return F::has_min ? F::n_sub * F::halves / 2 : 0;
 }
 
-// Offsets in the bytes of one packed block; those of pairs and single bits are in a sub-block.
+// Where quant g of the 8 in a byte's place is: in parts, of which each is (vector >> shift) & mask, the upper one first. The
+// mask is 0 where there are no more. As many as fit a byte are whole, and one or two are made of the bits left over.
+struct quant_part {
+    int vector, shift, mask;
+};
+
+template <int bits> constexpr quant_part part_of(int g, int part) {
+    constexpr int per_byte = 8 / bits;
+    constexpr int n_whole = per_byte * bits;
+    constexpr quant_part split_3[2][4] = {{{0, 5, 6}, {1, 7, 1}}, {{2, 5, 6}, {1, 6, 1}}};
+    constexpr quant_part split_5[3][4] = {
+        {{0, 3, 28}, {1, 6, 3}}, {{2, 3, 28}, {3, 6, 3}}, {{4, 3, 28}, {1, 4, 2}, {3, 5, 1}}};
+    constexpr quant_part split_6[2][4] = {{{0, 2, 48}, {1, 4, 12}, {2, 6, 3}}, {{3, 2, 48}, {4, 4, 12}, {5, 6, 3}}};
+    if (g < n_whole) {
+        bool in_order = bits == 2; // 2 bits: 0 to 3 in the first vector; else 0, 1, 2, ... in the first place of each
+        int vector = in_order ? g / per_byte : g % bits, place = in_order ? g % per_byte : g / bits;
+        return {vector, place * bits, part == 0 ? (1 << bits) - 1 : 0};
+    }
+    return bits == 3 ? split_3[g - n_whole][part] : bits == 5 ? split_5[g - n_whole][part] : split_6[g - n_whole][part];
+}
+
+// Offsets in the bytes of one packed block.
 template <class F, int lanes> struct packed_block {
     static constexpr bool has_scales = F::n_sub > 1;
     static constexpr int n_scales = has_scales ? F::n_sub * F::halves : 0;
@@ -42,12 +60,7 @@ template <class F, int lanes> struct packed_block {
     static constexpr size_t scale = dmin + (F::has_min || F::adds_m ? 2 * lanes : 0);
     static constexpr size_t min = scale + n_scales * lanes;
     static constexpr size_t quants = min + 2 * n_min_pairs<F>() * lanes;
-    static constexpr bool has_nibbles = F::bits >= 4 && F::bits <= 6;
-    static constexpr bool has_pairs = F::bits == 2 || F::bits == 3 || F::bits == 6;
-    static constexpr bool has_singles = F::bits == 3 || F::bits == 5;
-    static constexpr size_t pairs = has_nibbles ? 4 * vector : 0;
-    static constexpr size_t singles = pairs + (has_pairs ? 2 * vector : 0);
-    static constexpr size_t sub_size = F::bits == 8 ? 8 * vector : singles + (has_singles ? vector : 0);
+    static constexpr size_t sub_size = F::bits * vector;
     static constexpr size_t size = quants + F::n_sub * sub_size;
 };
 
@@ -55,41 +68,24 @@ template <class F, int lanes> size_t packed_size(int64_t n_out, int64_t k) {
     return static_cast<size_t>(n_out / lanes * (k / F::block)) * packed_block<F, lanes>::size;
 }
 
-// Bits from `shift` on of `count` words of four quants, in one word.
-template <int width, int count> MP_INLINE uint32_t join_bits(const uint32_t * words, int stride, int shift) {
-    constexpr uint32_t mask = 0x01010101 * ((1 << width) - 1);
-    uint32_t joined = 0;
-    for (int i = 0; i < count; i++) {
-        joined |= (words[i * stride] >> shift & mask) << (i * width);
-    }
-    return joined;
-}
-
 // The quants of one block, 8 words of four for each sub-block, into a lane. The bytes of a word never mix.
 template <class F, int lanes, bool keep_sign> void pack_quants(const uint8_t * quants, uint8_t * target, int lane) {
     using P = packed_block<F, lanes>;
     for (int sub = 0; sub < F::n_sub; sub++) {
-        uint32_t words[8];
+        uint32_t words[8], vectors[F::bits] = {};
         memcpy(words, quants + 32 * sub, 32);
+        MP_UNROLL
+        for (int g = 0; g < 8; g++) {
+            uint32_t word = F::bits == 8 && !keep_sign ? words[g] ^ 0x80808080 : words[g];
+            MP_UNROLL
+            for (int part = 0; part < 3; part++) {
+                quant_part p = part_of<F::bits>(g, part);
+                vectors[p.vector] |= (word & p.mask * 0x01010101u) << p.shift;
+            }
+        }
         uint8_t * base = target + P::quants + sub * P::sub_size + 4 * lane;
-        auto store = [&](size_t offset, uint32_t word) { memcpy(base + offset, &word, 4); };
-        if constexpr (F::bits == 8) {
-            for (int g = 0; g < 8; g++) {
-                store(g * P::vector, keep_sign ? words[g] : words[g] ^ 0x80808080);
-            }
-        }
-        if constexpr (P::has_nibbles) {
-            for (int g = 0; g < 4; g++) {
-                store(g * P::vector, join_bits<4, 2>(words + g, 4, 0));
-            }
-        }
-        if constexpr (P::has_pairs) {
-            for (int i = 0; i < 2; i++) {
-                store(P::pairs + i * P::vector, join_bits<2, 4>(words + 4 * i, 1, P::has_nibbles ? 4 : 0));
-            }
-        }
-        if constexpr (P::has_singles) {
-            store(P::singles, join_bits<1, 8>(words, 1, F::bits - 1));
+        for (int v = 0; v < F::bits; v++) {
+            memcpy(base + v * P::vector, vectors + v, 4);
         }
     }
 }

@@ -101,12 +101,19 @@ def set_verbose(verbose: bool) -> None:
     lib.mp_set_verbose(verbose)
 
 
+def _c_path(path: str | os.PathLike[str], what: str) -> bytes:
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ArgumentError(f"the {what} path {os.fspath(path)!r} contains a NUL character")
+    return name
+
+
 class Model:
     """A GGUF model. It stays in memory until it and its sessions and samplers are closed, in whatever order.
 
-    `progress` is called with 0..1 while weights are loaded; if it returns False the load is cancelled, and what it
-    raises comes out of here. `kernels` is "auto", "ours" or "stock". These and the other settings are those of
-    mp_model_params in maskprobe.h.
+    `loras` are LoRA adapters, each a file or (file, scale), which every session of the model has. `progress` is called
+    with 0..1 while weights are loaded; if it returns False the load is cancelled, and what it raises comes out of here.
+    `kernels` is "auto", "ours" or "stock". These and the other settings are those of mp_model_params in maskprobe.h.
 
     Raises ModelError (missing, unsound or unsupported file), OutOfMemory, Cancelled, ArgumentError.
     """
@@ -122,12 +129,13 @@ class Model:
         self_check: bool = True,
         kernels: str = "auto",
         n_threads: int = 0,
+        loras: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
         progress: Callable[[float], bool | None] | None = None,
     ) -> None:
         self.path = Path(path)
-        name = os.fsencode(path)
-        if b"\0" in name:
-            raise ArgumentError(f"the model path {os.fspath(path)!r} contains a NUL character")
+        name = _c_path(path, "model")
+        pairs = [lora if isinstance(lora, tuple) else (lora, 1.0) for lora in loras]
+        self.loras = tuple((Path(file), float(scale)) for file, scale in pairs)
         if kernels not in KERNELS:
             raise ArgumentError(f"kernels = {kernels!r} must be one of {', '.join(KERNELS)}")
         params = ffi.new("mp_model_params *", lib.mp_model_default_params())
@@ -140,7 +148,11 @@ class Model:
             self_check=self_check,
             kernels=KERNELS[kernels],
             n_threads=n_threads,
+            n_loras=len(self.loras),
         )
+        lora_paths = [ffi.new("char[]", _c_path(file, "adapter")) for file, _ in self.loras]
+        scales = (scale for _, scale in self.loras)
+        params.loras = adapters = ffi.new("mp_lora[]", list(zip(lora_paths, scales, strict=True)))  # noqa: F841
         failures: list[BaseException] = []
         if progress is not None:
             params.progress = callback = progress_callback(progress, failures)  # noqa: F841 (kept alive by the name)

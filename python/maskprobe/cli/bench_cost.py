@@ -4,7 +4,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -103,17 +103,13 @@ def measure(args: argparse.Namespace) -> list[Row]:
             raise ArgumentError("there is nothing to measure: use --kernels stock")
         speed = measure_machine(session.n_threads)
         shapes = [(n, False) for n in args.rows] + [(args.prompt, True)] * bool(args.prompt)
-        points = {(name, *shape): Point(name, *shape) for name in sessions for shape in shapes}
-        for repetition in range(-1, args.repetitions):  # the first pass of a shape makes its graph
-            progress(max(repetition, 0), args.repetitions)
-            for shape in shapes:
-                for name, session in sessions.items():
-                    sample(session, points[name, *shape], args.depth, keep=repetition >= 0)
+        pairs = [(session, Point(name, *shape)) for shape in shapes for name, session in sessions.items()]
+        sample_in_turns(pairs, args.depth, args.repetitions, progress)
         facts = facts_of(path, session.model, session.n_threads)
         isa = [session.model.info.kernels for name, session in sessions.items() if name == "ours"]
         packed = [session.model.info.packed_size for session in sessions.values()]
     facts |= {"n_gen": 0, "n_depth": args.depth, "isa": isa[0] if isa else None, "packed_size": max(packed)}
-    return list(rows_of(list(points.values()), facts, speed))
+    return list(rows_of([point for _, point in pairs], facts, speed))
 
 
 def open_session(args: argparse.Namespace, path: os.PathLike[str], kernels: str) -> Session:
@@ -143,6 +139,16 @@ def tree_of(n_rows: int, n_vocab: int) -> TokenTree:
     for i in range(1, n_rows):
         tree.add(0, (101 * i + 2) % n_vocab, 0.0)
     return tree
+
+
+def sample_in_turns(
+    pairs: Sequence[tuple[Session, Point]], depth: int, repetitions: int, progress: Callable[[float, float], None]
+) -> None:
+    """So many samples of each point, all points once in every round."""
+    for repetition in range(-1, repetitions):  # the first pass of a shape makes its graph
+        progress(max(repetition, 0), repetitions)
+        for session, point in pairs:
+            sample(session, point, depth, keep=repetition >= 0)
 
 
 def sample(session: Session, point: Point, depth: int, keep: bool) -> None:

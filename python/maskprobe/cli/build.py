@@ -125,6 +125,7 @@ def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> M
             self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
             kernels=args.kernels,
             n_threads=max(args.threads, 0),
+            loras=args.lora,
             progress=progress,
         )
 
@@ -140,10 +141,10 @@ def prompt_tokens(
     messages = [{"role": "system", "content": system}] if system is not None else []
     try:
         text = model.chat_format([*messages, {"role": "user", "content": text}])
-    except ModelError as error:
+    except ModelError:
         if asked:
             raise
-        say(f"{parser.prog}: {error}; completing it so (-no-cnv)")
+        say(f"{parser.prog}: llama.cpp does not know this model's chat template: completing as it is (-no-cnv)")
         return model.tokenize(text, add_special=True, parse_special=True), text
     bos = model.info.token_bos
     has_bos = bos >= 0 and text.encode().startswith(model.token_bytes(bos, special=True))

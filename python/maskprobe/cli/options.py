@@ -50,6 +50,15 @@ def add_model_options(group: Any) -> None:
         help="CPU kernels: ours, which repack the weights into memory, or llama.cpp's; auto = ours where the weights "
         "lie on the CPU and most of them have a type of ours",
     )
+    option(
+        group,
+        "--lora",
+        metavar="FILE[:SCALE]",
+        type=values.lora,
+        action="append",
+        default=[],
+        help="a LoRA adapter in GGUF, its effect times SCALE (default: 1); may be repeated, they add up",
+    )
     group.add_argument("--check-tensors", action="store_true", help="refuse NaN and infinite weights; reads all of it")
 
 
