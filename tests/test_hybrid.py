@@ -1,6 +1,7 @@
 """Models with a recurrent state draft chains: the state goes back to the last accepted token, whatever happens."""
 
 import contextlib
+import json
 import math
 import threading
 
@@ -30,6 +31,7 @@ from maskprobe import (
     TokenTree,
     proposer_named,
 )
+from maskprobe.cli import run
 from maskprobe.proposers.oracle import Oracle
 from random_hybrid import HYBRIDS, N_CTX, N_VOCAB, write_random_hybrid
 
@@ -505,6 +507,18 @@ def test_probing_is_refused(lfm2):
     with pytest.raises(ArgumentError, match="recurrent state"):
         MaskProbe(lfm2)
     assert type(proposer_named("esp", lfm2)) is NoProposer
+
+
+@pytest.mark.parametrize("name", ["all", "recycle", "esp"])
+def test_the_command(name, path_of, tmp_path, capfd):
+    stats = tmp_path / "stats.json"
+    arguments = ["-m", path_of("lfm2"), "-p", "def x def x def x", "-n", 40, "-t", 1, "--temp", 0, "--ignore-eos"]
+    assert run.main([*map(str, arguments), "--propose", name, "--compare", "--stats-json", str(stats)]) == 0
+    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("maskprobe-run: ")]
+    assert len(notes) == 1 and f"chains of up to {MAX_CHAIN} candidates" in notes[0]
+    found = json.loads(stats.read_text())
+    assert found["n_gen"] == 40 and found["rows"] <= (1 + MAX_CHAIN) * found["passes"]
+    assert found["propose"] == "none" if name == "esp" else found["compare"]["identical"]
 
 
 # --- candidates ------------------------------------------------------------------------------------------------------
