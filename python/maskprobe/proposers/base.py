@@ -35,7 +35,8 @@ class Proposer:
         cache had held some of these tokens, and no call where it had held all."""
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
-        """The tree of the next pass: its root is context[-1], it has at most `room` rows (>= 1)."""
+        """The tree of the next pass: its root is context[-1], it has at most `room` rows (>= 1). On a model that takes
+        chains only, the engine decodes the best chain of it, and that is what observe() gets."""
         raise NotImplementedError
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
