@@ -42,7 +42,7 @@ def peak_bytes() -> int:
 def load_once(path: str, kernels: str, n_threads: int) -> dict[str, float]:
     bare = peak_bytes()
     started = time.perf_counter()
-    model = Model(path, use_kernels=kernels == "ours", n_threads=n_threads)
+    model = Model(path, kernels=kernels, n_threads=n_threads)
     seconds = time.perf_counter() - started
     loaded = peak_bytes()
     session = Session(model, n_ctx=N_CTX, n_threads=n_threads)

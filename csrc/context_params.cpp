@@ -1,6 +1,7 @@
 #include "context_params.h"
 
 #include "abort_guard.h"
+#include "adapters.h"
 #include "runtime.h"
 #include "status.h"
 
@@ -11,6 +12,7 @@ namespace mp {
 
 static constexpr int64_t SCORE_BYTES = 512ll << 20; // the attention scores of one graph should stay below this
 static constexpr int32_t N_CTX_GRAIN = 256;         // llama.cpp pads contexts to this
+static constexpr double STATES_SHARE = 1.0 / 8;     // of the free memory, what the recurrent states may take
 
 struct cache_type {
     const char * name;
@@ -101,6 +103,16 @@ static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_
     return params.flash_attn < 0 && has_gpu() ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 
+// Candidates of the longest chain: with the state behind each and behind the root, as far as memory holds them.
+static int32_t choose_max_chain(const mp_model & model, int32_t n_rows_max) {
+    const double most_states = STATES_SHARE * (double) available_memory() / std::max<int64_t>(model.info.state_size, 1);
+    int32_t n = std::min(model.info.max_chain, n_rows_max - 1);
+    while (n > 0 && most_states > 0 && 1 + n > most_states) {
+        n--;
+    }
+    return n;
+}
+
 llama_context_params choose_context_params(const mp_model & model, const mp_session_params & params) {
     check_range("n_ctx", params.n_ctx, 0, 1 << 28);
     check_range("n_batch", params.n_batch, 1, 1 << 24);
@@ -112,13 +124,15 @@ llama_context_params choose_context_params(const mp_model & model, const mp_sess
     check_range("flash_attn", params.flash_attn, -1, 1);
 
     const bool can_tree = model.info.can_tree;
+    const int32_t max_chain = choose_max_chain(model, params.n_rows_max);
     const ggml_type type_k = parse_cache_type(params.type_k, "type_k");
     const ggml_type type_v = parse_cache_type(params.type_v, "type_v");
     llama_context_params cp = llama_context_default_params();
     cp.n_ctx = choose_n_ctx(model, params.n_ctx, can_tree ? cache_bytes_per_token(model.summary, type_k, type_v) : 0);
-    cp.n_ubatch = choose_n_ubatch(model, params, cp.n_ctx);
+    cp.n_ubatch = std::max<uint32_t>(choose_n_ubatch(model, params, cp.n_ctx), max_chain + 2); // llama.cpp asserts this
     cp.n_batch = std::max<uint32_t>(params.n_batch, cp.n_ubatch);
     cp.n_seq_max = can_tree ? params.n_rows_max : 1;
+    cp.n_rs_seq = max_chain;
     cp.kv_unified = true; // one cache for all sequences, else a shared prefix is refused
     cp.swa_full = true;   // a sliding window must not have dropped what a rollback goes back to
     cp.type_k = type_k;
@@ -138,6 +152,7 @@ llama_context * make_context(const mp_model & model, const llama_context_params 
         const std::string reason = guard.reason().empty() ? last_log_error() : guard.reason();
         fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", params.n_ctx, reason.c_str());
     }
+    use_adapters(ctx, model);
     return ctx;
 }
 

@@ -19,7 +19,7 @@ const gguf_tensor * gguf_summary::find(const std::string & tensor_name) const {
     return nullptr;
 }
 
-static std::string string_key(const gguf_file & file, const char * key) {
+std::string string_key(const gguf_file & file, const char * key) {
     const gguf_value * value = file.find(key, GGUF_TYPE_STRING, false);
     return value ? std::string(string_walk(*value).next()) : std::string();
 }
@@ -177,7 +177,8 @@ static void list_tensors(const file_list & files, gguf_summary & summary) {
                                        {tensor.ne[0], tensor.ne[1], tensor.ne[2], tensor.ne[3]},
                                        tensor.offset,
                                        tensor.size,
-                                       (int32_t) i});
+                                       (int32_t) i,
+                                       enters_products(tensor)});
         }
     }
 }

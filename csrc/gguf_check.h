@@ -9,11 +9,12 @@ namespace mp {
 
 struct gguf_tensor {
     std::string name;
-    int32_t type;    // ggml_type
-    int64_t ne[4];   // as ggml: ne[0] is the row length
-    uint64_t offset; // of the data, from the start of its file
-    uint64_t size;   // bytes
-    int32_t file;    // index into gguf_summary::files
+    int32_t type;     // ggml_type
+    int64_t ne[4];    // as ggml: ne[0] is the row length
+    uint64_t offset;  // of the data, from the start of its file
+    uint64_t size;    // bytes
+    int32_t file;     // index into gguf_summary::files
+    bool in_products; // a matrix that activations are multiplied with; the token embedding counts, it may be the head
 };
 
 // What the rest of the core needs to know of a model file, split or not.
@@ -35,6 +36,10 @@ struct gguf_summary {
 
 // Throws mp::failure (MP_ERR_FILE, MP_ERR_FORMAT or MP_ERR_UNSUPPORTED).
 gguf_summary gguf_check(const std::string & path);
+
+// Refuses, likewise, a LoRA adapter that llama.cpp would crash on, and one that was not made for this model. Returns whether
+// it changes the embeddings of tokens.
+bool gguf_check_adapter(const std::string & path, const gguf_summary & model);
 
 // Whether llama.cpp ends the process when this architecture is given embedding rows.
 bool aborts_on_embeddings(const std::string & arch);

@@ -97,16 +97,31 @@ MP_API mp_status mp_measure_machine(int32_t n_threads, mp_machine_speed * out);
 // Called while weights are loaded, with 0..1. Return false to cancel.
 typedef bool (*mp_progress_callback)(float progress, void * user_data);
 
+typedef enum mp_kernels {
+    MP_KERNELS_AUTO  = 0,     // ours where the weights lie on the CPU and most of their bytes have a type of ours, else stock
+    MP_KERNELS_OURS  = 1,     // maskprobe's own, where there is one for a matrix; its weights are repacked into memory and no
+                              // longer mapped. The environment variable MASKPROBE_ISA ("avx2", "portable", ...), read once,
+                              // forces an instruction set
+    MP_KERNELS_STOCK = 2,     // llama.cpp's
+} mp_kernels;
+
+// A LoRA adapter of a model, in a GGUF file of its own.
+typedef struct mp_lora {
+    const char * path;
+    float        scale;       // of what it adds, 1: as it was trained; 0: as if it were not there
+} mp_lora;
+
 typedef struct mp_model_params {
     int32_t n_gpu_layers;     // layers kept on the GPU, < 0 = all. Default -1 (no effect without a GPU backend)
     bool    use_mmap;         // map the file rather than read it. Default true
     bool    use_mlock;        // keep the weights in RAM. Default false
     bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
-    bool    self_check;       // compare embedding input with token input at load; without it probing is off. Default true
-    bool    use_kernels;      // maskprobe's own CPU kernels, where there are some; the weights are repacked into memory and
-                              // no longer mapped. The environment variable MASKPROBE_ISA ("avx2", "portable", ...), read
-                              // once, forces an instruction set. Default false: llama.cpp's
+    bool    self_check;       // compare embedding input with token input at load; without it probing is off. Of a recurrent
+                              // state, try whether it goes back; without it llama.cpp's word counts. Default true
+    mp_kernels kernels;       // CPU kernels. Default MP_KERNELS_AUTO
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
+    int32_t n_loras;          // adapters, added up in every session of the model. Default 0
+    const mp_lora * loras;    // (n_loras)
     mp_progress_callback progress;
     void *  progress_user_data;
 } mp_model_params;
@@ -125,16 +140,20 @@ typedef struct mp_model_info {
     int32_t token_eos;
     bool    add_bos;          // the tokenizer puts BOS first
     bool    can_tree;         // the cache can be rolled back: trees of tokens can be verified
+    int32_t max_chain;        // without can_tree: candidates of the longest chain that can be verified; 0 = none
+    int64_t state_size;       // bytes of one recurrent state, 0 = the model has none or it is not known
     bool    can_probe;        // embedding rows work as input: mask vectors can be used
     float   embd_scale;       // what token embeddings are multiplied by before they enter as embedding rows
     char    kernels[32];      // "llama.cpp", or the instruction set of maskprobe's own
+    char    kernels_reason[160]; // one line: the share of the weights that these compute, or why they are llama.cpp's
     int64_t packed_size;      // bytes of weights in memory that are packed for maskprobe's kernels, not mapped from the file
-    char    note[256];        // one line: why can_tree or can_probe is false, or what was limited; or ""
+    char    note[512];        // one line: why can_tree or can_probe is false, what was limited, and which weights llama.cpp
+                              // computes so that drafting may change a token; or ""
 } mp_model_info;
 
 MP_API mp_model_params mp_model_default_params(void);
 
-// Opens a GGUF model (for a split one: its first file). The file is checked before llama.cpp sees it.
+// Opens a GGUF model (for a split one: its first file). It and its adapters are checked before llama.cpp sees them.
 // params may be NULL. Errors: FILE, FORMAT, UNSUPPORTED, MEMORY, CANCELLED.
 MP_API mp_status mp_model_open(const char * path, const mp_model_params * params, mp_model ** out);
 MP_API void      mp_model_free(mp_model * model);
@@ -191,6 +210,10 @@ MP_API void      mp_session_free(mp_session * session);
 MP_API int32_t   mp_session_n_ctx    (const mp_session * session); // tokens that fit
 MP_API int32_t   mp_session_n_past   (const mp_session * session); // committed tokens in the cache
 MP_API int32_t   mp_session_n_threads(const mp_session * session); // threads of a tree pass
+
+// Where the model can verify chains only: candidates of the longest one, 0 = none. At most the model's max_chain and
+// n_rows_max - 1, less where memory is short: a session keeps one recurrent state more than that.
+MP_API int32_t   mp_session_max_chain(const mp_session * session);
 
 // What came of setting the prefix. The arrays belong to the session and are valid until its next call.
 typedef struct mp_prefix {
@@ -251,7 +274,7 @@ typedef struct mp_pass {
 } mp_pass;
 
 // Errors: ARGUMENT (with the index of the offending node), CONTEXT_FULL, CANCELLED, DECODE, NUMERIC,
-// UNSUPPORTED (a tree, or embedding rows, on a model that cannot).
+// UNSUPPORTED (a tree, too long a chain, or embedding rows, on a model that cannot).
 MP_API mp_status mp_session_decode(mp_session * session, const mp_tree * tree, mp_pass * out);
 
 // The full logits of a row of the last pass, (n_vocab), valid until the next decode or change of the prefix.
@@ -345,6 +368,9 @@ typedef struct mp_draft_result {
 
 MP_API mp_status mp_drafter_open(int32_t n_vocab, mp_drafter ** out);
 MP_API void      mp_drafter_free(mp_drafter * drafter);
+
+// From the next draft on: whether each is the most probable chain instead of the most probable tree.
+MP_API mp_status mp_drafter_chains_only(mp_drafter * drafter, bool chains_only);
 
 // A new text: what is known of the text before is forgotten, what is known of the model stays.
 MP_API mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t n);

@@ -1,6 +1,8 @@
 #include "model.h"
 
 #include "abort_guard.h"
+#include "adapters.h"
+#include "kernel_policy.h"
 #include "kernels/accel_backend.h"
 #include "kernels/kernel_choice.h"
 #include "runtime.h"
@@ -56,7 +58,7 @@ static bool on_progress(float progress, void * data) {
     return !state->cancelled;
 }
 
-static void load_weights(mp_model & model, const char * path, const mp_model_params & params) {
+static void load_weights(mp_model & model, const char * path, const mp_model_params & params, const kernel_plan & plan) {
     load_progress progress = {params.progress, params.progress_user_data, false};
 
     llama_model_params llama_params = llama_model_default_params();
@@ -68,13 +70,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     llama_params.progress_callback = on_progress;
     llama_params.progress_callback_user_data = &progress;
 
-    if (params.use_kernels && !kernel_choice_error().empty()) {
-        fail(MP_ERR_ARGUMENT, "%s", kernel_choice_error().c_str());
-    }
-    const bool own_kernels = params.use_kernels && accel_register();
-    const accel_loading loading(own_kernels);
-    snprintf(model.info.kernels, sizeof(model.info.kernels), "%s",
-             own_kernels ? instruction_set_name(kernels_in_use()) : "llama.cpp");
+    const accel_loading loading(plan.own);
 
     clear_log_error();
     std::string reason;
@@ -96,7 +92,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
         fail(MP_ERR_FORMAT, "llama.cpp refused '%s': %s", path, reason.c_str());
     }
     model.vocab = llama_model_get_vocab(model.weights);
-    model.own_kernels = own_kernels;
+    model.own_kernels = plan.own;
     model.info.packed_size = loading.packed_bytes();
 }
 
@@ -120,6 +116,16 @@ static void describe(mp_model & model) {
     model.n_pos_per_embd = rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE ? 4 : 1;
 }
 
+static void describe_kernels(mp_model_info & info, const kernel_plan & plan) {
+    snprintf(info.kernels, sizeof(info.kernels), "%s", plan.own ? instruction_set_name(kernels_in_use()) : "llama.cpp");
+    snprintf(info.kernels_reason, sizeof(info.kernels_reason), "%s", plan.reason.c_str());
+}
+
+static void add_note(mp_model_info & info, const std::string & line) {
+    const size_t length = strlen(info.note);
+    snprintf(info.note + length, sizeof(info.note) - length, "%s%s", length && !line.empty() ? "; " : "", line.c_str());
+}
+
 static void refuse_other_kinds(const mp_model & model) {
     const char * arch = model.info.arch;
     if (llama_model_has_encoder(model.weights) || !llama_model_has_decoder(model.weights)) {
@@ -136,11 +142,9 @@ static void refuse_other_kinds(const mp_model & model) {
 static void find_capabilities(mp_model & model, const mp_model_params & params) {
     mp_model_info & info = model.info;
     info.can_tree = !llama_model_is_recurrent(model.weights) && !llama_model_is_hybrid(model.weights);
+    const int32_t n_threads = params.n_threads > 0 ? params.n_threads : default_thread_count();
     if (!info.can_tree) {
-        snprintf(info.note, sizeof(info.note),
-                 "probing is off: %s keeps a recurrent state, which cannot drop rejected "
-                 "candidates; decoding plainly",
-                 info.arch);
+        chain_check(model, n_threads, params.self_check);
         return;
     }
     try {
@@ -157,7 +161,7 @@ static void find_capabilities(mp_model & model, const mp_model_params & params) 
         return;
     }
     if (params.self_check) {
-        self_check(model, params.n_threads > 0 ? params.n_threads : default_thread_count());
+        self_check(model, n_threads);
     }
 }
 
@@ -183,18 +187,32 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         if (p.n_threads < 0 || p.n_threads > GGML_MAX_N_THREADS) {
             fail(MP_ERR_ARGUMENT, "n_threads = %d must be between 0 and %d", p.n_threads, GGML_MAX_N_THREADS);
         }
+        if (p.n_loras < 0 || (p.n_loras > 0 && !p.loras)) {
+            fail(MP_ERR_ARGUMENT, "n_loras = %d adapters, which must not be NULL", p.n_loras);
+        }
         runtime_init();
         auto model = std::make_shared<mp_model>();
         model->summary = gguf_check(path);
-        load_weights(*model, path, p);
+        const kernel_plan plan = plan_kernels(model->summary, p);
+        load_weights(*model, path, p, plan);
         describe(*model);
+        describe_kernels(model->info, plan);
         refuse_other_kinds(*model);
+        bool changes_input = false;
+        for (int32_t i = 0; i < p.n_loras; i++) {
+            changes_input = add_adapter(*model, p.loras[i]) || changes_input;
+        }
         {
             std::lock_guard<std::mutex> lock(registry_mutex);
             registry[model.get()] = model;
         }
         try {
             find_capabilities(*model, p);
+            add_note(model->info, plan.left);
+            if (plan.own && changes_input) {
+                add_note(model->info,
+                         "an adapter changes token_embd.weight, which llama.cpp computes: drafting may change a token");
+            }
         } catch (...) {
             mp_model_free(model.get());
             throw;

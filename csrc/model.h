@@ -18,6 +18,8 @@ struct mp_model {
     llama_model * weights = nullptr;
     const llama_vocab * vocab = nullptr;
     mp::embedding_table embeddings;
+    std::vector<llama_adapter_lora *> adapters; // freed with the weights
+    std::vector<float> adapter_scales;          // of each of them
     mp_model_info info = {};
     bool own_kernels = false;   // loaded for maskprobe's CPU kernels
     int32_t n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)
@@ -42,5 +44,9 @@ model_ref model_retain(mp_model * model);
 
 // Sets can_probe, embd_scale and note by comparing token input with embedding input.
 void self_check(mp_model & model, int32_t n_threads);
+
+// Of a model with a recurrent state: sets max_chain, state_size and note. With `trial` a chain is taken back and what follows
+// compared, else llama.cpp's word counts.
+void chain_check(mp_model & model, int32_t n_threads, bool trial);
 
 } // namespace mp

@@ -52,6 +52,7 @@ void mp_session::open_context(const mp_session_params & params) {
         n_ctx = (int32_t) std::min<int64_t>(n_ctx, model->summary.n_ctx_max);
     }
     n_batch = (int32_t) llama_n_batch(ctx.get());
+    max_chain = model->info.can_tree ? 0 : (int32_t) llama_n_rs_seq(ctx.get());
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -65,12 +66,13 @@ void mp_session::truncate(int32_t n_keep) {
         for (int32_t & n : filled) {
             n = std::min(n, n_keep);
         }
-    } else if (lost || n_keep < (int32_t) tokens.size()) {
-        // A recurrent state cannot go back.
-        llama_memory_clear(memory, false);
+    } else if (n_keep < (int32_t) tokens.size()) {
         lost = true;
     }
     tokens.resize(n_keep);
+    if (state_copy.n_tokens > n_keep) {
+        state_copy.n_tokens = 0;
+    }
 }
 
 void mp_session::drop_pass() {
@@ -85,17 +87,42 @@ void mp_session::rebuild_if_lost() {
     if (!lost) {
         return;
     }
-    std::vector<int32_t> all;
-    all.swap(tokens);
-    llama_memory_clear(memory, false);
+    const std::vector<int32_t> all = tokens;
+    const int32_t n_held = return_to_copy();
+    tokens.resize(n_held);
     lost = false;
     try {
-        evaluate(all.data(), (int32_t) all.size(), 0);
+        evaluate(all.data() + n_held, (int32_t) all.size() - n_held, 0);
     } catch (...) {
-        tokens.swap(all);
+        tokens = all;
         lost = true;
         throw;
     }
+    copy_state();
+}
+
+// Makes the committed tokens a place to which a recurrent state can return.
+void mp_session::copy_state() {
+    if (model->info.can_tree || state_copy.n_tokens == (int32_t) tokens.size()) {
+        return;
+    }
+    const size_t size = llama_state_seq_get_size_ext(ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+    state_copy.bytes.resize(size);
+    const size_t n_written =
+        llama_state_seq_get_data_ext(ctx.get(), state_copy.bytes.data(), size, 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+    state_copy.n_tokens = size > 0 && n_written == size ? (int32_t) tokens.size() : 0;
+}
+
+// Takes the cache back to the tokens behind which the state was copied, or to none. Returns how many it holds then.
+int32_t mp_session::return_to_copy() {
+    const size_t size = state_copy.bytes.size();
+    if (state_copy.n_tokens > 0 &&
+        llama_state_seq_set_data_ext(ctx.get(), state_copy.bytes.data(), size, 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == size &&
+        llama_memory_seq_rm(memory, 0, state_copy.n_tokens, -1)) {
+        return state_copy.n_tokens;
+    }
+    llama_memory_clear(memory, false);
+    return state_copy.n_tokens = 0;
 }
 
 // Appends tokens to the trunk in pieces of n_batch; what is complete stays if a piece fails. The outputs behind the last
@@ -161,16 +188,18 @@ void mp_session::set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_out
         truncate(n_same);
     }
     if (lost) {
-        tokens.clear();
+        n_same = return_to_copy();
+        tokens.resize(n_same);
         lost = false;
-        llama_memory_clear(memory, false);
-        n_same = 0;
     }
     n_outputs = std::min(n_outputs, n - n_same);
     if (n_outputs > 0) {
         prefix_outputs.resize(n_outputs, n_top);
     }
     evaluate(new_tokens + n_same, n - n_same, n_outputs);
+    if (n_same < n) {
+        copy_state();
+    }
     out.n_reused = n_same;
     if (n_outputs > 0) {
         int32_t first = n_outputs; // without such a wish nobody would see that a row is not finite: it is no failure
@@ -231,6 +260,8 @@ void mp_session::commit(const int32_t * path, int32_t n) {
             filled[s] = n_past + 1;
         }
         filled[own] = filled[0] = n_keep;
+    } else if (n < pass.n_rows() && !llama_memory_seq_rm(memory, 0, n_keep, -1)) {
+        lost = true;
     }
     for (int32_t i = 0; i < n; i++) {
         tokens.push_back(pass.token(path[i]));
@@ -306,11 +337,11 @@ void mp_session::find_top_k_rows(int32_t worker) {
 // one pass
 
 void mp_session::decode(const mp_tree & tree, mp_pass & out) {
-    const int64_t t_start = ggml_time_us();
     drop_pass();
     rebuild_if_lost();
+    const int64_t t_start = ggml_time_us();
     check_n_top(tree.n_top);
-    pass.lay_out(tree, (int32_t) tokens.size(), n_ctx);
+    pass.lay_out(tree, (int32_t) tokens.size(), n_ctx, max_chain);
     if (model->info.can_tree) {
         top_up_sequences(pass.n_sequences());
     }

@@ -3,6 +3,10 @@
 // Invariant, between any two calls: the cache holds exactly `tokens`. Sequence 0, the trunk, carries all of them; another
 // sequence s carries the first `filled[s]` of them and is topped up when a tree needs it, so that a step pays only for
 // the sequences it uses, and nothing when nothing was accepted beyond the root (the root carries them all).
+//
+// A model with a recurrent state has the trunk alone. llama.cpp keeps the states behind the last tokens of a pass, but not
+// the one before it: a chain goes back to an accepted node, while a pass that is dropped whole loses the state. It comes
+// back from the copy that was made where the last prefix ended, and what was committed since is evaluated again.
 #pragma once
 
 #include "kernels/accel_backend.h"
@@ -29,6 +33,7 @@ struct mp_session {
 
     const mp::model_ref model;
     int32_t n_ctx = 0;
+    int32_t max_chain = 0;         // candidates of a chain, where there can be no tree
     const int32_t n_threads;       // of tree passes
     const int32_t n_threads_batch; // while a prefix is evaluated
     std::atomic<bool> cancel_requested{false};
@@ -54,6 +59,8 @@ private:
     void truncate(int32_t n_keep);
     void evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs);
     void rebuild_if_lost();
+    void copy_state();
+    int32_t return_to_copy();
     void top_up_sequences(int32_t n_sequences);
     void run(const llama_batch & batch, int32_t n_threads_of_pass);
     void read_outputs(int32_t n_top);
@@ -75,6 +82,10 @@ private:
     bool pass_in_cache = false;  // rows of an uncommitted pass lie behind the committed tokens
     bool has_outputs = false;    // the outputs of the last pass can be read
     bool lost = false;           // a recurrent state went past the committed tokens and must be built anew
+    struct {
+        int32_t n_tokens = 0; // the state behind so many committed tokens, 0: there is none
+        std::vector<uint8_t> bytes;
+    } state_copy;
 
     row_outputs pass_outputs;   // of the last pass
     row_outputs prefix_outputs; // of the last tokens that were evaluated for a prefix

@@ -67,6 +67,10 @@ int32_t mp_session_n_threads(const mp_session * session) {
     return session ? session->n_threads : 0;
 }
 
+int32_t mp_session_max_chain(const mp_session * session) {
+    return session ? session->max_chain : 0;
+}
+
 mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, int32_t n, int32_t n_outputs, int32_t n_top,
                                 mp_prefix * out) {
     mp_prefix ignored;

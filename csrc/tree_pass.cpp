@@ -52,9 +52,6 @@ void tree_pass::check(const mp_tree & tree, int32_t n_past, int32_t n_ctx) const
         fail(MP_ERR_CONTEXT_FULL, "the pass needs %lld places, %d of the context's %d are left", (long long) n_rows,
              n_ctx - n_past, n_ctx);
     }
-    if (n_rows > 1 && !info.can_tree) {
-        fail(MP_ERR_UNSUPPORTED, "a tree of %lld rows on a %s model: %s", (long long) n_rows, info.arch, info.note);
-    }
     int32_t n_embd_rows = 0;
     for (int32_t i = 0; i < tree.n_nodes; i++) {
         if (tree.tokens[i] < -1 || tree.tokens[i] >= info.n_vocab) {
@@ -86,6 +83,25 @@ void tree_pass::check(const mp_tree & tree, int32_t n_past, int32_t n_ctx) const
     }
 }
 
+void tree_pass::check_chain(const mp_tree & tree, int32_t max_chain) const {
+    const mp_model_info & info = model.info;
+    const int32_t n_rows = tree.n_nodes + tree.n_masks;
+    if (n_rows > 1 && max_chain == 0) {
+        fail(MP_ERR_UNSUPPORTED, "a tree of %d rows on a %s model: %s", n_rows, info.arch,
+             info.max_chain == 0 ? info.note : "memory does not hold the states behind a chain");
+    }
+    if (n_rows > 1 + max_chain) {
+        fail(MP_ERR_UNSUPPORTED, "a chain of %d rows on a %s model: %d can be taken back, so %d rows at most", n_rows,
+             info.arch, max_chain, 1 + max_chain);
+    }
+    for (int32_t i = 1; i < tree.n_nodes; i++) {
+        if (tree.parents[i] != i - 1) {
+            fail(MP_ERR_UNSUPPORTED, "node %d has parent %d: a %s model has one recurrent state, which follows chains only",
+                 i, tree.parents[i], info.arch);
+        }
+    }
+}
+
 void tree_pass::assign_sequences(const mp_tree & tree) {
     for (int32_t i = 0; i < tree.n_nodes; i++) {
         n_children[i] = n_masks_of[i] = masks_placed[i] = 0;
@@ -104,8 +120,9 @@ void tree_pass::assign_sequences(const mp_tree & tree) {
     for (int32_t i = tree.n_nodes - 1; i > 0; i--) {
         n_seq[tree.parents[i]] += n_seq[i];
     }
-    // As many as rows, whatever the shape: llama.cpp uses a graph again only for the same number of sequences.
-    n_seq[0] = std::max(n_seq[0], tree.n_nodes + tree.n_masks);
+    // As many as rows, whatever the shape: llama.cpp uses a graph again only for the same number of sequences. A recurrent
+    // state has one.
+    n_seq[0] = model.info.can_tree ? std::max(n_seq[0], tree.n_nodes + tree.n_masks) : 1;
     seq_start[0] = seq_next[0] = 0;
     for (int32_t i = 1; i < tree.n_nodes; i++) {
         seq_start[i] = seq_next[i] = seq_next[tree.parents[i]];
@@ -172,8 +189,11 @@ void tree_pass::fill_inputs(const mp_tree & tree) {
     }
 }
 
-void tree_pass::lay_out(const mp_tree & tree, int32_t n_past, int32_t n_ctx) {
+void tree_pass::lay_out(const mp_tree & tree, int32_t n_past, int32_t n_ctx, int32_t max_chain) {
     check(tree, n_past, n_ctx);
+    if (!model.info.can_tree) {
+        check_chain(tree, max_chain);
+    }
     nodes = tree.n_nodes;
     assign_sequences(tree);
     fill_rows(tree, n_past);

@@ -35,6 +35,7 @@ class FakeModel:
             "n_vocab": n_vocab,
             "n_embd": N_EMBD,
             "can_tree": True,
+            "max_chain": 0,
             "can_probe": True,
             "note": "",
             "n_params": N_PARAMS,
@@ -112,6 +113,7 @@ class FakeSession:
     ) -> None:
         self.model = model or FakeModel()
         self.n_ctx, self.n_rows_max, self.n_top_max = n_ctx, n_rows_max, n_top_max
+        self.max_rows = n_rows_max if self.model.info.can_tree else 1 + self.model.info.max_chain
         self.closed = False
         self.committed: list[int] = []
         self.pending: TokenTree | None = None  # the pass whose rows lie in the cache, uncommitted

@@ -400,9 +400,10 @@ int main() {
         if (!mp::has_instruction_set(set)) {
             continue;
         }
-        for (ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_Q8_0,
-                               GGML_TYPE_Q2_K, GGML_TYPE_Q3_K, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K,
-                               GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS, GGML_TYPE_MXFP4, GGML_TYPE_F16, GGML_TYPE_BF16}) {
+        for (ggml_type type :
+             {GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_Q8_0, GGML_TYPE_Q2_K, GGML_TYPE_Q3_K,
+              GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K, GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS, GGML_TYPE_MXFP4,
+              GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16}) {
             const mp::gemm_kernel * kernel = mp::find_gemm_kernel(type, set);
             if (kernel == nullptr || kernel->type != type || kernel->set != set) {
                 printf("no kernel for %s with %s\n", ggml_type_name(type), mp::instruction_set_name(set));

@@ -11,6 +11,7 @@ from maskprobe.cli import bench, bench_peers
 from maskprobe.cli import bench_llama_tools as tools
 
 N = 12
+SETTINGS = ["-t", "1", "-n", str(N)]
 
 # What stands in for a program of llama.cpp: it writes the prompt and says how long it took.
 PROGRAM = """#!/bin/sh
@@ -49,7 +50,7 @@ def arguments(tiny_model_path, tmp_path_factory):
     entries = [{"prompt": text, "task": task} for text, task in (("a b a b", "ab"), ("one two", "ab"), ("x y x", "xy"))]
     prompts.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     model = str(tiny_model_path("tiny-llama"))
-    return ["peers", "-m", model, "--prompts", str(prompts), "--propose", "lookup", "-t", "1", "-n", str(N)]
+    return ["peers", "-m", model, "--prompts", str(prompts), "--propose", "lookup", "--kernels", "stock", *SETTINGS]
 
 
 @pytest.fixture
@@ -75,7 +76,8 @@ def rows_of(capfd, *arguments) -> dict[tuple[str, str], dict]:
 
 def test_every_peer_is_a_row(capfd, arguments, source):
     modes = "ngram-simple,ngram-mod,ngram-cache,lookup,lookahead"
-    rows = rows_of(capfd, *arguments, "--llama-source", str(source), "--modes", modes)
+    arguments = [*arguments, "--kernels", "both", "--llama-source", str(source), "--modes", modes]
+    rows = rows_of(capfd, *arguments)
     plain = rows["all", "llama.cpp"]
     assert (plain["tokens_per_step"], plain["rows_per_step"], plain["speed_up"]) == (1.0, 1.0, 1.0)
     for name in ("maskprobe none, stock", "maskprobe lookup, stock", "llama-cpp-python prompt lookup"):
@@ -83,7 +85,8 @@ def test_every_peer_is_a_row(capfd, arguments, source):
             row = rows[task, name]
             assert (row["n_identical"], row["n_runs"]) == (n, n)
             assert row["speed_up"] > 0.0 and row["own_plain_speed_up"] > 0.0
-    assert rows["all", "maskprobe none, stock"]["tokens_per_step"] == 1.0
+    for kernels in ("stock", "ours"):
+        assert rows["all", f"maskprobe none, {kernels}"]["tokens_per_step"] == 1.0
     ours, theirs = rows["all", "maskprobe lookup, stock"], rows["all", "llama-cpp-python prompt lookup"]
     for row in (ours, theirs):
         assert 1.0 < row["tokens_per_step"] < row["rows_per_step"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from conftest import EXACT
+from conftest import N_THREADS
 from fakes import FakeModel, FakeSession
 from maskprobe import (
     ArgumentError,
@@ -15,7 +15,6 @@ from maskprobe import (
     SamplingParams,
     Session,
     StateError,
-    resolve_model,
 )
 from maskprobe._capi import check, ffi, lib
 from maskprobe.proposers.evidence import EXPLORING_ROWS, EXPLORING_WORK
@@ -183,10 +182,10 @@ def test_what_the_core_refuses():
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(temp=0.8, seed=5)], ids=["greedy", "T 0.8"])
-def test_on_a_real_model(sampling):
+def test_on_a_real_model(sampling, bundled_model_path):
     """Plain decoding's tokens, as without asking; and it has learned of more tokens."""
-    model = Model(resolve_model(None))
-    session = Session(model, n_ctx=256, **EXACT)
+    model = Model(bundled_model_path)
+    session = Session(model, n_ctx=256, n_threads=N_THREADS)
     prompt = model.tokenize("def mean(values):")
     expected = [r.token for r in Engine(session).generate(prompt, sampling, max_tokens=60, ignore_eos=True)]
     sizes = []

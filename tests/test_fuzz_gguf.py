@@ -21,7 +21,8 @@ CASES = int(os.environ.get("MASKPROBE_FUZZ_CASES", "5000"))
 SEED = int(os.environ.get("MASKPROBE_FUZZ_SEED", "1"))
 TIMEOUT = 60  # seconds that one case may take
 ADDRESS_SPACE = 4 << 30  # bytes
-SHAPES = ["tiny-llama", "tiny-gpt2", "tiny-qwen3", "tiny-gemma3", "tiny-granite", "tiny-mamba"]
+DENSE = ["tiny-llama", "tiny-gpt2", "tiny-qwen3", "tiny-gemma3", "tiny-granite", "tiny-mamba"]
+SHAPES = [*DENSE, "tiny-qwen3moe", "tiny-gpt-oss"]
 SMALLER = {"vocab": 320, "width": 32, "ffn": 32, "context": 128}
 
 

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
-from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, proposer_named, resolve_model
+from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, proposer_named
 from quantise import FILE_TYPES, quantise
 
 N_GEN = 50
@@ -59,7 +59,7 @@ def check_lossless(path, prompts_for, n_threads=1, **settings):
     """Trees and plain decoding, with every number of threads up to `n_threads`, against plain decoding with one."""
     expected = None
     for n in range(1, n_threads + 1):
-        model = Model(path, use_kernels=True, n_threads=n)
+        model = Model(path, kernels="ours", n_threads=n)
         session = Session(model, n_ctx=256, n_rows_max=64, n_threads=n, **settings)
         prompts = prompts_for(model)
         for proposer in (None, MaskProbe(model, tree="14"), proposer_named("recycle", model)):
@@ -105,8 +105,8 @@ def requantised(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file_type", FILE_TYPES)
-def test_the_bundled_model(file_type, requantised):
-    path = resolve_model(None)
+def test_the_bundled_model(file_type, bundled_model_path, requantised):
+    path = bundled_model_path
     if file_type != "q8_0":
         path = requantised(path, file_type)
     weight_type = file_type.removesuffix("_m").upper()

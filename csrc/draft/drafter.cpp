@@ -186,7 +186,7 @@ void mp_drafter::start(mp_draft & draft) {
         n_nodes, out_tokens.data(), out_parents.data(), out_probabilities.data(), out_sources.data(), (float) gain_of_masks};
 }
 
-// Best first: whatever of all nodes' next candidates has the most probable path.
+// Best first: whatever of all nodes' next candidates has the most probable path; in a chain, of those behind the last node.
 float mp_drafter::grow(int32_t n, mp_draft & draft) {
     while (!heap.empty() && n_nodes < n) {
         const waiting best = heap.front();
@@ -195,7 +195,9 @@ float mp_drafter::grow(int32_t n, mp_draft & draft) {
         const node & parent = nodes[best.parent];
         const candidate & c = parent.children[best.child];
         add(c.token, best.parent, best.probability, model.main_evidence(parent.depth, c.why));
-        offer(best.parent, best.child + 1);
+        if (!chains_only) {
+            offer(best.parent, best.child + 1);
+        }
     }
     draft.n_nodes = n_nodes;
     return heap.empty() ? 0 : heap.front().probability;

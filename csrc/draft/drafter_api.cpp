@@ -60,6 +60,10 @@ void mp_drafter_free(mp_drafter * drafter) {
     delete drafter;
 }
 
+mp_status mp_drafter_chains_only(mp_drafter * drafter, bool chains_only) {
+    return guarded([&] { checked(drafter, "mp_drafter_chains_only").chains_only = chains_only; });
+}
+
 mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t n) {
     return guarded([&] {
         mp_drafter & d = checked(drafter, "mp_drafter_begin");

@@ -33,7 +33,7 @@ static size_t type_alignment(ggml_backend_buffer_type_t) {
 
 static size_t type_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
     const gemm_kernel * kernel = kernel_of(tensor);
-    return kernel ? kernel->packed_size(packed_groups(*kernel, tensor) * kernel->group, tensor->ne[0]) : ggml_nbytes(tensor);
+    return kernel ? packed_matrix_size(*kernel, tensor) * tensor->ne[2] : ggml_nbytes(tensor);
 }
 
 static bool type_is_host(ggml_backend_buffer_type_t) {
@@ -52,33 +52,45 @@ static void buffer_memset(ggml_backend_buffer_t, ggml_tensor * tensor, uint8_t v
     memset((char *) tensor->data + offset, value, size);
 }
 
+// A matrix, or a stack of them: the experts of a mixture.
 struct packing {
     const gemm_kernel * kernel;
-    const void * weights;
-    void * packed;
+    const char * weights;
+    char * packed;
+    size_t row_size, matrix_size, packed_size; // bytes of weights, and of a packed matrix
     int64_t k;
-    int64_t n_groups; // whole ones
+    int64_t n_groups; // whole ones of a matrix
+    int64_t n_matrices;
     int32_t n_parts;
-    size_t group_size; // bytes of its weights
-    bool is_mapped;    // what has been packed can be released
+    bool is_mapped; // what has been packed can be released
+
+    // Groups are counted through all matrices.
+    const char * weights_of(int64_t group) const {
+        return weights + group / n_groups * matrix_size + group % n_groups * kernel->group * row_size;
+    }
 };
 
 static void pack_part(void * context, int32_t part) {
     const packing & p = *(const packing *) context;
-    const int64_t begin = p.n_groups * part / p.n_parts, end = p.n_groups * (part + 1) / p.n_parts;
-    p.kernel->pack(p.weights, p.packed, p.k, begin, end);
+    const int64_t total = p.n_matrices * p.n_groups;
+    const int64_t begin = total * part / p.n_parts, end = total * (part + 1) / p.n_parts;
+    for (int64_t group = begin, n; group < end; group += n) {
+        const int64_t matrix = group / p.n_groups, first = group % p.n_groups;
+        n = std::min(p.n_groups - first, end - group);
+        p.kernel->pack(p.weights + matrix * p.matrix_size, p.packed + matrix * p.packed_size, p.k, first, first + n);
+    }
     if (p.is_mapped) {
-        const char * weights = (const char *) p.weights;
-        mapped_source::release(weights + begin * p.group_size, weights + end * p.group_size);
+        mapped_source::release(p.weights_of(begin), p.weights_of(end));
     }
 }
 
-// The rows after the last whole group, with rows of zeros after them.
-static void pack_rest(const packing & p, size_t row_size, int64_t n_rows) {
+// The rows of a matrix after its last whole group, with rows of zeros after them.
+static void pack_rest(const packing & p, int64_t matrix, int64_t n_rows) {
     const int64_t first = p.n_groups * p.kernel->group;
-    std::vector<char> group(p.kernel->group * row_size, 0);
-    memcpy(group.data(), (const char *) p.weights + first * row_size, n_rows * row_size);
-    p.kernel->pack(group.data(), (char *) p.packed + p.kernel->packed_size(first, p.k), p.k, 0, 1);
+    std::vector<char> group(p.kernel->group * p.row_size, 0);
+    memcpy(group.data(), p.weights + matrix * p.matrix_size + first * p.row_size, n_rows * p.row_size);
+    char * packed = p.packed + matrix * p.packed_size + p.kernel->packed_size(first, p.k);
+    p.kernel->pack(group.data(), packed, p.k, 0, 1);
 }
 
 static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
@@ -91,13 +103,24 @@ static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const
     accel_loading * load = accel_loading::current();
     const std::unique_ptr<packing_means> own(load ? nullptr : new packing_means);
     packing_means & means = load ? load->means() : *own;
-    packing job = {kernel, data, tensor->data, tensor->ne[0], tensor->ne[1] / kernel->group};
+    packing job = {};
+    job.kernel = kernel;
+    job.weights = (const char *) data;
+    job.packed = (char *) tensor->data;
+    job.row_size = tensor->nb[1];
+    job.matrix_size = tensor->nb[2];
+    job.packed_size = packed_matrix_size(*kernel, tensor);
+    job.k = tensor->ne[0];
+    job.n_groups = tensor->ne[1] / kernel->group;
+    job.n_matrices = tensor->ne[2];
     job.n_parts = (int32_t) std::max<size_t>(size / PART_SIZE, 1);
-    job.group_size = kernel->group * tensor->nb[1];
     job.is_mapped = means.source.holds(data, size);
-    means.threads.run(job.n_parts, pack_part, &job);
-    if (const int64_t n_rows = tensor->ne[1] % kernel->group) {
-        pack_rest(job, tensor->nb[1], n_rows);
+    if (job.n_groups > 0) {
+        means.threads.run(job.n_parts, pack_part, &job);
+    }
+    const int64_t n_rest = tensor->ne[1] % kernel->group;
+    for (int64_t matrix = 0; n_rest > 0 && matrix < job.n_matrices; matrix++) {
+        pack_rest(job, matrix, n_rest);
     }
 }
 

@@ -4,7 +4,7 @@
 // no sum ever runs across lanes. Activations are quantised to 8 bits per block with ggml's own numerics (q8_0 for the
 // 32-wide formats, q8_K for the K formats). A tile of up to `max_tile` rows shares one pass over the weights.
 //
-// F16 and BF16 weights are kept as they are, and so are the activations for them.
+// F32, F16 and BF16 weights are kept as they are, and so are the activations for them.
 //
 // A row of activations with a value that is not finite comes out NaN as a whole; other rows do not change.
 //
@@ -51,7 +51,8 @@ struct gemm_kernel {
     // Repacks the groups [group_begin, group_end) of weights in ggml's layout.
     void (*pack)(const void * weights, void * packed, int64_t k, int64_t group_begin, int64_t group_end);
 
-    // Quantises the part [part, n_parts) of the blocks of n rows; x has `stride` bytes from row to row.
+    // Quantises the part [part, n_parts) of the blocks of n rows; x has `stride` bytes from row to row. Of n parts, each is
+    // a row.
     void (*quantise)(const float * x, size_t stride, void * activations, int64_t n, int64_t k, int32_t part,
                      int32_t n_parts);
 

@@ -1,4 +1,4 @@
-// Products for weights that the fast kernels do not take: single precision, and shapes that do not fill their vectors.
+// Products for weights that the fast kernels do not take, since their rows do not fill the vectors.
 // They are small matrices of small models; what counts is that a row's result depends on neither n nor its place.
 //
 // Weights are copied as they are, and so are activations but for an infinity, which becomes NaN. An output is summed in 8

@@ -51,6 +51,9 @@ struct avx512_vnni : x86_base {
     static MP_INLINE floats to_floats(ints a) { return _mm512_cvtepi32_ps(a); }
     static MP_INLINE void store(float * target, floats a) { _mm512_storeu_ps(target, a); }
 
+    static MP_INLINE floats load_singles(const uint8_t * source) {
+        return _mm512_loadu_ps(reinterpret_cast<const float *>(source));
+    }
     static MP_INLINE floats load_halves(const uint8_t * source) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(source)));
     }

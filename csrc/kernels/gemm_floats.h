@@ -1,6 +1,6 @@
-// Products of weights in half precision or bfloat16, over the same vector machines as gemm_kernel.h.
+// Products of weights in half precision, bfloat16 or single precision, over the same vector machines as gemm_kernel.h.
 //
-// Activations stay as they are, in single precision. Packed weights of a group: [k][lanes] 16-bit numbers. Activations,
+// Activations stay as they are, in single precision. Packed weights of a group: [k][lanes] numbers. Activations,
 // tile after tile of `t` rows: [k][t] floats.
 //
 // One output is the sum of two: y0 = fma(w, x, y0) for even k, y1 for odd k, in ascending k, then y0 + y1; again nothing
@@ -12,14 +12,23 @@
 namespace mp {
 namespace {
 
+struct f32_format {
+    static constexpr ggml_type type = GGML_TYPE_F32;
+    using number = uint32_t;
+
+    template <class S> static MP_INLINE typename S::floats load(const uint8_t * weights) { return S::load_singles(weights); }
+};
+
 struct f16_format {
     static constexpr ggml_type type = GGML_TYPE_F16;
+    using number = uint16_t;
 
     template <class S> static MP_INLINE typename S::floats load(const uint8_t * weights) { return S::load_halves(weights); }
 };
 
 struct bf16_format {
     static constexpr ggml_type type = GGML_TYPE_BF16;
+    using number = uint16_t;
 
     template <class S> static MP_INLINE typename S::floats load(const uint8_t * weights) { return S::load_bfloats(weights); }
 };
@@ -29,18 +38,20 @@ constexpr int float_block = 32; // k must be a multiple
 // Two sums for each row and two vectors of weights are all the registers there are.
 template <class S> constexpr int float_tile = S::lanes == 16 ? 12 : 6;
 
-template <class S> size_t packed_floats_size(int64_t n_out, int64_t k) {
-    return static_cast<size_t>(n_out / S::lanes * S::lanes * k) * 2;
+template <class S, class F> size_t packed_floats_size(int64_t n_out, int64_t k) {
+    return static_cast<size_t>(n_out / S::lanes * S::lanes * k) * sizeof(typename F::number);
 }
 
 inline size_t copied_activations_size(int64_t n, int64_t k) {
     return static_cast<size_t>(n * k) * sizeof(float);
 }
 
-template <class S> void pack_floats(const void * weights, void * packed, int64_t k, int64_t group_begin, int64_t group_end) {
+template <class S, class F>
+void pack_floats(const void * weights, void * packed, int64_t k, int64_t group_begin, int64_t group_end) {
+    using number = typename F::number;
     for (int64_t group = group_begin; group < group_end; group++) {
-        const auto * source = static_cast<const uint16_t *>(weights) + group * S::lanes * k;
-        auto * target = static_cast<uint16_t *>(packed) + group * S::lanes * k;
+        const auto * source = static_cast<const number *>(weights) + group * S::lanes * k;
+        auto * target = static_cast<number *>(packed) + group * S::lanes * k;
         for (int64_t i = 0; i < k; i++) {
             for (int lane = 0; lane < S::lanes; lane++) {
                 target[i * S::lanes + lane] = source[lane * k + i];
@@ -71,7 +82,7 @@ template <class S> void copy_activations(const float * x, size_t stride, void * 
 
 template <class S, class F, int t>
 void multiply_float_tile(const uint8_t * weights, const uint8_t * activations, float * y, size_t ldy, int64_t k) {
-    constexpr size_t row_size = 2 * S::lanes;
+    constexpr size_t row_size = sizeof(typename F::number) * S::lanes;
     const auto * x = reinterpret_cast<const float *>(activations);
     typename S::floats even[t], odd[t];
     MP_UNROLL
@@ -106,7 +117,7 @@ template <class S, class F> void multiply_floats(const void * packed, const void
                                                  int64_t n, int64_t k, int64_t group_begin, int64_t group_end) {
     tiling tiles(n, float_tile<S>);
     for (int64_t group = group_begin; group < group_end; group++) {
-        const uint8_t * weights = static_cast<const uint8_t *>(packed) + static_cast<size_t>(group * k) * 2 * S::lanes;
+        const uint8_t * weights = static_cast<const uint8_t *>(packed) + packed_floats_size<S, F>(group * S::lanes, k);
         for (int64_t tile = 0; tile < tiles.n_tiles; tile++) {
             int64_t row = tiles.first_row(tile);
             auto widths = typename make_indices<float_tile<S>>::type();
@@ -123,15 +134,16 @@ template <class S, class F> constexpr gemm_kernel make_float_kernel() {
             S::lanes,
             float_block,
             float_tile<S>,
-            packed_floats_size<S>,
+            packed_floats_size<S, F>,
             copied_activations_size,
-            pack_floats<S>,
+            pack_floats<S, F>,
             copy_activations<S>,
             multiply_floats<S, F>};
 }
 
 template <class S> const gemm_kernel * float_kernel_for(ggml_type type) {
-    static constexpr gemm_kernel kernels[] = {make_float_kernel<S, f16_format>(), make_float_kernel<S, bf16_format>()};
+    static constexpr gemm_kernel kernels[] = {make_float_kernel<S, f32_format>(), make_float_kernel<S, f16_format>(),
+                                              make_float_kernel<S, bf16_format>()};
     for (const gemm_kernel & kernel : kernels) {
         if (kernel.type == type) {
             return &kernel;

@@ -38,6 +38,7 @@ struct neon_base {
     template <int shift> static MP_INLINE floats to_floats(ints a) { return vcvtq_n_f32_s32(a, shift); } // a / 2^shift
     static MP_INLINE void store(float * target, floats a) { vst1q_f32(target, a); }
 
+    static MP_INLINE floats load_singles(const uint8_t * source) { return vreinterpretq_f32_u8(vld1q_u8(source)); }
     static MP_INLINE floats load_halves(const uint8_t * source) {
         return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(source)));
     }
@@ -121,6 +122,9 @@ template <instruction_set the_set> struct neon_floats {
     static MP_INLINE void store(float * target, floats a) {
         vst1q_f32(target, a.val[0]);
         vst1q_f32(target + 4, a.val[1]);
+    }
+    static MP_INLINE floats load_singles(const uint8_t * source) {
+        return {{vreinterpretq_f32_u8(vld1q_u8(source)), vreinterpretq_f32_u8(vld1q_u8(source + 16))}};
     }
     static MP_INLINE floats load_halves(const uint8_t * source) {
         float16x8_t eight = vreinterpretq_f16_u8(vld1q_u8(source));

@@ -70,6 +70,11 @@ struct portable {
     }
     static MP_INLINE void store(float * target, const floats & a) { memcpy(target, a.lane, sizeof(a.lane)); }
 
+    static MP_INLINE floats load_singles(const uint8_t * source) {
+        floats singles;
+        memcpy(singles.lane, source, sizeof(singles.lane));
+        return singles;
+    }
     static MP_INLINE floats load_halves(const uint8_t * source) {
         return each<floats>([&](int i) {
             ggml_fp16_t half;

@@ -82,6 +82,9 @@ struct avx2_base : x86_base {
     static MP_INLINE floats to_floats(ints a) { return _mm256_cvtepi32_ps(a); }
     static MP_INLINE void store(float * target, floats a) { _mm256_storeu_ps(target, a); }
 
+    static MP_INLINE floats load_singles(const uint8_t * source) {
+        return _mm256_loadu_ps(reinterpret_cast<const float *>(source));
+    }
     static MP_INLINE floats load_halves(const uint8_t * source) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(source)));
     }

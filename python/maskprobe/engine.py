@@ -156,7 +156,7 @@ class Engine:
         now = self._current_generation()
         started = time.perf_counter_ns()
         room = self._room() if now.n_left > 1 else 1  # the last token needs no candidates
-        tree = self._checked(self.proposer.propose(now.tokens, room))
+        tree = self._checked(self.proposer.propose(now.tokens, min(room, self.session.max_rows)))
         result = self.session.decode(tree, max(self.proposer.n_top, 2))  # two for the margin
         path, emitted = accept(tree, now.draw, now.takes_last, now.n_left)
         logprobs, margins = self._scores(result, path, emitted)
@@ -251,11 +251,11 @@ class Engine:
         return self.session.n_ctx - len(self._generation.tokens) + 1
 
     def _checked(self, tree: TokenTree) -> TokenTree:
-        """A proposer must never change the output: a wrong root would."""
+        """A proposer must never change the output: a wrong root would. Where there can be no tree, its best chain."""
         newest = self._generation.tokens[-1]
         if tree.tokens[0] != newest:
             raise StateError(f"the proposer's root is token {tree.tokens[0]}, the newest token is {newest}", "internal")
-        return tree
+        return tree if self.session.model.info.can_tree else tree.best_chain()
 
     def _scores(self, result: Pass, path: list[int], emitted: list[int]) -> tuple[list[float], list[float]]:
         """Log-probability of each emitted token, and the gap of the two best tokens at its place."""

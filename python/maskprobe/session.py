@@ -59,6 +59,9 @@ class Session:
     holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the physical cores).
     After a failure, an error or a cancel, the cache holds exactly the committed tokens.
 
+    A model with a recurrent state takes chains instead of trees, of `max_chain` candidates and the root. The session
+    keeps a state behind each of them: fewer, where memory is short.
+
     Raises ArgumentError, OutOfMemory.
     """
 
@@ -104,6 +107,8 @@ class Session:
         with self._handle as session:
             self.n_ctx: int = lib.mp_session_n_ctx(session)
             self.n_threads: int = lib.mp_session_n_threads(session)
+            self.max_chain: int = lib.mp_session_max_chain(session)  # candidates, where there can be no tree
+        self.max_rows = n_rows_max if model.info.can_tree else 1 + self.max_chain  # of a pass
         self._inside = threading.Lock()
         self._inputs = _Inputs(n_rows_max, model.info.n_embd)
         self._outputs = _Outputs(n_rows_max, n_top_max)
@@ -155,8 +160,8 @@ class Session:
     def decode(self, tree: TokenTree, n_top: int = 8) -> Pass:
         """One pass over a tree and its masks; every row has an output, with its `n_top` most likely tokens.
 
-        Raises ArgumentError, ContextFull, Cancelled, DecodeError; ModelError for a tree or masks on a model that
-        cannot."""
+        Raises ArgumentError, ContextFull, Cancelled, DecodeError; ModelError for a tree, too long a chain or masks on a
+        model that cannot."""
         self._enter()
         try:
             with self._handle as session:

@@ -116,7 +116,9 @@ class StateFile:
 
 def _identity(model: Model) -> dict[str, Any]:
     info = model.info
+    adapters = [[_digest(file), scale] for file, scale in model.loras if scale != 0]
     return {
+        **({"adapters": adapters} if adapters else {}),
         "arch": info.arch,
         "name": info.name,
         "description": info.description,
@@ -124,6 +126,14 @@ def _identity(model: Model) -> dict[str, Any]:
         "size": info.size,
         "n_vocab": info.n_vocab,
     }
+
+
+def _digest(file: Path) -> str:
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError:  # gone since it was loaded
+        return str(file)
 
 
 def _name(identity: dict[str, Any]) -> str:

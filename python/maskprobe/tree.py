@@ -63,6 +63,22 @@ class TokenTree:
             return self
         return TokenTree.grown(self.tokens[:n_nodes], self.parents[:n_nodes], self.logprobs[:n_nodes])
 
+    def best_chain(self) -> "TokenTree":
+        """The most probable child of the root, of that one, and so on: no branches, no masks, no vectors. A tree that
+        is such a chain already is returned itself."""
+        if not self.mask_owners and not self.embeddings and self.parents == list(range(-1, len(self.parents) - 1)):
+            return self
+        best: dict[int, int] = {}  # of each node its most probable child
+        for node in range(1, len(self.tokens)):
+            other = best.get(self.parents[node])
+            if self.tokens[node] != EMBEDDING and (other is None or self.logprobs[node] > self.logprobs[other]):
+                best[self.parents[node]] = node
+        chain = [0]
+        while (node := best.get(chain[-1])) is not None:
+            chain.append(node)
+        logprobs = [self.logprobs[node] for node in chain]
+        return TokenTree.grown([self.tokens[node] for node in chain], list(range(-1, len(chain) - 1)), logprobs)
+
     @property
     def n_nodes(self) -> int:
         return len(self.tokens)

@@ -12,6 +12,7 @@ from .. import (
     ArgumentError,
     MaskProbe,
     Model,
+    ModelError,
     NoProposer,
     Planned,
     Proposer,
@@ -26,9 +27,10 @@ from .. import (
 )
 from . import values
 from .interrupt import Interrupt
-from .options import KERNELS, SEED_MAX, SWITCH
+from .options import SEED_MAX, SWITCH
 from .terminal import Completion, Progress, say
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
 EXIT_USAGE = 2
 
 
@@ -102,12 +104,12 @@ def grammar_text(args: argparse.Namespace, parser: Parser) -> str | None:
         parser.error(f"argument {option}: not a JSON schema that can be used: {error}")
 
 
-def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
+def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> Model:
     if args.hf_repo is not None:
         with Progress("downloading", unit="bytes") as bar:
             path = hub.download(args.hf_repo, progress=bar)
     else:
-        path = resolve_model(args.model)
+        path = resolve_model(args.model, warn=lambda line: say(f"{parser.prog}: {line}"))
     with Progress("loading") as bar, ctrl_c.cancels():
 
         def progress(fraction: float) -> bool:
@@ -121,10 +123,32 @@ def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
             self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
-            use_kernels=KERNELS[args.kernels],
+            kernels=args.kernels,
             n_threads=max(args.threads, 0),
+            loras=args.lora,
             progress=progress,
         )
+
+
+def prompt_tokens(
+    args: argparse.Namespace, parser: Parser, model: Model, system: str | None, text: str
+) -> tuple[list[int], str]:
+    """The tokens of the prompt and its text, in the model's chat template: where that is asked for, and where the model
+    has one and nobody said no."""
+    asked = args.single_turn or system is not None
+    if args.no_conversation or not (asked or model.metadata(CHAT_TEMPLATE)):
+        return model.tokenize(text, add_special=True, parse_special=True), text
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    try:
+        text = model.chat_format([*messages, {"role": "user", "content": text}])
+    except ModelError:
+        if asked:
+            raise
+        say(f"{parser.prog}: llama.cpp does not know this model's chat template: completing as it is (-no-cnv)")
+        return model.tokenize(text, add_special=True, parse_special=True), text
+    bos = model.info.token_bos
+    has_bos = bos >= 0 and text.encode().startswith(model.token_bytes(bos, special=True))
+    return model.tokenize(text, add_special=not has_bos, parse_special=True), text
 
 
 def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, grammar: str | None) -> SamplingParams:
@@ -153,17 +177,16 @@ def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, gram
 
 
 def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer:
-    """What the options ask for; plain decoding, with a line that says why, on a model that cannot do it."""
+    """What the options ask for; plain decoding on a model that cannot do it. What the model has to say about drafting
+    is said where there is some."""
+    if args.propose != "none" and model.info.note:
+        say(f"{parser.prog}: {model.info.note}")
     if args.propose != "esp":
-        if args.propose != "none" and not model.info.can_tree:
-            say(f"{parser.prog}: {model.info.note}")
         with usage(parser, "--rows"):
             proposer = proposer_named(args.propose, model, rows=args.rows)
         if isinstance(proposer, Planned) and not args.no_state:
             proposer.state = StateFile(model, args.state, warn=lambda line: say(f"{parser.prog}: {line}"))
         return proposer
-    if model.info.note:
-        say(f"{parser.prog}: {model.info.note}")
     if not (model.info.can_tree and model.info.can_probe):
         return NoProposer()
     with usage(parser, "--mask-init"):
@@ -175,7 +198,7 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer
 
 def session(args: argparse.Namespace, parser: Parser, model: Model, proposer: Proposer) -> Session:
     with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa"):
-        return Session(
+        session = Session(
             model,
             n_ctx=args.ctx_size,
             n_batch=args.batch_size,
@@ -188,3 +211,9 @@ def session(args: argparse.Namespace, parser: Parser, model: Model, proposer: Pr
             type_v=args.cache_type_v,
             flash_attn=SWITCH[args.flash_attn],
         )
+    if session.max_chain < (wanted := min(model.info.max_chain, proposer.n_rows_max - 1)):
+        states = f"{wanted + 1} states of {model.info.state_size / 2**20:.1f} MiB"
+        say(
+            f"{parser.prog}: chains of {session.max_chain} candidates instead of {wanted}: memory is short for {states}"
+        )
+    return session

@@ -90,6 +90,20 @@ def mask_embedding(text: str) -> str:
     return text
 
 
+def lora(text: str) -> tuple[str, float]:
+    """FILE or FILE:SCALE. A file whose own name has a colon is found before the colon counts."""
+    path, colon, scale = text.rpartition(":")
+    if not colon or Path(text).exists():
+        path, scale = text, "1"
+    try:
+        value = float(scale)
+    except ValueError:
+        raise fail(f"the scale '{scale}' in '{text}' is not a number") from None
+    if not math.isfinite(value) or not path:
+        raise fail(f"must look like FILE or FILE:SCALE with a finite scale, not '{text}'")
+    return path, value
+
+
 def output_file(text: str) -> Path:
     """A file that can be written when the work is done; said now rather than then."""
     path = Path(text)

@@ -36,6 +36,8 @@ class Evidence(Proposer):
     On a small model the first generation of all begins with passes over tokens that seem likely and were in no row yet,
     each right behind the prompt: their rows fill the tables. They belong to the evaluation of the prompt.
 
+    On a model that takes no trees it grows the most probable chain, and asks nothing beforehand.
+
     `sources[i]` names what spoke most for node i of the last tree.
 
     Raises ArgumentError for a number of rows out of range.
@@ -73,6 +75,8 @@ class Evidence(Proposer):
 
     def attach(self, session: Session) -> None:
         self._session = session
+        with self._handle as drafter:
+            check(lib.mp_drafter_chains_only(drafter, not session.model.info.can_tree))
 
     def begin(self, tokens: Sequence[int]) -> None:
         ids, pointer = token_array(tokens)
@@ -81,7 +85,8 @@ class Evidence(Proposer):
         self._n_known, self._n_grown = len(tokens), 0
         if self._is_new and self._session is not None:
             self._is_new = False
-            self._explore_while_cheap(self._session, tokens[-1])
+            if self._session.model.info.can_tree:
+                self._explore_while_cheap(self._session, tokens[-1])
 
     def _explore_while_cheap(self, session: Session, newest: int) -> None:
         n_left = int(EXPLORING_WORK / max(session.model.info.n_params, 1))  # rows
@@ -207,6 +212,10 @@ class Evidence(Proposer):
 
 def children_of(newest: int, tokens: Sequence[int]) -> TokenTree:
     return TokenTree.grown([newest, *tokens], [-1] + [0] * len(tokens), [0.0] * (1 + len(tokens)))
+
+
+def chain_of(newest: int, tokens: Sequence[int]) -> TokenTree:
+    return TokenTree.grown([newest, *tokens], list(range(-1, len(tokens))), [0.0] * (1 + len(tokens)))
 
 
 def first_nodes(draft: Any, n: int) -> TokenTree:

@@ -15,7 +15,7 @@ from ..planner import Draft, Planner
 from ..session import Pass
 from ..tree import TokenTree
 from .base import Proposer
-from .evidence import Evidence, children_of, first_nodes
+from .evidence import Evidence, chain_of, children_of, first_nodes
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -79,7 +79,7 @@ class Planned(Proposer):
             self._mask.begin(tokens, 1)
         session, planner = self._session, self.planner
         planner.at_depth(session.n_past)
-        room = min(self.n_rows_max, session.n_ctx - session.n_past)
+        room = min(self.n_rows_max, session.max_rows, session.n_ctx - session.n_past)
         if room > 1:
             planner.calibrate(lambda n_rows: self._time_of_pass(tokens[-1], n_rows), room)
 
@@ -125,7 +125,8 @@ class Planned(Proposer):
         if self._is_evidence:
             self._draft, n_rows = self.source.planned(planner, context, room)
         else:
-            self._own = _in_order(self.source.propose(context, min(room, self.n_rows_max)))
+            tree = self.source.propose(context, min(room, self.n_rows_max))
+            self._own = _in_order(tree if self._session.model.info.can_tree else tree.best_chain())
             self._draft = self._own.pointer
             n_rows = planner.rows(self._draft, len(context) - 1)
         self._n_unseen, self._n_rows = outlook.n_same, n_rows
@@ -157,15 +158,17 @@ class Planned(Proposer):
         self._learning = time.perf_counter_ns() - now
 
     def _time_of_pass(self, newest: int, n_rows: int) -> float:
-        """Microseconds of a pass over the newest token and children of it, from which a drafter learns."""
-        session = self._session
-        children = self.source.unseen(n_rows - 1) if self._is_evidence else []
-        others = (token for token in range(session.model.info.n_vocab) if token not in children)
-        children += itertools.islice(others, n_rows - 1 - len(children))
-        if self._is_evidence:
-            result = self.source.explore(session, newest, children)
+        """Microseconds of a pass over the newest token and children of it, from which a drafter learns; where there can
+        be no tree, of a chain."""
+        session, can_tree = self._session, self._session.model.info.can_tree
+        learns = self._is_evidence and can_tree
+        tokens = self.source.unseen(n_rows - 1) if learns else []
+        others = (token for token in range(session.model.info.n_vocab) if token not in tokens)
+        tokens += itertools.islice(others, n_rows - 1 - len(tokens))
+        if learns:
+            result = self.source.explore(session, newest, tokens)
         else:
-            result = session.decode(children_of(newest, children), self.n_top)
+            result = session.decode((children_of if can_tree else chain_of)(newest, tokens), self.n_top)
             session.rollback()
         return max(result.decode_us + result.engine_us, 1)
 

@@ -46,7 +46,8 @@ def _all(model: Model, rows: int | None) -> Proposer:
     if rows is not None:
         return Evidence(model, rows=rows)
     mask = mask_embedding("soft", model) if model.info.can_probe else None
-    return Planned(Evidence(model, rows=PLANNED_ROWS), mask=mask)
+    most = PLANNED_ROWS if model.info.can_tree else 1 + model.info.max_chain
+    return Planned(Evidence(model, rows=min(PLANNED_ROWS, most)), mask=mask)
 
 
 def _lookahead(model: Model, rows: int | None) -> Proposer:
@@ -82,12 +83,14 @@ SOURCES: dict[str, Source] = {
 def proposer_named(spec: str, model: Model, *, rows: int | None = None) -> Proposer:
     """A new proposer of the source `spec`, with at most `rows` rows in a pass; None: the source's own number.
 
-    On a model that cannot decode trees, or cannot be probed where the source probes, it is NoProposer: plain decoding.
+    On a model that can decode neither trees nor chains, or cannot be probed where the source probes, it is NoProposer:
+    plain decoding. Where only chains are possible, the engine takes the best one of each tree.
 
     Raises ArgumentError for a name that is not known and for rows out of range."""
     source = SOURCES.get(spec)
     if source is None:
         raise ArgumentError(f"there is no source of candidates named {spec!r}: use one of {', '.join(SOURCES)}")
-    if not model.info.can_tree or (source.probes and not model.info.can_probe):
+    can_draft = model.info.can_tree or model.info.max_chain > 0
+    if not can_draft or (source.probes and not (model.info.can_tree and model.info.can_probe)):
         return NoProposer()
     return source.make(model, rows)
