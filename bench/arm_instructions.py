@@ -96,7 +96,7 @@ def count(plugin, program, *arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--types", default="q4_0,q8_0,q4_K,q6_K", help="of weights (%(default)s)")
+    parser.add_argument("--types", default="q4_0,q4_1,q5_0,q8_0,q4_K,q6_K", help="of weights (%(default)s)")
     parser.add_argument("--rows", default="1,8,16", help="values of n (%(default)s)")
     parser.add_argument("--compiler", default="aarch64-linux-gnu-g++", help="for ARM (%(default)s)")
     arguments = parser.parse_args()

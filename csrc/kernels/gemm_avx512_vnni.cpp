@@ -70,14 +70,9 @@ struct avx512_vnni : x86_base {
     }
     static MP_INLINE bytes load_bytes(const uint8_t * source) { return _mm512_loadu_si512(source); }
 
-    // (a >> shift) & mask in every byte; a negative shift is to the left.
+    // (a >> shift) & mask in every byte.
     template <int shift> static MP_INLINE bytes field(bytes a, int mask) {
-        bytes shifted = a;
-        if constexpr (shift > 0) {
-            shifted = _mm512_srli_epi16(a, shift);
-        } else if constexpr (shift < 0) {
-            shifted = _mm512_slli_epi16(a, -shift);
-        }
+        bytes shifted = shift > 0 ? _mm512_srli_epi16(a, shift) : a;
         return _mm512_and_si512(shifted, _mm512_set1_epi8(static_cast<char>(mask)));
     }
     static MP_INLINE bytes either(bytes a, bytes b) { return _mm512_or_si512(a, b); }

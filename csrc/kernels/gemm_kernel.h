@@ -108,22 +108,17 @@ MP_INLINE void add_sub_block(const typename S::template sub_block<F> & weights, 
     }
 }
 
-// How far ahead weights are asked for, into the first cache and into the second one (0: not). One or two rows go through
-// the weights as fast as memory gives them. More rows leave time in which the first cache would lose what came early.
+// How far ahead weights are asked for. One or two rows go through the weights as fast as memory gives them. More rows
+// leave time in which the first cache would lose what came early.
 #if defined(__x86_64__)
-template <int t> constexpr size_t prefetch_near = t <= 2 ? 8192 : 2048;
-template <int t> constexpr size_t prefetch_far = t <= 2 ? 0 : 16384;
+template <int t> constexpr size_t prefetch_distance = t <= 2 ? 8192 : t <= 8 ? 4096 : 2048;
 #else
-template <int t> constexpr size_t prefetch_near = 4096;
-template <int t> constexpr size_t prefetch_far = 0;
+template <int t> constexpr size_t prefetch_distance = 4096;
 #endif
 
 template <int t> MP_INLINE void prefetch(const uint8_t * bytes, size_t size) {
     for (size_t i = 0; i < size; i += 64) {
-        __builtin_prefetch(bytes + prefetch_near<t> + i, 0, 3);
-        if (prefetch_far<t> > 0) {
-            __builtin_prefetch(bytes + prefetch_far<t> + i, 0, 2);
-        }
+        __builtin_prefetch(bytes + prefetch_distance<t> + i, 0, 3);
     }
 }
 
@@ -295,20 +290,18 @@ template <class S, class F>
 void quantise(const float * x, size_t stride, void * activations, int64_t n, int64_t k, int32_t part, int32_t n_parts) {
     using A = activation_block<F, stored_offset<S, F>()>;
     int64_t n_blocks = k / F::block;
-    int64_t total = n * n_blocks;
     tiling tiles(n, S::max_tile);
-    for (int64_t item = total * part / n_parts; item < total * (part + 1) / n_parts; item++) {
-        int64_t row = item / n_blocks;
-        int64_t block = item % n_blocks;
+    for_each_row_part(n, n_blocks, part, n_parts, [&](int64_t row, int64_t begin, int64_t end) {
         int64_t tile = tiles.tile_of(row);
         int64_t first = tiles.first_row(tile);
         int width = tiles.tile_width(tile);
-        uint8_t * target =
-            static_cast<uint8_t *>(activations) + static_cast<size_t>(first * n_blocks + block * width) * A::row_size;
-        const auto * source =
-            reinterpret_cast<const float *>(reinterpret_cast<const char *>(x) + row * stride) + block * F::block;
-        quantise_block<S, F>(source, target, width, static_cast<int>(row - first));
-    }
+        uint8_t * target = static_cast<uint8_t *>(activations) + static_cast<size_t>(first * n_blocks) * A::row_size;
+        const auto * source = reinterpret_cast<const float *>(reinterpret_cast<const char *>(x) + row * stride);
+        for (int64_t block = begin; block < end; block++) {
+            quantise_block<S, F>(source + block * F::block, target + static_cast<size_t>(block * width) * A::row_size, width,
+                                 static_cast<int>(row - first));
+        }
+    });
 }
 
 // --- table of kernels ------------------------------------------------------------------------------------------------

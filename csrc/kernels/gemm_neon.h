@@ -57,15 +57,13 @@ struct neon_base {
     }
     static MP_INLINE bytes load_bytes(const uint8_t * source) { return vld1q_u8(source); }
 
-    // (a >> shift) & mask in every byte; a negative shift is to the left.
+    // (a >> shift) & mask in every byte.
     template <int shift> static MP_INLINE bytes field(bytes a, int mask) {
         bytes shifted = a;
         if constexpr (shift > 0) {
             shifted = vshrq_n_u8(a, shift);
-        } else if constexpr (shift < 0) {
-            shifted = vshlq_n_u8(a, -shift);
         }
-        return (255 >> (shift > 0 ? shift : 0) & ~mask) == 0 ? shifted : vandq_u8(shifted, vdupq_n_u8(mask));
+        return (255 >> shift & ~mask) == 0 ? shifted : vandq_u8(shifted, vdupq_n_u8(mask));
     }
     static MP_INLINE bytes either(bytes a, bytes b) { return vorrq_u8(a, b); }
     template <int offset> static MP_INLINE bytes look_up(const int8_t * values, bytes index) {

@@ -113,26 +113,24 @@ template <class F> void quantise_pairs(const float * x, size_t stride, void * ac
                                        int32_t part, int32_t n_parts) {
     using A = activation_block<F, 0>;
     int64_t n_blocks = k / F::block;
-    int64_t total = n * n_blocks;
     tiling tiles((n + 1) / 2, max_pairs);
-    for (int64_t item = total * part / n_parts; item < total * (part + 1) / n_parts; item++) {
-        int64_t row = item / n_blocks;
-        int64_t block = item % n_blocks;
+    for_each_row_part(n, n_blocks, part, n_parts, [&](int64_t row, int64_t begin, int64_t end) {
         int64_t tile = tiles.tile_of(row / 2);
         int64_t first = tiles.first_row(tile);
         int n_pairs = tiles.tile_width(tile);
-        uint8_t * target = static_cast<uint8_t *>(activations) +
-                           static_cast<size_t>((first * n_blocks + block * n_pairs) * 2) * A::row_size;
-        const auto * source =
-            reinterpret_cast<const float *>(reinterpret_cast<const char *>(x) + row * stride) + block * F::block;
-        alignas(4) uint8_t alone[A::row_size];
-        quantise_block<neon_i8mm, F>(source, alone, 1, 0);
         int pair = static_cast<int>(row / 2 - first);
-        place_block<F>(alone, target, n_pairs, pair, static_cast<int>(row % 2));
-        if (row == n - 1 && row % 2 == 0) {
-            place_block<F>(alone, target, n_pairs, pair, 1);
+        const auto * source = reinterpret_cast<const float *>(reinterpret_cast<const char *>(x) + row * stride);
+        for (int64_t block = begin; block < end; block++) {
+            uint8_t * target = static_cast<uint8_t *>(activations) +
+                               static_cast<size_t>((first * n_blocks + block * n_pairs) * 2) * A::row_size;
+            alignas(4) uint8_t alone[A::row_size];
+            quantise_block<neon_i8mm, F>(source + block * F::block, alone, 1, 0);
+            place_block<F>(alone, target, n_pairs, pair, static_cast<int>(row % 2));
+            if (row == n - 1 && row % 2 == 0) {
+                place_block<F>(alone, target, n_pairs, pair, 1);
+            }
         }
-    }
+    });
 }
 
 // --- product ---------------------------------------------------------------------------------------------------------

@@ -176,5 +176,17 @@ struct tiling {
     }
 };
 
+// function(row, begin, end) for each row that has blocks, from `begin` to `end`, in the part [part, n_parts) of the blocks.
+template <class L>
+MP_INLINE void for_each_row_part(int64_t n, int64_t n_blocks, int32_t part, int32_t n_parts, L && function) {
+    int64_t item = n * n_blocks * part / n_parts, end = n * n_blocks * (part + 1) / n_parts;
+    while (item < end) {
+        int64_t row = item / n_blocks, begin = item - row * n_blocks;
+        int64_t count = n_blocks - begin < end - item ? n_blocks - begin : end - item;
+        function(row, begin, begin + count);
+        item += count;
+    }
+}
+
 } // namespace
 } // namespace mp

@@ -112,11 +112,9 @@ struct portable {
         return result;
     }
 
-    // (a >> shift) & mask in every byte; a negative shift is to the left.
+    // (a >> shift) & mask in every byte.
     template <int shift> static MP_INLINE bytes field(const bytes & a, int mask) {
-        constexpr int right = shift > 0 ? shift : 0;
-        constexpr int left = shift < 0 ? -shift : 0;
-        return each_byte([&](int i) { return (a.byte[i] >> right << left) & mask; });
+        return each_byte([&](int i) { return a.byte[i] >> shift & mask; });
     }
     static MP_INLINE bytes either(const bytes & a, const bytes & b) {
         return each_byte([&](int i) { return a.byte[i] | b.byte[i]; });

@@ -103,14 +103,9 @@ struct avx2_base : x86_base {
         return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(source));
     }
 
-    // (a >> shift) & mask in every byte; a negative shift is to the left.
+    // (a >> shift) & mask in every byte.
     template <int shift> static MP_INLINE bytes field(bytes a, int mask) {
-        bytes shifted = a;
-        if constexpr (shift > 0) {
-            shifted = _mm256_srli_epi16(a, shift);
-        } else if constexpr (shift < 0) {
-            shifted = _mm256_slli_epi16(a, -shift);
-        }
+        bytes shifted = shift > 0 ? _mm256_srli_epi16(a, shift) : a;
         return _mm256_and_si256(shifted, _mm256_set1_epi8(static_cast<char>(mask)));
     }
     static MP_INLINE bytes either(bytes a, bytes b) { return _mm256_or_si256(a, b); }
