@@ -45,8 +45,8 @@ model_ref model_retain(mp_model * model);
 // Sets can_probe, embd_scale and note by comparing token input with embedding input.
 void self_check(mp_model & model, int32_t n_threads);
 
-// Of a model with a recurrent state: sets max_chain, state_size and note. With `trial` a chain is taken back and what follows
-// compared, else llama.cpp's word counts.
+// Of a model with a recurrent state: sets max_chain, state_size and note. With `trial` a chain is taken back and what
+// follows compared, else llama.cpp's word counts.
 void chain_check(mp_model & model, int32_t n_threads, bool trial);
 
 } // namespace mp

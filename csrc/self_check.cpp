@@ -22,8 +22,8 @@ namespace mp {
 
 static constexpr int32_t N_PROBE = 4;
 static constexpr int32_t N_BACK = 2; // tokens that a state goes back
-// Candidates of a chain, if it does: with the root 8 rows, which products like. Each costs a state, and in every pass, even of
-// one row, llama.cpp copies as many.
+// Candidates of a chain, if it does: with the root 8 rows, which products like. Each costs a state, and in every pass, even
+// of one row, llama.cpp copies as many.
 static constexpr int32_t MAX_CHAIN = 7;
 // Both ways run the same kernels on the same shapes; what is left is rounding.
 static constexpr double TOLERANCE = 0.01; // of the logits' standard deviation
@@ -195,8 +195,7 @@ void chain_check(mp_model & model, int32_t n_threads, bool trial) {
             return;
         }
         probe.rows(0, {probe.tokens[0]}, 0);
-        info.state_size =
-            (int64_t) llama_state_seq_get_size_ext(probe.ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+        info.state_size = (int64_t) llama_state_seq_get_size_ext(probe.ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
         const double d = trial ? difference_behind_chain(probe) : 0;
         if (d >= TOLERANCE) {
             snprintf(info.note, sizeof(info.note),
@@ -207,14 +206,15 @@ void chain_check(mp_model & model, int32_t n_threads, bool trial) {
         }
         info.max_chain = MAX_CHAIN;
         const bool is_small = info.state_size < 1 << 20;
-        snprintf(info.note, sizeof(info.note),
-                 "probing is off: %s keeps a recurrent state; chains of up to %d candidates instead of trees, with %d states "
-                 "of %.1f %s in memory",
-                 info.arch, MAX_CHAIN, 1 + MAX_CHAIN, info.state_size / (is_small ? 1024.0 : 1024.0 * 1024.0),
-                 is_small ? "KiB" : "MiB");
+        snprintf(
+            info.note, sizeof(info.note),
+            "probing is off: %s keeps a recurrent state; chains of up to %d candidates instead of trees, with %d states "
+            "of %.1f %s in memory",
+            info.arch, MAX_CHAIN, 1 + MAX_CHAIN, info.state_size / (is_small ? 1024.0 : 1024.0 * 1024.0),
+            is_small ? "KiB" : "MiB");
     } catch (const failure & e) {
-        snprintf(info.note, sizeof(info.note), "decoding plainly: taking a chain of this %s model back failed: %s", info.arch,
-                 e.what());
+        snprintf(info.note, sizeof(info.note), "decoding plainly: taking a chain of this %s model back failed: %s",
+                 info.arch, e.what());
     }
 }
 

@@ -117,7 +117,8 @@ void mp_session::copy_state() {
 int32_t mp_session::return_to_copy() {
     const size_t size = state_copy.bytes.size();
     if (state_copy.n_tokens > 0 &&
-        llama_state_seq_set_data_ext(ctx.get(), state_copy.bytes.data(), size, 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == size &&
+        llama_state_seq_set_data_ext(ctx.get(), state_copy.bytes.data(), size, 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) ==
+            size &&
         llama_memory_seq_rm(memory, 0, state_copy.n_tokens, -1)) {
         return state_copy.n_tokens;
     }

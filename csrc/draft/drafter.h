@@ -43,7 +43,7 @@ struct mp_drafter {
     int32_t parent_of(int32_t at) const { return nodes[at].parent; }
 
     const int32_t n_vocab;
-    bool chains_only = false; // drafts without branches
+    bool chains_only = false;          // drafts without branches
     int64_t earned[MP_N_SOURCES] = {}; // accepted candidates, by what spoke most for them
 
 private:
