@@ -277,8 +277,10 @@ template <class S, class F> void quantise_block(const float * x, uint8_t * targe
             }
         }
     }
-    for (int pair = 0; pair < n_min_pairs<F>(); pair++) {
-        memcpy(target + A::sums(t, pair) + 4 * i, sums + 2 * pair, 4);
+    if constexpr (F::has_min) {
+        for (int pair = 0; pair < n_min_pairs<F>(); pair++) {
+            memcpy(target + A::sums(t, pair) + 4 * i, sums + 2 * pair, 4);
+        }
     }
     if constexpr (F::adds_m) {
         float sum = d * static_cast<float>(sums[0]);

@@ -51,7 +51,7 @@ template <class F> void pack_four_rows(const typename F::ggml_block * source, in
     uint8_t quants[4][F::block];
     for (int row = 0; row < 4; row++, source += row_stride) {
         F::unpack(*source, quants[row]);
-        uint8_t scale[16], min[16];
+        uint8_t scale[16] = {}, min[16] = {};
         if constexpr (P::has_scales) {
             F::scales(*source, scale, min);
         }

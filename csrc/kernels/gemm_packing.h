@@ -116,7 +116,7 @@ MP_INLINE void pack_scales(const typename F::ggml_block & source, const uint8_t 
 template <class F, int lanes, bool keep_sign>
 void pack_lane(const typename F::ggml_block & source, uint8_t * target, int lane) {
     using P = packed_block<F, lanes>;
-    uint8_t scale[16], min[16];
+    uint8_t scale[16] = {}, min[16] = {};
     if constexpr (P::has_scales) {
         F::scales(source, scale, min);
     }
