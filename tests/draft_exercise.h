@@ -65,7 +65,7 @@ static void drafts(mp_drafter * drafter, std::mt19937 & random, int32_t n_vocab,
         for (int32_t i = 1; i < draft.n_nodes; i++) {
             EXPECT(draft.parents[i] >= 0 && draft.parents[i] < i && draft.tokens[i] >= 0 && draft.tokens[i] < n_vocab);
             EXPECT(draft.probabilities[i] > 0 && draft.probabilities[i] <= draft.probabilities[i - 1]);
-            EXPECT(draft.sources[i] >= 0 && draft.sources[i] <= 6);
+            EXPECT(draft.sources[i] >= 0 && draft.sources[i] < MP_N_SOURCES);
         }
         random_result r(random, draft, n_vocab);
         if (step % 7 == 0) {

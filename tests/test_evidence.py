@@ -184,18 +184,83 @@ def test_rows_of_the_prompt_belong_to_the_tokens_before_the_newest():
 def test_accepted_candidates_become_likelier_and_rejected_ones_less():
     def after(outcome: int) -> float:
         proposer = Evidence(MODEL, rows=2)
-        text = [7, 8, 7]
+        text = [7, 7]  # too short for n-grams of earlier texts
         proposer.begin(text)
         for _ in range(25):
             tree = proposer.propose(text, 1000)
-            assert tree.tokens == [7, 8]
+            assert tree.tokens == [7, 7]
             tops, logprobs = np.array([[8], [7]], np.int32), np.array([[-3.0], [-3.0]], np.float32)
-            path, emitted = ([0, 1], [8, 7]) if outcome == 8 else ([0], [outcome])
+            path, emitted = ([0, 1], [7, 8]) if outcome == 7 else ([0], [outcome])
             proposer.observe(tree, Pass(2, 1, tops[:, 0], tops, logprobs, 0, 0), path, emitted)
             proposer.begin(text)
         return draft(proposer, text)[2][1]
 
-    assert after(8) > after(9)
+    assert after(7) > after(9)
+
+
+# --- earlier texts ---------------------------------------------------------------------------------------------------
+
+SONG = [4, 9, 7, 30, 12, 25, 3, 18, 22, 6, 31, 17, 2, 28]
+
+
+def chain_of(proposer: Evidence, text: list[int]) -> list[int]:
+    """The first child of the root, its first child, and one more."""
+    tokens, parents, _, _ = draft(proposer, text)
+    chain, node = [], 0
+    while node in parents[1:] and len(chain) < 3:
+        node = parents.index(node, 1)
+        chain.append(tokens[node])
+    return chain
+
+
+def test_what_followed_in_an_earlier_text_is_offered():
+    proposer = Evidence(MODEL, rows=12)
+    proposer.begin(SONG)
+    proposer.begin([1])
+    assert chain_of(proposer, SONG[:5]) == SONG[5:8]
+    assert proposer.sources[1] == "earlier texts"
+    assert chain_of(Evidence(MODEL, rows=12), SONG[:5]) == []
+
+
+def test_the_newest_of_the_earlier_texts_comes_first():
+    proposer = Evidence(MODEL, rows=3)
+    for after in (33, 34, 35):
+        proposer.begin([*SONG[:5], after])
+    tokens, parents, logprobs, _ = draft(proposer, SONG[:5])
+    assert tokens[1:] == [35, 34] and parents[1:] == [0, 0] and logprobs[1] > logprobs[2]
+
+
+def test_the_text_itself_comes_before_earlier_ones():
+    proposer = Evidence(MODEL, rows=3)
+    proposer.begin([*SONG[:5], 33])
+    tokens, _, _, sources = draft(proposer, [*SONG[:5], 34, 1, *SONG[:5]])
+    assert tokens[1:] == [34, 33] and sources[1:] == ["n-gram", "earlier texts"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.lists(st.integers(0, 3), min_size=1, max_size=80))
+def test_the_text_itself_is_no_earlier_one(text):
+    assert "earlier texts" not in draft(Evidence(MODEL, rows=32), text)[3]
+
+
+def test_earlier_texts_are_saved():
+    proposer, other = Evidence(MODEL, rows=12), Evidence(MODEL, rows=12)
+    proposer.begin(SONG)
+    other.load(proposer.save())
+    assert chain_of(other, SONG[:5]) == SONG[5:8]
+
+
+def test_they_take_a_bounded_place():
+    """New ones replace old ones."""
+    proposer, model = Evidence(FakeModel(n_vocab=30_000), rows=12), random.Random(3)
+    sizes = []
+    for _ in range(5):
+        for _ in range(4):
+            text = [model.randrange(30_000) for _ in range(20_000)]
+            proposer.begin(text)
+        sizes.append(len(proposer.save()))
+    assert sizes[-1] < 4 << 20 and sizes[-1] < 1.05 * sizes[-3]
+    assert chain_of(proposer, text[-60:-40]) == text[-40:-37]
 
 
 def test_passes_without_a_draft_leave_the_same_ngrams():

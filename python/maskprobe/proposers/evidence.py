@@ -26,7 +26,16 @@ N_PROMPT_ROWS = 16
 EXPLORING_ROWS = 32
 EXPLORING_WORK = 2e9
 LEAST = -690.0  # logarithm of a probability of 0
-SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows")  # maskprobe.h, mp_draft
+SOURCES = (
+    "token",
+    "pair",
+    "triple",
+    "n-gram",
+    "mask",
+    "row before",
+    "rejected rows",
+    "earlier texts",
+)  # maskprobe.h, mp_draft
 
 
 class Evidence(Proposer):
