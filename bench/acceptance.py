@@ -112,7 +112,7 @@ def proposers_of(args: argparse.Namespace, model: Model) -> dict[str, Proposer]:
 
 def measure(args: argparse.Namespace) -> list[Row]:
     path = resolve_model(args.model)
-    model = Model(path, n_threads=args.threads, use_kernels=args.kernels == "ours")
+    model = Model(path, n_threads=args.threads, kernels=args.kernels)
     cache = {"type_k": args.cache_type, "type_v": args.cache_type}
     session = Session(model, n_ctx=args.ctx_size, n_rows_max=128, n_threads=args.threads, **cache)
     sampling = SamplingParams(temp=args.temp, seed=args.seed)
@@ -167,14 +167,16 @@ def print_markdown(table: list[Row], n_prompts: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model", help="a GGUF file or the name of a bundled model (default: the bundled one)")
+    parser.add_argument("-m", "--model", help="a GGUF file or a known model's name (default: smollm2)")
     parser.add_argument("--prompts", type=Path, required=True, help="a text file, one prompt per line")
     parser.add_argument("-n", "--predict", type=int, default=120)
     parser.add_argument("-c", "--ctx-size", type=int, default=512)
     parser.add_argument("-t", "--threads", type=int, default=0)
     parser.add_argument("--temp", type=float, default=0.0)
     parser.add_argument("-s", "--seed", type=int, default=1)
-    parser.add_argument("--kernels", choices=["ours", "stock"], default="stock", help="CPU kernels (default stock)")
+    parser.add_argument(
+        "--kernels", choices=["auto", "ours", "stock"], default="auto", help="CPU kernels (default auto)"
+    )
     parser.add_argument("--cache-type", default="f32", help="of K and V (default f32)")
     parser.add_argument(
         "--configurations", nargs="*", choices=list(CONFIGURATIONS), metavar="TREE", help="default: all"

@@ -25,6 +25,10 @@ RESULTS = Path(__file__).parent / "results"
 Case = tuple[str, int, int]  # model file, depth, threads
 
 
+def processor_file_name() -> str:
+    return re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
+
+
 def case_of(row: Row) -> Case:
     return row["model_filename"], row["n_depth"], row["n_threads"]
 
@@ -64,7 +68,7 @@ def main() -> int:
     parser.add_argument("options", nargs="*", help="options of maskprobe-bench cost, behind --")
     args = parser.parse_args()
     args.results.mkdir(parents=True, exist_ok=True)
-    path = args.results / (re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-") + ".json")
+    path = args.results / f"{processor_file_name()}.json"
     rows = json.loads(path.read_text("utf-8")) if path.exists() else []
     for model in args.models:
         for depth in args.depths:

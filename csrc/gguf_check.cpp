@@ -177,7 +177,8 @@ static void list_tensors(const file_list & files, gguf_summary & summary) {
                                        {tensor.ne[0], tensor.ne[1], tensor.ne[2], tensor.ne[3]},
                                        tensor.offset,
                                        tensor.size,
-                                       (int32_t) i});
+                                       (int32_t) i,
+                                       enters_products(tensor)});
         }
     }
 }

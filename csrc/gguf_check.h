@@ -9,11 +9,12 @@ namespace mp {
 
 struct gguf_tensor {
     std::string name;
-    int32_t type;    // ggml_type
-    int64_t ne[4];   // as ggml: ne[0] is the row length
-    uint64_t offset; // of the data, from the start of its file
-    uint64_t size;   // bytes
-    int32_t file;    // index into gguf_summary::files
+    int32_t type;     // ggml_type
+    int64_t ne[4];    // as ggml: ne[0] is the row length
+    uint64_t offset;  // of the data, from the start of its file
+    uint64_t size;    // bytes
+    int32_t file;     // index into gguf_summary::files
+    bool in_products; // a matrix that activations are multiplied with; the token embedding counts, it may be the head
 };
 
 // What the rest of the core needs to know of a model file, split or not.

@@ -28,6 +28,10 @@ void check_layers(const metadata & keys, const arch_info & arch, layer_sizes & s
 // The tokenizer. Returns the number of tokens.
 uint64_t check_vocabulary(const gguf_file & file);
 
+// Whether a tensor is a matrix that activations are multiplied with: no vector, no kernel of a convolution, no table whose
+// rows are looked up, but for the token embedding, which may be the head.
+bool enters_products(const gguf_tensor_info & tensor);
+
 // The tensors of one part against the metadata. Fills n_ctx_max.
 void check_tensors(const gguf_file & file, const arch_info & arch, const layer_sizes & sizes, uint64_t n_vocab,
                    gguf_summary & summary);

@@ -30,6 +30,16 @@ static bool is_f32_role(const gguf_tensor_info & tensor) {
     return false;
 }
 
+bool enters_products(const gguf_tensor_info & tensor) {
+    for (const char * table : {"position_embd", "token_types", "per_layer_token_embd", "tid2eid", "nextn.embed_tokens",
+                               "compressor_ape"}) { // rows of these are looked up
+        if (tensor.name.find(table) != std::string_view::npos) {
+            return false;
+        }
+    }
+    return !is_f32_role(tensor);
+}
+
 static void check_type(const gguf_file & file, const gguf_tensor_info & tensor) {
     const auto type = (ggml_type) tensor.type;
     const bool is_table = tensor.name.find("tid2eid") != std::string_view::npos; // token to expert

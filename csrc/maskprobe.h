@@ -97,15 +97,21 @@ MP_API mp_status mp_measure_machine(int32_t n_threads, mp_machine_speed * out);
 // Called while weights are loaded, with 0..1. Return false to cancel.
 typedef bool (*mp_progress_callback)(float progress, void * user_data);
 
+typedef enum mp_kernels {
+    MP_KERNELS_AUTO  = 0,     // ours where the weights lie on the CPU and most of their bytes have a type of ours, else stock
+    MP_KERNELS_OURS  = 1,     // maskprobe's own, where there is one for a matrix; its weights are repacked into memory and no
+                              // longer mapped. The environment variable MASKPROBE_ISA ("avx2", "portable", ...), read once,
+                              // forces an instruction set
+    MP_KERNELS_STOCK = 2,     // llama.cpp's
+} mp_kernels;
+
 typedef struct mp_model_params {
     int32_t n_gpu_layers;     // layers kept on the GPU, < 0 = all. Default -1 (no effect without a GPU backend)
     bool    use_mmap;         // map the file rather than read it. Default true
     bool    use_mlock;        // keep the weights in RAM. Default false
     bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
     bool    self_check;       // compare embedding input with token input at load; without it probing is off. Default true
-    bool    use_kernels;      // maskprobe's own CPU kernels, where there are some; the weights are repacked into memory and
-                              // no longer mapped. The environment variable MASKPROBE_ISA ("avx2", "portable", ...), read
-                              // once, forces an instruction set. Default false: llama.cpp's
+    mp_kernels kernels;       // CPU kernels. Default MP_KERNELS_AUTO
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
     mp_progress_callback progress;
     void *  progress_user_data;
@@ -128,8 +134,10 @@ typedef struct mp_model_info {
     bool    can_probe;        // embedding rows work as input: mask vectors can be used
     float   embd_scale;       // what token embeddings are multiplied by before they enter as embedding rows
     char    kernels[32];      // "llama.cpp", or the instruction set of maskprobe's own
+    char    kernels_reason[160]; // one line: the share of the weights that these compute, or why they are llama.cpp's
     int64_t packed_size;      // bytes of weights in memory that are packed for maskprobe's kernels, not mapped from the file
-    char    note[256];        // one line: why can_tree or can_probe is false, or what was limited; or ""
+    char    note[512];        // one line: why can_tree or can_probe is false, what was limited, and which weights llama.cpp
+                              // computes so that drafting may change a token; or ""
 } mp_model_info;
 
 MP_API mp_model_params mp_model_default_params(void);

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include "abort_guard.h"
+#include "kernel_policy.h"
 #include "kernels/accel_backend.h"
 #include "kernels/kernel_choice.h"
 #include "runtime.h"
@@ -56,7 +57,7 @@ static bool on_progress(float progress, void * data) {
     return !state->cancelled;
 }
 
-static void load_weights(mp_model & model, const char * path, const mp_model_params & params) {
+static void load_weights(mp_model & model, const char * path, const mp_model_params & params, const kernel_plan & plan) {
     load_progress progress = {params.progress, params.progress_user_data, false};
 
     llama_model_params llama_params = llama_model_default_params();
@@ -68,13 +69,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     llama_params.progress_callback = on_progress;
     llama_params.progress_callback_user_data = &progress;
 
-    if (params.use_kernels && !kernel_choice_error().empty()) {
-        fail(MP_ERR_ARGUMENT, "%s", kernel_choice_error().c_str());
-    }
-    const bool own_kernels = params.use_kernels && accel_register();
-    const accel_loading loading(own_kernels);
-    snprintf(model.info.kernels, sizeof(model.info.kernels), "%s",
-             own_kernels ? instruction_set_name(kernels_in_use()) : "llama.cpp");
+    const accel_loading loading(plan.own);
 
     clear_log_error();
     std::string reason;
@@ -96,7 +91,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
         fail(MP_ERR_FORMAT, "llama.cpp refused '%s': %s", path, reason.c_str());
     }
     model.vocab = llama_model_get_vocab(model.weights);
-    model.own_kernels = own_kernels;
+    model.own_kernels = plan.own;
     model.info.packed_size = loading.packed_bytes();
 }
 
@@ -118,6 +113,16 @@ static void describe(mp_model & model) {
 
     const llama_rope_type rope = llama_model_rope_type(model.weights);
     model.n_pos_per_embd = rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE ? 4 : 1;
+}
+
+static void describe_kernels(mp_model_info & info, const kernel_plan & plan) {
+    snprintf(info.kernels, sizeof(info.kernels), "%s", plan.own ? instruction_set_name(kernels_in_use()) : "llama.cpp");
+    snprintf(info.kernels_reason, sizeof(info.kernels_reason), "%s", plan.reason.c_str());
+}
+
+static void add_note(mp_model_info & info, const std::string & line) {
+    const size_t length = strlen(info.note);
+    snprintf(info.note + length, sizeof(info.note) - length, "%s%s", length && !line.empty() ? "; " : "", line.c_str());
 }
 
 static void refuse_other_kinds(const mp_model & model) {
@@ -186,8 +191,10 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         runtime_init();
         auto model = std::make_shared<mp_model>();
         model->summary = gguf_check(path);
-        load_weights(*model, path, p);
+        const kernel_plan plan = plan_kernels(model->summary, p);
+        load_weights(*model, path, p, plan);
         describe(*model);
+        describe_kernels(model->info, plan);
         refuse_other_kinds(*model);
         {
             std::lock_guard<std::mutex> lock(registry_mutex);
@@ -195,6 +202,7 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         }
         try {
             find_capabilities(*model, p);
+            add_note(model->info, plan.left);
         } catch (...) {
             mp_model_free(model.get());
             throw;

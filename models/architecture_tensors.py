@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,10 @@ class ModelShape:
     # Context extension factor of the Llama 3 rotary frequencies.
     rope_extension: float = 0.0
     sliding_window: int = 0
+    # Of a mixture: how many experts, how many of them a token uses, and their feed-forward width.
+    experts: int = 0
+    experts_used: int = 0
+    expert_ffn: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class TensorSpec:
 def matrix(name: str, rows: int, columns: int) -> TensorSpec:
     """Maps `columns` inputs to `rows` outputs and keeps the size of what it is given."""
     return TensorSpec(f"{name}.weight", (rows, columns), "matrix", columns**-0.5)
+
+
+def experts(name: str, count: int, rows: int, columns: int) -> TensorSpec:
+    """A matrix for each expert."""
+    return TensorSpec(f"{name}.weight", (count, rows, columns), "matrix", columns**-0.5)
 
 
 def norm(name: str, width: int, value: float = 1.0) -> TensorSpec:
@@ -111,6 +120,50 @@ def llama_like(shape: ModelShape) -> Iterator[TensorSpec]:
             yield norm(f"{block}post_ffw_norm", shape.width)
         yield norm(f"{block}ffn_norm", shape.width)
         yield from gated_ffn(shape, block)
+
+
+def router(shape: ModelShape, prefix: str) -> TensorSpec:
+    return TensorSpec(f"{prefix}ffn_gate_inp.weight", (shape.experts, shape.width), std=shape.width**-0.5)
+
+
+def expert_ffn(shape: ModelShape, prefix: str) -> Iterator[TensorSpec]:
+    yield experts(f"{prefix}ffn_gate_exps", shape.experts, shape.expert_ffn, shape.width)
+    yield experts(f"{prefix}ffn_up_exps", shape.experts, shape.expert_ffn, shape.width)
+    yield experts(f"{prefix}ffn_down_exps", shape.experts, shape.width, shape.expert_ffn)
+
+
+def qwen3moe(shape: ModelShape) -> Iterator[TensorSpec]:
+    """qwen3 with a mixture of experts in every layer."""
+    yield embedding(shape)
+    yield from head(shape)
+    for layer in range(shape.layers):
+        block = f"blk.{layer}."
+        yield norm(f"{block}attn_norm", shape.width)
+        yield from attention(shape, block)
+        yield norm(f"{block}attn_q_norm", shape.head_dim)
+        yield norm(f"{block}attn_k_norm", shape.head_dim)
+        yield norm(f"{block}ffn_norm", shape.width)
+        yield router(shape, block)
+        yield from expert_ffn(shape, block)
+
+
+def gpt_oss(shape: ModelShape) -> Iterator[TensorSpec]:
+    """A mixture with biases everywhere, attention sinks, and windows in every other layer."""
+    yield embedding(shape)
+    yield from head(shape)
+    for layer in range(shape.layers):
+        block = f"blk.{layer}."
+        yield norm(f"{block}attn_norm", shape.width)
+        for part in attention(shape, block):
+            yield replace(part, role="embedding")  # of another type than the experts
+            yield bias(part.name.removesuffix(".weight"), part.dims[0])
+        yield TensorSpec(f"{block}attn_sinks.weight", (shape.heads,), std=1.0)
+        yield norm(f"{block}post_attention_norm", shape.width)
+        yield router(shape, block)
+        yield bias(f"{block}ffn_gate_inp", shape.experts)
+        for part in expert_ffn(shape, block):
+            yield part
+            yield TensorSpec(part.name.replace(".weight", ".bias"), part.dims[:2], std=0.1)
 
 
 def gpt2(shape: ModelShape) -> Iterator[TensorSpec]:
@@ -211,4 +264,12 @@ def t5(shape: ModelShape) -> Iterator[TensorSpec]:
 
 
 LLAMA_LIKE = ("llama", "qwen3", "gemma", "gemma3", "granite")
-TENSORS = {"gpt2": gpt2, "mamba": mamba, "bert": bert, "t5": t5, **dict.fromkeys(LLAMA_LIKE, llama_like)}
+TENSORS = {
+    "gpt2": gpt2,
+    "mamba": mamba,
+    "bert": bert,
+    "t5": t5,
+    "qwen3moe": qwen3moe,
+    "gpt-oss": gpt_oss,
+    **dict.fromkeys(LLAMA_LIKE, llama_like),
+}

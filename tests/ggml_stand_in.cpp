@@ -68,11 +68,48 @@ void q4_0_values(const uint8_t * block, float * y) {
     }
 }
 
+// d, m, 16 bytes of nibbles.
+void q4_1_values(const uint8_t * block, float * y) {
+    for (int i = 0; i < 32; i++) {
+        int nibble = i < 16 ? block[4 + i] & 15 : block[4 + i - 16] >> 4;
+        y[i] = static_cast<float>(nibble) * half_at(block) + half_at(block + 2);
+    }
+}
+
+// A quant of five bits: the fifth ones are a number of 32 bits, then come 16 bytes of nibbles.
+int five_bits(const uint8_t * block, int i) {
+    int nibble = i < 16 ? block[4 + i] & 15 : block[4 + i - 16] >> 4;
+    return nibble + (block[i / 8] >> (i % 8) & 1) * 16;
+}
+
+void q5_0_values(const uint8_t * block, float * y) {
+    for (int i = 0; i < 32; i++) {
+        y[i] = static_cast<float>(five_bits(block + 2, i) - 16) * half_at(block);
+    }
+}
+
+void q5_1_values(const uint8_t * block, float * y) {
+    for (int i = 0; i < 32; i++) {
+        y[i] = static_cast<float>(five_bits(block + 4, i)) * half_at(block) + half_at(block + 2);
+    }
+}
+
+// A scale that is a power of two, 16 bytes of nibbles, which stand for halves of these numbers.
+void mxfp4_values(const uint8_t * block, float * y) {
+    const int table[8] = {0, 1, 2, 3, 4, 6, 8, 12};
+    for (int i = 0; i < 32; i++) {
+        int nibble = i < 16 ? block[1 + i] & 15 : block[1 + i - 16] >> 4;
+        int value = nibble < 8 ? table[nibble] : -table[nibble - 8];
+        y[i] = static_cast<float>(value) * std::ldexp(1.0f, block[0] - 128);
+    }
+}
+
+const int iq4_table[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
 void iq4_nl_values(const uint8_t * block, float * y) {
-    const int table[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
     float d = half_at(block);
     for (int i = 0; i < 32; i++) {
-        y[i] = d * static_cast<float>(table[i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4]);
+        y[i] = d * static_cast<float>(iq4_table[i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4]);
     }
 }
 
@@ -80,6 +117,36 @@ void q8_0_values(const uint8_t * block, float * y) {
     float d = half_at(block);
     for (int i = 0; i < 32; i++) {
         y[i] = d * static_cast<float>(static_cast<int8_t>(block[2 + i]));
+    }
+}
+
+// 16 bytes with a scale and a minimum each, 64 bytes of pairs of bits, d, dmin.
+void q2_k_values(const uint8_t * block, float * y) {
+    for (int i = 0; i < 256; i++) {
+        int both = block[i / 16], quant = block[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+        y[i] = half_at(block + 80) * static_cast<float>(both & 15) * static_cast<float>(quant) -
+               half_at(block + 82) * static_cast<float>(both >> 4);
+    }
+}
+
+// 32 bytes of third bits, 64 of pairs of bits, 16 scales of 6 bits in 12 bytes, d.
+void q3_k_values(const uint8_t * block, float * y) {
+    const uint8_t * scales = block + 96;
+    for (int i = 0; i < 256; i++) {
+        int s = i / 16, low = scales[s % 8] >> (s / 8 * 4) & 15, high = scales[8 + s % 4] >> (s / 4 * 2) & 3;
+        int quant = block[32 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+        quant += (block[i % 32] >> (i / 32) & 1) * 4;
+        y[i] = half_at(block + 108) * static_cast<float>(low + high * 16 - 32) * static_cast<float>(quant - 4);
+    }
+}
+
+// d, upper bits of 8 scales in 2 bytes and lower ones in 4, 128 bytes of nibbles.
+void iq4_xs_values(const uint8_t * block, float * y) {
+    for (int i = 0; i < 256; i++) {
+        int s = i / 32, j = i % 32;
+        int high = (block[2] | block[3] << 8) >> (2 * s) & 3, low = block[4 + s / 2] >> (s % 2 * 4) & 15;
+        int nibble = block[8 + s * 16 + j % 16] >> (j / 16 * 4) & 15;
+        y[i] = half_at(block) * static_cast<float>(low + high * 16 - 32) * static_cast<float>(iq4_table[nibble]);
     }
 }
 
@@ -172,38 +239,34 @@ float ggml_bf16_to_fp32(ggml_bf16_t bfloat) {
 }
 
 const ggml_type_traits * ggml_get_type_traits(ggml_type type) {
-    static const ggml_type_traits f32 = traits_of<1, 4, f32_value>("f32");
-    static const ggml_type_traits f16 = traits_of<1, 2, f16_value>("f16");
-    static const ggml_type_traits bf16 = traits_of<1, 2, bf16_value>("bf16");
-    static const ggml_type_traits q4_0 = traits_of<32, 18, q4_0_values>("q4_0");
-    static const ggml_type_traits iq4_nl = traits_of<32, 18, iq4_nl_values>("iq4_nl");
-    static const ggml_type_traits q8_0 = traits_of<32, 34, q8_0_values>("q8_0");
-    static const ggml_type_traits q4_k = traits_of<256, 144, q4_k_or_q5_k_values<4>>("q4_K");
-    static const ggml_type_traits q5_k = traits_of<256, 176, q4_k_or_q5_k_values<5>>("q5_K");
-    static const ggml_type_traits q6_k = traits_of<256, 210, q6_k_values>("q6_K");
-    static const ggml_type_traits none = {};
-    switch (type) {
-    case GGML_TYPE_F32:
-        return &f32;
-    case GGML_TYPE_F16:
-        return &f16;
-    case GGML_TYPE_BF16:
-        return &bf16;
-    case GGML_TYPE_Q4_0:
-        return &q4_0;
-    case GGML_TYPE_IQ4_NL:
-        return &iq4_nl;
-    case GGML_TYPE_Q8_0:
-        return &q8_0;
-    case GGML_TYPE_Q4_K:
-        return &q4_k;
-    case GGML_TYPE_Q5_K:
-        return &q5_k;
-    case GGML_TYPE_Q6_K:
-        return &q6_k;
-    default:
-        return &none;
+    static const struct {
+        ggml_type type;
+        ggml_type_traits traits;
+    } known[] = {
+        {GGML_TYPE_F32, traits_of<1, 4, f32_value>("f32")},
+        {GGML_TYPE_F16, traits_of<1, 2, f16_value>("f16")},
+        {GGML_TYPE_BF16, traits_of<1, 2, bf16_value>("bf16")},
+        {GGML_TYPE_Q4_0, traits_of<32, 18, q4_0_values>("q4_0")},
+        {GGML_TYPE_Q4_1, traits_of<32, 20, q4_1_values>("q4_1")},
+        {GGML_TYPE_Q5_0, traits_of<32, 22, q5_0_values>("q5_0")},
+        {GGML_TYPE_Q5_1, traits_of<32, 24, q5_1_values>("q5_1")},
+        {GGML_TYPE_Q8_0, traits_of<32, 34, q8_0_values>("q8_0")},
+        {GGML_TYPE_IQ4_NL, traits_of<32, 18, iq4_nl_values>("iq4_nl")},
+        {GGML_TYPE_MXFP4, traits_of<32, 17, mxfp4_values>("mxfp4")},
+        {GGML_TYPE_Q2_K, traits_of<256, 84, q2_k_values>("q2_K")},
+        {GGML_TYPE_Q3_K, traits_of<256, 110, q3_k_values>("q3_K")},
+        {GGML_TYPE_Q4_K, traits_of<256, 144, q4_k_or_q5_k_values<4>>("q4_K")},
+        {GGML_TYPE_Q5_K, traits_of<256, 176, q4_k_or_q5_k_values<5>>("q5_K")},
+        {GGML_TYPE_Q6_K, traits_of<256, 210, q6_k_values>("q6_K")},
+        {GGML_TYPE_IQ4_XS, traits_of<256, 136, iq4_xs_values>("iq4_xs")},
+    };
+    for (const auto & one : known) {
+        if (one.type == type) {
+            return &one.traits;
+        }
     }
+    static const ggml_type_traits none = {};
+    return &none;
 }
 
 const char * ggml_type_name(ggml_type type) {

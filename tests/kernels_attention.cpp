@@ -95,6 +95,7 @@ struct problem {
     std::vector<float> k_float, v_float; // (cell, head, i), as the kernels must see them
     std::vector<ggml_fp16_t> mask;
     std::vector<float> mask_float; // (n, n_kv)
+    std::vector<float> sinks;      // (n_head), or none
 
     size_t float_at(int64_t cell, int32_t head) const { return (cell * job.n_head_kv + head) * job.head_size; }
 
@@ -131,6 +132,13 @@ struct problem {
         job.n_kv = n_kv;
         job.scale = 1.0f / std::sqrt((float) head_size);
         job.soft_cap = soft_cap ? pick({1.0f, 5.0f, 50.0f}) : 0.0f;
+
+        if (random_int(0, 2) == 0) {
+            for (int32_t head = 0; head < job.n_head; head++) {
+                sinks.push_back(pick({random_normal(), 3 * random_normal(), -200.0f, 30.0f, HIDDEN}));
+            }
+            job.sinks = sinks.data();
+        }
 
         // Rows, heads and cells lie apart by more than their size, in either order.
         const size_t gap = random_int(0, 3) * 4;
@@ -225,9 +233,9 @@ struct problem {
 
     std::string describe() const {
         char text[200];
-        snprintf(text, sizeof(text), "n %d, heads %d/%d, size %d, cells %d, K %s, V %s, soft cap %g", job.n, job.n_head,
+        snprintf(text, sizeof(text), "n %d, heads %d/%d, size %d, cells %d, K %s, V %s, soft cap %g%s", job.n, job.n_head,
                  job.n_head_kv, job.head_size, (int) job.n_kv, ggml_type_name(job.k_type), ggml_type_name(job.v_type),
-                 job.soft_cap);
+                 job.soft_cap, job.sinks ? ", sinks" : "");
         return text;
     }
 };
@@ -255,7 +263,8 @@ static std::vector<double> reference(const problem & p) {
     for (int32_t row = 0; row < job.n; row++) {
         for (int32_t head = 0; head < job.n_head; head++) {
             const float * q = (const float *) ((const char *) job.q + row * job.q_row + head * job.q_head);
-            double largest = -INFINITY;
+            const double sink = job.sinks ? job.sinks[head] : -INFINITY;
+            double largest = sink;
             for (int64_t cell = 0; cell < job.n_kv; cell++) {
                 score[cell] = -INFINITY;
                 if (!p.sees(row, cell)) {
@@ -273,7 +282,7 @@ static std::vector<double> reference(const problem & p) {
                 score[cell] = s + p.mask_float[row * job.n_kv + cell];
                 largest = std::max(largest, score[cell]);
             }
-            double total = 0;
+            double total = sink == -INFINITY ? 0 : std::exp(sink - largest);
             double * to = out.data() + row * p.out_row() + head * job.head_size;
             for (int64_t cell = 0; cell < job.n_kv; cell++) {
                 if (score[cell] == -INFINITY) {
@@ -361,12 +370,20 @@ static void test_against_ggml(instruction_set set) {
     for (int32_t i = 0; i < 100; i++) {
         const problem p = random_problem(20, 300);
         const attention_job & job = p.job;
+        if (std::count(p.sinks.begin(), p.sinks.end(), HIDDEN) > 0) {
+            continue; // where a row sees no cell, ggml's is NaN
+        }
         ggml_context * ctx = ggml_init({1 << 22, nullptr, true});
         ggml_tensor * q = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, job.head_size, job.n, job.n_head);
         ggml_tensor * k = ggml_new_tensor_3d(ctx, job.k_type, job.head_size, job.n_kv, job.n_head_kv);
         ggml_tensor * v = ggml_new_tensor_3d(ctx, job.v_type, job.head_size, job.n_kv, job.n_head_kv);
         ggml_tensor * mask = job.mask ? ggml_new_tensor_2d(ctx, GGML_TYPE_F16, job.n_kv, job.n) : nullptr;
         ggml_tensor * out = ggml_flash_attn_ext(ctx, q, k, v, mask, job.scale, 0.0f, job.soft_cap);
+        ggml_tensor * sinks = job.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, job.n_head) : nullptr;
+        if (sinks) {
+            sinks->data = (void *) job.sinks;
+            ggml_flash_attn_ext_add_sinks(out, sinks);
+        }
         q->data = (void *) job.q;
         q->nb[1] = job.q_row, q->nb[2] = job.q_head, q->nb[3] = job.n * job.n_head * q->nb[0];
         k->data = (void *) job.k;

@@ -78,6 +78,27 @@ uint16_t random_half() {
     return static_cast<uint16_t>(random_int(6, 9) << 10 | random_int(0, 1023) | random_int(0, 1) << 15);
 }
 
+// Where the halves are in a block of ggml's.
+std::vector<size_t> halves_in(ggml_type type) {
+    size_t block = ggml_type_size(type);
+    switch (type) {
+    case GGML_TYPE_Q4_1:
+    case GGML_TYPE_Q5_1:
+    case GGML_TYPE_Q4_K:
+    case GGML_TYPE_Q5_K:
+        return {0, 2};
+    case GGML_TYPE_Q2_K:
+        return {block - 4, block - 2};
+    case GGML_TYPE_Q3_K:
+    case GGML_TYPE_Q6_K:
+        return {block - 2};
+    case GGML_TYPE_MXFP4:
+        return {};
+    default:
+        return {0};
+    }
+}
+
 std::vector<uint8_t> random_weights(ggml_type type, int64_t n_out, int64_t k, bool bits) {
     std::vector<uint8_t> weights(ggml_row_size(type, k) * n_out);
     if ((!bits && has_ggml) || is_float(type)) {
@@ -92,12 +113,13 @@ std::vector<uint8_t> random_weights(ggml_type type, int64_t n_out, int64_t k, bo
         byte = static_cast<uint8_t>(random_bits());
     }
     size_t block = ggml_type_size(type);
-    size_t first_half = type == GGML_TYPE_Q6_K ? block - 2 : 0;
-    int n_halves = type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K ? 2 : 1;
     for (size_t i = 0; i < weights.size(); i += block) {
-        for (int j = 0; j < n_halves; j++) {
+        if (type == GGML_TYPE_MXFP4) {
+            weights[i] = static_cast<uint8_t>(random_int(105, 140)); // a power of two
+        }
+        for (size_t offset : halves_in(type)) {
             uint16_t half = random_half();
-            memcpy(&weights[i + first_half + 2 * j], &half, 2);
+            memcpy(&weights[i + offset], &half, 2);
         }
     }
     return weights;
@@ -238,6 +260,20 @@ const mp::gemm_kernel & portable_kernel(const mp::gemm_kernel & kernel) {
     return kernel.block == 1 ? kernel : *mp::find_gemm_kernel(kernel.type, mp::instruction_set::portable);
 }
 
+double tolerance_to_ggml(ggml_type type) {
+    switch (type) {
+    case GGML_TYPE_F16: // ggml rounds the activations of these to the weights' precision
+        return 1e-3;
+    case GGML_TYPE_BF16:
+        return 8e-3;
+    case GGML_TYPE_Q4_1: // and to a half what is multiplied by m
+    case GGML_TYPE_Q5_1:
+        return 5e-3;
+    default:
+        return 1e-4;
+    }
+}
+
 // Relative to the norm of the products' row sums, which is what a sum of random signs comes to.
 void check_values(const mp::gemm_kernel & kernel, int64_t n, int64_t n_out, int64_t k, bool bits, errors & largest) {
     std::vector<row_kind> kinds;
@@ -302,9 +338,7 @@ void check_values(const mp::gemm_kernel & kernel, int64_t n, int64_t n_out, int6
         // Scales beyond half precision are where ggml has no result.
         if (has_ggml && kinds[i] != row_kind::tiny_or_huge) {
             errors::add(largest.in_ggml, std::sqrt(ggml_squares) / norm);
-            // ggml rounds the activations of these formats to the weights' precision.
-            double tolerance = kernel.type == GGML_TYPE_F16 ? 1e-3 : kernel.type == GGML_TYPE_BF16 ? 8e-3 : 1e-4;
-            if (!(std::sqrt(ggml_squares) / norm < tolerance)) {
+            if (!(std::sqrt(ggml_squares) / norm < tolerance_to_ggml(kernel.type))) {
                 fail(kernel, "not ggml's product", std::sqrt(ggml_squares) / norm);
             }
         }
@@ -366,8 +400,9 @@ int main() {
         if (!mp::has_instruction_set(set)) {
             continue;
         }
-        for (ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K,
-                               GGML_TYPE_IQ4_NL, GGML_TYPE_F16, GGML_TYPE_BF16}) {
+        for (ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_Q8_0,
+                               GGML_TYPE_Q2_K, GGML_TYPE_Q3_K, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K,
+                               GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS, GGML_TYPE_MXFP4, GGML_TYPE_F16, GGML_TYPE_BF16}) {
             const mp::gemm_kernel * kernel = mp::find_gemm_kernel(type, set);
             if (kernel == nullptr || kernel->type != type || kernel->set != set) {
                 printf("no kernel for %s with %s\n", ggml_type_name(type), mp::instruction_set_name(set));

@@ -45,15 +45,19 @@ def tiny(tiny_model_path) -> Path:
 @pytest.fixture(scope="module")
 def tiny_chat(tmp_path_factory) -> Path:
     """The same with a chat template."""
+    return write_chat_model(tmp_path_factory.mktemp("models"), CHATML)
+
+
+def write_chat_model(folder: Path, template: str) -> Path:
     plain = random_gguf.write_vocabulary
     with pytest.MonkeyPatch.context() as patch:
 
         def with_template(writer, *rest):
             plain(writer, *rest)
-            writer.add_chat_template(CHATML)
+            writer.add_chat_template(template)
 
         patch.setattr(random_gguf, "write_vocabulary", with_template)
-        return random_gguf.write_random_gguf(tmp_path_factory.mktemp("models") / "chat.gguf", "tiny-llama")
+        return random_gguf.write_random_gguf(folder / "chat.gguf", "tiny-llama")
 
 
 def command(*args: object, stdin: bytes = b"", **settings) -> subprocess.CompletedProcess:
@@ -91,10 +95,10 @@ def with_stats(tmp_path: Path, *args: object, **settings) -> tuple[dict, bytes]:
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 
-def test_bundled_model_by_name_and_by_default():
-    name, path = min(bundled_models().items(), key=lambda item: item[1].stat().st_size)
-    for arguments in ([], ["-m", name], ["-m", path]):
-        done = command(*arguments, "-p", "def ", "-n", 8, "--seed", 1)
+def test_bundled_model_by_name_and_by_path(bundled_model_path):
+    path = bundled_model_path
+    for model in (path.stem, path):
+        done = command("-m", model, "-p", "def ", "-n", 8, "--seed", 1)
         assert done.returncode == 0
         assert done.stdout
         assert f"model:      {path.name}, loaded" in done.stderr.decode()
@@ -107,7 +111,7 @@ def test_stdout_carries_the_completion_only(tiny):
     assert done.stdout
     assert shown.stdout == b"def f(x):" + done.stdout
     names = [line.partition(":")[0] for line in done.stderr.decode().splitlines()]
-    assert names == ["model", "prompt", "generation", "passes", "accepted", "drafts", "finished"]
+    assert names == ["model", "kernels", "prompt", "generation", "passes", "accepted", "drafts", "finished"]
 
 
 def test_prompt_sources_agree(tiny, tmp_path):
@@ -206,16 +210,50 @@ def test_grammar_and_schema(tiny, tmp_path):
     assert command(*run_it, "-jf", schema).stdout.strip() in (b'"red"', b'"blue"')
 
 
-def test_chat_template(tiny, tiny_chat):
+def test_chat_template(tiny, tiny_chat, tmp_path):
     done = command("-m", tiny_chat, "-p", "hi", "-sys", r"be\tbrief", "-n", 1, "--display-prompt")
     assert done.returncode == 0
     assert done.stdout.decode().startswith(
         "<|im_start|>system\nbe\tbrief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert command("-m", tiny_chat, "-p", "hi", "-st", "-n", 1).returncode == 0
+    for arguments in ([], ["-st"]):  # a model that has a template is asked in it
+        done = command("-m", tiny_chat, "-p", "hi", *arguments, "-n", 1, "--display-prompt")
+        assert done.stdout.decode().startswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+    file = tmp_path / "prompt.txt"
+    file.write_text("hi")
+    by_file = command("-m", tiny_chat, "-f", file, "-n", 1, "--display-prompt")
+    assert by_file.stdout.decode().startswith("<|im_start|>user\nhi<|im_end|>")
+    raw = command("-m", tiny_chat, "-p", "hi", "-no-cnv", "-n", 1, "--display-prompt")
+    assert raw.returncode == 0
+    assert raw.stdout.startswith(b"hi") and b"<|im_start|>" not in raw.stdout
     without = command("-m", tiny, "-p", "hi", "-st", "-n", 1)
     assert without.returncode == 1
     assert "template" in one_error_line(without.stderr)
+
+
+def test_chat_template_that_llama_cpp_does_not_know(tmp_path):
+    unknown = write_chat_model(tmp_path, "{{ messages[0].content | upper }}")
+    done = command("-m", unknown, "-p", "hi", "-n", 1, "--display-prompt")
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"hi")
+    (line,) = [line for line in done.stderr.decode().splitlines() if line.startswith("maskprobe-run: ")]
+    assert "does not know" in line and "-no-cnv" in line
+    asked = command("-m", unknown, "-p", "hi", "-n", 1, "-st")
+    assert asked.returncode == 1
+    assert "does not know" in one_error_line(asked.stderr)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_begin_of_text_is_not_doubled(begins, tiny_chat, monkeypatch):
+    """Whether the template writes it or leaves it to the tokenizer."""
+    with build.Model(tiny_chat, n_threads=1) as model:
+        begin = model.token_bytes(model.info.token_bos, special=True).decode()
+        monkeypatch.setattr(build.Model, "chat_format", lambda *_: begin * begins + "hi")
+        parser = run.setup_arg_parser()
+        tokens, _ = build.prompt_tokens(parser.parse_args(["-p", "hi"]), parser, model, None, "hi")
+        assert model.info.add_bos
+        assert tokens.count(model.info.token_bos) == 1
+        assert tokens == model.tokenize("hi", add_special=True)
 
 
 def test_devices_and_version():
@@ -429,7 +467,7 @@ def test_ctrl_c_before_anything_is_loaded(tiny):
     assert (stdout, stderr) == (b"", b"maskprobe-run: interrupted\n")
 
 
-def test_ctrl_c_while_the_model_is_loaded(monkeypatch, capfd):
+def test_ctrl_c_while_the_model_is_loaded(tiny, monkeypatch, capfd):
     def slow_model(_path, *, progress, **_settings):
         os.kill(os.getpid(), signal.SIGINT)
         until = time.monotonic() + TIMEOUT_S
@@ -439,7 +477,7 @@ def test_ctrl_c_while_the_model_is_loaded(monkeypatch, capfd):
         raise Cancelled("loading was cancelled")
 
     monkeypatch.setattr(build, "Model", slow_model)
-    assert run.main(["-p", "x"]) == 130
+    assert run.main(["-m", str(tiny), "-p", "x"]) == 130
     assert capfd.readouterr() == ("", "maskprobe-run: interrupted\n")
 
 
@@ -562,6 +600,9 @@ BAD_OPTIONS = [
     (["-p", "x", "-l", "15+nan"], "-l/--logit-bias"),
     (["-p", "x", "-l", "x+1"], "-l/--logit-bias"),
     (["-p", "x", "-fa", "maybe"], "-fa/--flash-attn"),
+    (["-p", "x", "--kernels", "foo"], "--kernels"),
+    (["-p", "x", "-st", "-no-cnv"], "-no-cnv/--no-conversation"),
+    (["-p", "x", "-sys", "y", "-no-cnv"], "-sys/--system-prompt"),
     (["-p", "x", "-ctk", "q2_k"], "-ctk/--cache-type-k"),
     (["-p", "x", "-ctv", "int8"], "-ctv/--cache-type-v"),
     (["-p", "x", "--color", "sometimes"], "--color"),

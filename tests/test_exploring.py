@@ -15,7 +15,6 @@ from maskprobe import (
     SamplingParams,
     Session,
     StateError,
-    resolve_model,
 )
 from maskprobe._capi import check, ffi, lib
 from maskprobe.proposers.evidence import EXPLORING_ROWS, EXPLORING_WORK
@@ -183,9 +182,9 @@ def test_what_the_core_refuses():
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(temp=0.8, seed=5)], ids=["greedy", "T 0.8"])
-def test_on_a_real_model(sampling):
+def test_on_a_real_model(sampling, bundled_model_path):
     """Plain decoding's tokens, as without asking; and it has learned of more tokens."""
-    model = Model(resolve_model(None))
+    model = Model(bundled_model_path)
     session = Session(model, n_ctx=256, **EXACT)
     prompt = model.tokenize("def mean(values):")
     expected = [r.token for r in Engine(session).generate(prompt, sampling, max_tokens=60, ignore_eos=True)]

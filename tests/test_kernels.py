@@ -21,9 +21,9 @@ PROMPT = [5, 9, 20, 7, 31, 44]
 def models(request, tiny_model_path):
     """The same file with llama.cpp's kernels and with ours."""
     path = tiny_model_path("tiny-llama", weight_type=request.param)
-    ours = Model(path, use_kernels=True, n_threads=N_THREADS)
+    ours = Model(path, kernels="ours", n_threads=N_THREADS)
     assert ours.info.kernels != "llama.cpp"
-    return Model(path, n_threads=N_THREADS), ours
+    return Model(path, kernels="stock", n_threads=N_THREADS), ours
 
 
 def open_session(model, n_threads=N_THREADS):
@@ -57,7 +57,7 @@ def test_rows_of_weights_need_not_fill_a_group(tiny_model_path, weight_type):
     path = tiny_model_path("tiny-llama", weight_type=weight_type, **sizes)
     stock = rows_of_one_pass(open_session(Model(path, n_threads=N_THREADS)), wide_tree(9))
     for n_threads in (1, 3):
-        session = open_session(Model(path, use_kernels=True, n_threads=n_threads), n_threads)
+        session = open_session(Model(path, kernels="ours", n_threads=n_threads), n_threads)
         ours = rows_of_one_pass(session, wide_tree(9))
         assert "head" in session.parts()
         for a, b in zip(stock, ours, strict=True):
@@ -78,7 +78,7 @@ def test_a_row_is_the_same_in_any_pass(models):
 def test_both_kinds_of_model_live_in_one_process(tiny_model_path):
     path = tiny_model_path("tiny-llama", weight_type="q8_0")
     before = rows_of_one_pass(open_session(Model(path)), wide_tree(4))
-    with Model(path, use_kernels=True) as ours:
+    with Model(path, kernels="ours") as ours:
         open_session(ours).decode(wide_tree(4))
     after = rows_of_one_pass(open_session(Model(path)), wide_tree(4))
     np.testing.assert_array_equal(before, after)
@@ -136,10 +136,10 @@ def test_the_speed_of_the_machine():
 
 def test_the_instruction_set_can_be_forced(tiny_model_path):
     path = tiny_model_path("tiny-llama", weight_type="q8_0")
-    code = "import sys, maskprobe; print(maskprobe.Model(sys.argv[1], use_kernels=True, n_threads=1).info.kernels)"
+    code = "import sys, maskprobe; print(maskprobe.Model(sys.argv[1], kernels='ours', n_threads=1).info.kernels)"
     command = [sys.executable, "-c", code, str(path)]
     settings = {"capture_output": True, "text": True, "timeout": 60}
-    for name, line in (("portable", "portable"), ("", Model(path, use_kernels=True).info.kernels)):
+    for name, line in (("portable", "portable"), ("", Model(path, kernels="ours").info.kernels)):
         done = subprocess.run(command, env={**os.environ, "MASKPROBE_ISA": name}, **settings)
         assert done.stdout.strip() == line, done.stderr
     done = subprocess.run(command, env={**os.environ, "MASKPROBE_ISA": "avx9000"}, **settings)

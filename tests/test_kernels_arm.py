@@ -94,7 +94,24 @@ def stand_in_and_ggml(tmp_path_factory):
     return ctypes.CDLL(str(target)), ctypes.CDLL(str(ggml))
 
 
-TYPES = {"F32": 0, "F16": 1, "BF16": 30, "Q4_0": 2, "IQ4_NL": 20, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
+TYPES = {
+    "F32": 0,
+    "F16": 1,
+    "BF16": 30,
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q5_0": 6,
+    "Q5_1": 7,
+    "Q8_0": 8,
+    "Q2_K": 10,
+    "Q3_K": 11,
+    "Q4_K": 12,
+    "Q5_K": 13,
+    "Q6_K": 14,
+    "IQ4_NL": 20,
+    "IQ4_XS": 23,
+    "MXFP4": 39,
+}
 
 
 class TypeTraits(ctypes.Structure):

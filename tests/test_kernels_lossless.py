@@ -7,11 +7,12 @@ and some tokens with them.
 
 import functools
 
+import gguf
 import numpy as np
 import pytest
 
-from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, proposer_named, resolve_model
-from quantise import quantise
+from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, proposer_named
+from quantise import FILE_TYPES, quantise
 
 N_GEN = 50
 GREEDY = SamplingParams(temp=0.0)
@@ -21,6 +22,14 @@ TINY = {
     "llama q4_0": ("tiny-llama", "q4_0", {}),
     "llama q8_0": ("tiny-llama", "q8_0", {}),
     "llama q4_k": ("tiny-llama", "q4_k", WIDE),
+    "llama q4_1": ("tiny-llama", "q4_1", {}),
+    "llama q5_0": ("tiny-llama", "q5_0", {}),
+    "llama q5_1": ("tiny-llama", "q5_1", {}),
+    "llama q2_k": ("tiny-llama", "q2_k", WIDE),
+    "llama q3_k": ("tiny-llama", "q3_k", WIDE),
+    "llama q5_k": ("tiny-llama", "q5_k", WIDE),
+    "llama iq4_xs": ("tiny-llama", "iq4_xs", WIDE),
+    "llama mxfp4": ("tiny-llama", "mxfp4", {}),
     "llama q4_k, 509 tokens": ("tiny-llama", "q4_k", {**WIDE, "vocab": 509}),
     "qwen3 q4_0": ("tiny-qwen3", "q4_0", {}),
     "qwen3 q4_k": ("tiny-qwen3", "q4_k", WIDE),
@@ -50,7 +59,7 @@ def check_lossless(path, prompts_for, n_threads=1, **settings):
     """Trees and plain decoding, with every number of threads up to `n_threads`, against plain decoding with one."""
     expected = None
     for n in range(1, n_threads + 1):
-        model = Model(path, use_kernels=True, n_threads=n)
+        model = Model(path, kernels="ours", n_threads=n)
         session = Session(model, n_ctx=256, n_rows_max=64, n_threads=n, **settings)
         prompts = prompts_for(model)
         for proposer in (None, MaskProbe(model, tree="14"), proposer_named("recycle", model)):
@@ -95,11 +104,13 @@ def requantised(tmp_path_factory):
     return functools.cache(lambda source, file_type: quantise(source, folder / f"{source.stem}-{file_type}", file_type))
 
 
-@pytest.mark.parametrize("file_type", ["q8_0", "q4_0", "q4_k_m"])
-def test_the_bundled_model(file_type, requantised):
-    path = resolve_model(None)
+@pytest.mark.parametrize("file_type", FILE_TYPES)
+def test_the_bundled_model(file_type, bundled_model_path, requantised):
+    path = bundled_model_path
     if file_type != "q8_0":
         path = requantised(path, file_type)
+    weight_type = file_type.removesuffix("_m").upper()
+    assert weight_type in {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
     check_lossless(path, functools.partial(texts, CODE), n_threads=3 if file_type == "q4_k_m" else 1)
 
 

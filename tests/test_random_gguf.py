@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from random_gguf import SHAPES, write_random_gguf
+from random_weights import MIXES
 from synthetic_vocab import make_vocabulary
 
 TINY = [name for name in SHAPES if name.startswith("tiny-")]
@@ -87,7 +88,7 @@ def test_decodes_clear_cut_logits(tmp_path, shape):
         assert np.abs(logits - next_logits(model, tokens[-1:])).max() > 0.5
 
 
-@pytest.mark.parametrize("weight_type", ["q4_0", "q4_k", "q8_0", "f16"])
+@pytest.mark.parametrize("weight_type", sorted(MIXES))
 @pytest.mark.parametrize("shape", ["llama-3.2-1b", "qwen3-0.6b"])
 def test_quantised_blocks_are_valid(tmp_path, shape, weight_type):
     """A real shape cut down to widths that every block size divides."""

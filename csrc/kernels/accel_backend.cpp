@@ -1,6 +1,5 @@
 #include "accel_backend.h"
 
-#include "accel_buffer.h"
 #include "ggml_abi.h"
 #include "kernel_choice.h"
 
@@ -55,7 +54,10 @@ static ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * graph) 
     try {
         compute.begin();
         for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
-            compute.run(ggml_graph_node(graph, i));
+            const ggml_tensor * op = ggml_graph_node(graph, i);
+            if (op->flags & GGML_TENSOR_FLAG_COMPUTE) { // else of a branch that was not chosen, its inputs were not set
+                compute.run(op);
+            }
         }
     } catch (const std::bad_alloc &) {
         return GGML_STATUS_ALLOC_FAILED;
@@ -106,7 +108,8 @@ static void device_props(ggml_backend_dev_t device, ggml_backend_dev_props * pro
 
 // The model loader's question where to put a tensor.
 static bool takes_weights(ggml_backend_dev_t, const ggml_tensor * op) {
-    return (loading || serves_all) && op->op == GGML_OP_MUL_MAT && is_packed(op->src[0]) && can_multiply(op);
+    const bool is_product = op->op == GGML_OP_MUL_MAT || op->op == GGML_OP_MUL_MAT_ID;
+    return (loading || serves_all) && is_product && is_packed(op->src[0]) && can_multiply(op);
 }
 
 static bool computes(ggml_backend_dev_t device, const ggml_tensor * op) {
@@ -123,12 +126,12 @@ static bool computes(ggml_backend_dev_t device, const ggml_tensor * op) {
     case GGML_OP_TRANSPOSE:
         return true;
     case GGML_OP_MUL_MAT:
+    case GGML_OP_MUL_MAT_ID:
         mine = is_packed(op->src[0]) && can_multiply(op);
         break;
     case GGML_OP_FLASH_ATTN_EXT:
         mine = can_attend(op);
         break;
-    case GGML_OP_MUL_MAT_ID:
     case GGML_OP_SSM_SCAN:
     case GGML_OP_GATED_DELTA_NET:
     case GGML_OP_RWKV_WKV6:
@@ -136,7 +139,7 @@ static bool computes(ggml_backend_dev_t device, const ggml_tensor * op) {
         mine = false;
         break;
     default:
-        return false; // cheap: one thread does it
+        return can_run_rows(op); // cheap: where it stays with ggml, one thread does it
     }
     link->leaves_work = link->leaves_work || !mine;
     return mine;
@@ -247,10 +250,15 @@ accel_loading::~accel_loading() {
     loading = outer;
 }
 
-void accel_loading::count(size_t size) {
-    if (loading) {
-        loading->n_bytes += (int64_t) size;
+accel_loading * accel_loading::current() {
+    return loading;
+}
+
+packing_means & accel_loading::means() {
+    if (!means_) {
+        means_ = std::make_unique<packing_means>();
     }
+    return *means_;
 }
 
 accel_opening::accel_opening(accel_link * link) {

@@ -3,9 +3,12 @@
 #pragma once
 
 #include "../worker_pool.h"
+#include "accel_buffer.h"
 #include "accel_compute.h"
 
 #include "ggml-backend.h"
+
+#include <memory>
 
 namespace mp {
 
@@ -26,12 +29,16 @@ public:
     accel_loading(const accel_loading &) = delete;
     accel_loading & operator=(const accel_loading &) = delete;
 
+    static accel_loading * current(); // this thread's, nullptr if there is none
+
+    void count(size_t size) { n_bytes += (int64_t) size; } // of a buffer for packed weights
     int64_t packed_bytes() const { return n_bytes; }
-    static void count(size_t size); // of a buffer for packed weights, allocated on this thread
+    packing_means & means(); // made on first use
 
 private:
     accel_loading * const outer;
     int64_t n_bytes = 0;
+    std::unique_ptr<packing_means> means_;
 };
 
 // What a llama.cpp context shares with the session that owns it, and that lives longer.

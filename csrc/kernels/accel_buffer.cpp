@@ -1,13 +1,13 @@
 #include "accel_buffer.h"
 
-#include "../thread_count.h"
-#include "../worker_pool.h"
 #include "accel_backend.h"
 #include "ggml_abi.h"
 #include "kernel_choice.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #if defined(__linux__)
@@ -18,7 +18,10 @@ namespace mp {
 
 static constexpr size_t ALIGNMENT = 64;
 static constexpr size_t HUGE_PAGE = 2 << 20;
-static constexpr size_t WORTH_THREADS = 1 << 20; // bytes of weights
+
+// Bytes of weights that a thread packs at a time, and gives back of the file: small, since both copies are in memory until
+// then; large enough to be worth a call of the system.
+static constexpr size_t PART_SIZE = 512 << 10;
 
 static const char * type_name(ggml_backend_buffer_type_t) {
     return ACCEL_NAME;
@@ -30,7 +33,7 @@ static size_t type_alignment(ggml_backend_buffer_type_t) {
 
 static size_t type_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
     const gemm_kernel * kernel = kernel_of(tensor);
-    return kernel ? kernel->packed_size(packed_groups(*kernel, tensor) * kernel->group, tensor->ne[0]) : ggml_nbytes(tensor);
+    return kernel ? packed_matrix_size(*kernel, tensor) * tensor->ne[2] : ggml_nbytes(tensor);
 }
 
 static bool type_is_host(ggml_backend_buffer_type_t) {
@@ -49,21 +52,45 @@ static void buffer_memset(ggml_backend_buffer_t, ggml_tensor * tensor, uint8_t v
     memset((char *) tensor->data + offset, value, size);
 }
 
+// A matrix, or a stack of them: the experts of a mixture.
 struct packing {
     const gemm_kernel * kernel;
-    const void * weights;
-    void * packed;
+    const char * weights;
+    char * packed;
+    size_t row_size, matrix_size, packed_size; // bytes of weights, and of a packed matrix
     int64_t k;
-    int64_t n_groups; // whole ones
+    int64_t n_groups; // whole ones of a matrix
+    int64_t n_matrices;
     int32_t n_parts;
+    bool is_mapped; // what has been packed can be released
+
+    // Groups are counted through all matrices.
+    const char * weights_of(int64_t group) const {
+        return weights + group / n_groups * matrix_size + group % n_groups * kernel->group * row_size;
+    }
 };
 
-// The rows after the last whole group, with rows of zeros after them.
-static void pack_rest(const packing & p, size_t row_size, int64_t n_rows) {
+static void pack_part(void * context, int32_t part) {
+    const packing & p = *(const packing *) context;
+    const int64_t total = p.n_matrices * p.n_groups;
+    const int64_t begin = total * part / p.n_parts, end = total * (part + 1) / p.n_parts;
+    for (int64_t group = begin, n; group < end; group += n) {
+        const int64_t matrix = group / p.n_groups, first = group % p.n_groups;
+        n = std::min(p.n_groups - first, end - group);
+        p.kernel->pack(p.weights + matrix * p.matrix_size, p.packed + matrix * p.packed_size, p.k, first, first + n);
+    }
+    if (p.is_mapped) {
+        mapped_source::release(p.weights_of(begin), p.weights_of(end));
+    }
+}
+
+// The rows of a matrix after its last whole group, with rows of zeros after them.
+static void pack_rest(const packing & p, int64_t matrix, int64_t n_rows) {
     const int64_t first = p.n_groups * p.kernel->group;
-    std::vector<char> group(p.kernel->group * row_size, 0);
-    memcpy(group.data(), (const char *) p.weights + first * row_size, n_rows * row_size);
-    p.kernel->pack(group.data(), (char *) p.packed + p.kernel->packed_size(first, p.k), p.k, 0, 1);
+    std::vector<char> group(p.kernel->group * p.row_size, 0);
+    memcpy(group.data(), p.weights + matrix * p.matrix_size + first * p.row_size, n_rows * p.row_size);
+    char * packed = p.packed + matrix * p.packed_size + p.kernel->packed_size(first, p.k);
+    p.kernel->pack(group.data(), packed, p.k, 0, 1);
 }
 
 static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
@@ -73,19 +100,27 @@ static void buffer_set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const
         return;
     }
     GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor) && "weights are packed whole");
-    packing job = {kernel, data, tensor->data, tensor->ne[0], tensor->ne[1] / kernel->group, 64};
-    // Made anew: threads that outlive a load would be missing, and waited for, where a forked child ends.
-    static const int32_t n_cores = default_thread_count();
-    worker_pool threads(size < WORTH_THREADS ? 1 : n_cores);
-    threads.run(
-        job.n_parts,
-        [](void * context, int32_t part) {
-            const packing & p = *(const packing *) context;
-            p.kernel->pack(p.weights, p.packed, p.k, p.n_groups * part / p.n_parts, p.n_groups * (part + 1) / p.n_parts);
-        },
-        &job);
-    if (const int64_t n_rows = tensor->ne[1] % kernel->group) {
-        pack_rest(job, tensor->nb[1], n_rows);
+    accel_loading * load = accel_loading::current();
+    const std::unique_ptr<packing_means> own(load ? nullptr : new packing_means);
+    packing_means & means = load ? load->means() : *own;
+    packing job = {};
+    job.kernel = kernel;
+    job.weights = (const char *) data;
+    job.packed = (char *) tensor->data;
+    job.row_size = tensor->nb[1];
+    job.matrix_size = tensor->nb[2];
+    job.packed_size = packed_matrix_size(*kernel, tensor);
+    job.k = tensor->ne[0];
+    job.n_groups = tensor->ne[1] / kernel->group;
+    job.n_matrices = tensor->ne[2];
+    job.n_parts = (int32_t) std::max<size_t>(size / PART_SIZE, 1);
+    job.is_mapped = means.source.holds(data, size);
+    if (job.n_groups > 0) {
+        means.threads.run(job.n_parts, pack_part, &job);
+    }
+    const int64_t n_rest = tensor->ne[1] % kernel->group;
+    for (int64_t matrix = 0; n_rest > 0 && matrix < job.n_matrices; matrix++) {
+        pack_rest(job, matrix, n_rest);
     }
 }
 
@@ -105,7 +140,9 @@ static ggml_backend_buffer_t type_alloc_buffer(ggml_backend_buffer_type_t type, 
         madvise(memory, padded, MADV_HUGEPAGE);
     }
 #endif
-    accel_loading::count(size);
+    if (accel_loading * load = accel_loading::current()) {
+        load->count(size);
+    }
     ggml_backend_buffer_i iface = {};
     iface.free_buffer = buffer_free;
     iface.get_base = buffer_base;

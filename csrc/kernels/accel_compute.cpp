@@ -52,16 +52,29 @@ void * accel_compute::reserve(size_t size) {
 }
 
 void accel_compute::run(const ggml_tensor * op) {
-    if (op->op == GGML_OP_MUL_MAT) {
-        multiply(op);
-    } else if (op->op == GGML_OP_FLASH_ATTN_EXT) {
-        attend(op);
+    switch (op->op) {
+    case GGML_OP_NONE:
+    case GGML_OP_RESHAPE:
+    case GGML_OP_VIEW:
+    case GGML_OP_PERMUTE:
+    case GGML_OP_TRANSPOSE:
+        return;
+    case GGML_OP_MUL_MAT:
+    case GGML_OP_MUL_MAT_ID:
+        return is_stacked(op) ? multiply_stack(op) : multiply(op);
+    case GGML_OP_FLASH_ATTN_EXT:
+        return attend(op);
+    default:
+        rows.run(op);
     }
 }
 
 // --- products --------------------------------------------------------------------------------------------------------
 
 bool can_multiply(const ggml_tensor * op) {
+    if (is_stacked(op)) {
+        return can_multiply_stack(op);
+    }
     const ggml_tensor * x = op->src[1];
     const bool rows_in_order = (x->ne[2] == 1 && x->ne[3] == 1) || ggml_is_contiguous(x);
     return kernel_of(op->src[0]) && x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) && rows_in_order &&
@@ -143,6 +156,14 @@ void accel_compute::multiply(const ggml_tensor * op) {
     quantised = op;
 }
 
+void accel_compute::multiply_stack(const ggml_tensor * op) {
+    part_cost & cost = costs.products[op->src[0]->type];
+    const stopwatch watch(cost);
+    const stacked_products::work work = stacks.run(op, workers);
+    cost.bytes += work.bytes;
+    cost.macs += work.macs;
+}
+
 // --- attention -------------------------------------------------------------------------------------------------------
 
 static attention_job job_of(const ggml_tensor * op) {
@@ -172,6 +193,7 @@ static attention_job job_of(const ggml_tensor * op) {
     job.v_type = v->type;
     job.mask = mask ? mask->data : nullptr;
     job.mask_row = mask ? mask->nb[1] : 0;
+    job.sinks = op->src[4] ? (const float *) op->src[4]->data : nullptr;
     job.out = (float *) op->data;
     return job;
 }
@@ -182,8 +204,12 @@ bool can_attend(const ggml_tensor * op) {
     const ggml_tensor * v = op->src[2];
     const ggml_tensor * mask = op->src[3];
     const float max_bias = ((const float *) op->op_params)[1];
-    const bool plain = max_bias == 0 && !op->src[4] && q->ne[3] == 1 && k->ne[3] == 1 && v->ne[0] == q->ne[0] &&
-                       q->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float) &&
+    const ggml_tensor * sinks = op->src[4];
+    if (sinks && (sinks->type != GGML_TYPE_F32 || !ggml_is_contiguous(sinks) || !is_in_host_memory(sinks))) {
+        return false;
+    }
+    const bool plain = max_bias == 0 && q->ne[3] == 1 && k->ne[3] == 1 && v->ne[0] == q->ne[0] && q->type == GGML_TYPE_F32 &&
+                       q->nb[0] == sizeof(float) &&
                        (!mask || (mask->type == GGML_TYPE_F16 && mask->ne[2] == 1 && mask->ne[3] == 1));
     return plain && is_in_host_memory(k) && is_in_host_memory(v) && attention_supports(job_of(op), kernels_in_use());
 }

@@ -1,7 +1,9 @@
-// The operations that the backend computes: products with packed weights, and attention.
+// The operations that the backend computes: products with packed weights, attention, and what goes row by row between.
 #pragma once
 
 #include "../worker_pool.h"
+#include "accel_experts.h"
+#include "row_ops.h"
 
 #include "ggml.h"
 
@@ -32,21 +34,28 @@ bool can_attend(const ggml_tensor * op);
 // Runs operations for one llama.cpp context.
 class accel_compute {
 public:
-    accel_compute(worker_pool & workers, cost_counters & costs) : workers(workers), costs(costs) {}
+    accel_compute(worker_pool & workers, cost_counters & costs) : workers(workers), costs(costs), rows(workers) {}
 
-    // MUL_MAT or FLASH_ATTN_EXT, others are passed over. Operations come in the order of their graph; throws bad_alloc.
+    // One that the backend computes; views and the like are passed over. Operations come in the order of their graph; throws
+    // bad_alloc.
     void run(const ggml_tensor * op);
 
     // Before the operations of another graph.
-    void begin() { quantised = nullptr; }
+    void begin() {
+        quantised = nullptr;
+        stacks.begin();
+    }
 
 private:
     void multiply(const ggml_tensor * op);
+    void multiply_stack(const ggml_tensor * op);
     void attend(const ggml_tensor * op);
     void * reserve(size_t size);
 
     worker_pool & workers;
     cost_counters & costs;
+    stacked_products stacks;
+    row_ops rows;
     std::vector<char> memory;                // quantised activations, or the threads' scratch for attention
     const ggml_tensor * quantised = nullptr; // the last product, while its quantised input is in `memory`
 };

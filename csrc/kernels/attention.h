@@ -12,6 +12,8 @@
 // K, V and Q are computed with in single precision, so that the result is closer to the exact one (1e-6 of its norm)
 // than that of ggml, which rounds Q to the type of K and sums F16 values in half precision.
 //
+// A head may have a sink: a score that takes its share of the weights, and has no value. It comes before the cells.
+//
 // A row that sees no cell gives zeros. A NaN or an infinity in a cell harms the rows that see it, and no other.
 #pragma once
 
@@ -36,8 +38,9 @@ struct attention_job {
     const void * v;   // likewise, not transposed
     size_t v_cell, v_head;
     ggml_type v_type;
-    const void * mask; // F16 (n, n_kv): 0 visible, -inf hidden, else added to the scores; nullptr: all visible
-    size_t mask_row;   // bytes from row to row
+    const void * mask;   // F16 (n, n_kv): 0 visible, -inf hidden, else added to the scores; nullptr: all visible
+    size_t mask_row;     // bytes from row to row
+    const float * sinks; // (n_head); nullptr: none
 
     float * out; // (n, n_head, head_size), contiguous
 };

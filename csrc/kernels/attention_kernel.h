@@ -378,13 +378,30 @@ template <int32_t ROWS> static void run_tile(const attention_job & job, const ch
     }
 }
 
+// Of n lines, fewer than TILE.
+static void run_last_tile(const attention_job & job, const chunk & c, const workspace & w, int32_t head_kv,
+                          const int32_t * active, int32_t n, int32_t n_cells) {
+    switch (n) {
+    case 3:
+        return run_tile<3>(job, c, w, head_kv, active, n_cells);
+    case 2:
+        return run_tile<2>(job, c, w, head_kv, active, n_cells);
+    case 1:
+        return run_tile<1>(job, c, w, head_kv, active, n_cells);
+    }
+}
+
+static int32_t head_of(int32_t line, const chunk & c, int32_t group) {
+    return (c.head_begin + line / group / c.n) * group + line % group;
+}
+
 // Writes the rows of a chunk; returns whether one has a NaN.
 static bool finish(const attention_job & job, const chunk & c, const workspace & w) {
     const int32_t group = job.n_head / job.n_head_kv;
     bool has_nan = false;
     for (int32_t line = 0; line < (c.head_end - c.head_begin) * c.n * group; line++) {
         const int32_t row = c.first + line / group % c.n;
-        const int32_t head = (c.head_begin + line / group / c.n) * group + line % group;
+        const int32_t head = head_of(line, c, group);
         const double * sums = w.sums + (size_t) line * job.head_size;
         float * out = job.out + ((size_t) row * job.n_head + head) * job.head_size;
         const double factor = w.total[line] == 0.0 ? 0.0 : 1.0 / w.total[line];
@@ -419,19 +436,31 @@ static void run_block(const attention_job & job, const chunk & c, const workspac
         for (; i + TILE <= n_active; i += TILE) {
             run_tile<TILE>(job, c, w, head, w.active + i, n_cells);
         }
-        for (; i < n_active; i++) {
-            run_tile<1>(job, c, w, head, w.active + i, n_cells);
+        run_last_tile(job, c, w, head, w.active + i, n_active - i, n_cells);
+    }
+}
+
+// The sums before the first cell: nothing, or the sink.
+static void begin(const attention_job & job, const chunk & c, const workspace & w) {
+    const int32_t group = job.n_head / job.n_head_kv;
+    const int32_t lines = (c.head_end - c.head_begin) * c.n * group;
+    memset(w.sums, 0, (size_t) lines * job.head_size * sizeof(double));
+    for (int32_t line = 0; line < lines; line++) {
+        const float sink = job.sinks ? job.sinks[head_of(line, c, group)] : -INFINITY;
+        w.largest[line] = -INFINITY;
+        w.total[line] = 0;
+        if (sink != -INFINITY) {
+            float weights[LANES]; // all the same
+            const vec exponent = exponent_of(set1(sink));
+            store(weights, exp_scaled(set1(sink), exponent));
+            w.largest[line] = max_of(exponent);
+            w.total[line] = weights[0];
         }
     }
 }
 
 static void run_chunk(const attention_job & job, const chunk & c, const workspace & w) {
-    const int32_t lines = (c.head_end - c.head_begin) * c.n * (job.n_head / job.n_head_kv);
-    memset(w.sums, 0, (size_t) lines * job.head_size * sizeof(double));
-    for (int32_t line = 0; line < lines; line++) {
-        w.largest[line] = -INFINITY;
-        w.total[line] = 0;
-    }
+    begin(job, c, w);
     for (int64_t cell = 0; cell < job.n_kv; cell += BLOCK) {
         run_block(job, c, w, cell);
     }

@@ -51,7 +51,8 @@ struct gemm_kernel {
     // Repacks the groups [group_begin, group_end) of weights in ggml's layout.
     void (*pack)(const void * weights, void * packed, int64_t k, int64_t group_begin, int64_t group_end);
 
-    // Quantises the part [part, n_parts) of the blocks of n rows; x has `stride` bytes from row to row.
+    // Quantises the part [part, n_parts) of the blocks of n rows; x has `stride` bytes from row to row. Of n parts, each is a
+    // row.
     void (*quantise)(const float * x, size_t stride, void * activations, int64_t n, int64_t k, int32_t part,
                      int32_t n_parts);
 

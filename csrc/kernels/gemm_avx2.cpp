@@ -29,8 +29,6 @@ struct avx2 : avx2_base {
     static constexpr int columns = 4, max_tile = 8;
     static constexpr bool signed_weights = true;
 
-    static MP_INLINE bytes look_up(bytes index) { return _mm256_shuffle_epi8(table(0), index); }
-
     static MP_INLINE ints add_pair_dots(ints dot, ints pairs, const int32_t * sums) {
         return _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, broadcast(sums)));
     }
@@ -42,9 +40,15 @@ struct avx2 : avx2_base {
         MP_INLINE explicit sub_block(const uint8_t * source) : quants(source) {}
     };
 
-    // Pairs of products that fit 16 bits together: two products of a quant below 2^bits and one up to 127 are at most
-    // 2 * (2^bits - 1) * 127, so 8 such pairs at 4 bits, 4 at 5 bits, 2 at 6 bits and one at 8 bits (128 * 127 * 2).
-    template <class F> static constexpr int chain() { return F::is_signed ? 1 : 8 >> (F::bits - 4); }
+    // Pairs of products that fit 16 bits together, of those for one scale: two products of a quant and a number up to 127
+    // are at most 2 * 127 * the largest quant, so 8 such pairs at 4 bits, 4 at 5 bits and 2 at 6 bits. Signed formats: one.
+    template <class F> static constexpr int chain() {
+        int length = F::is_signed ? 1 : 8 / F::halves;
+        while (!F::is_signed && length * 2 * 127 * largest_quant<F>() > 32767) {
+            length /= 2;
+        }
+        return length;
+    }
 
     // No instruction. GCC turns a chain of additions into a tree, for which there are too few registers.
     static MP_INLINE void stay_in_order(ints & sum) { asm("" : "+x"(sum)); }

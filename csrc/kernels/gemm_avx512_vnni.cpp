@@ -78,10 +78,8 @@ struct avx512_vnni : x86_base {
         return _mm512_and_si512(shifted, _mm512_set1_epi8(static_cast<char>(mask)));
     }
     static MP_INLINE bytes either(bytes a, bytes b) { return _mm512_or_si512(a, b); }
-    static MP_INLINE bytes look_up(bytes index) {
-        __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i *>(iq4_nl_values));
-        values = _mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(128)));
-        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), index);
+    template <int offset> static MP_INLINE bytes look_up(const int8_t * values, bytes index) {
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table<offset>(values)), index);
     }
 
     // The instructions with the broadcast in their memory operand: compilers do not always put it there.

@@ -29,8 +29,6 @@ struct avx_vnni : avx2_base {
     static constexpr int columns = 4, max_tile = 8;
     static constexpr bool signed_weights = false;
 
-    static MP_INLINE bytes look_up(bytes index) { return _mm256_shuffle_epi8(table(128), index); }
-
     static MP_INLINE ints add_pair_dots(ints dot, ints pairs, const int32_t * sums) {
         return _mm256_dpwssd_avx_epi32(dot, pairs, broadcast(sums));
     }

@@ -7,7 +7,8 @@
 //   and the operations used below.
 //
 // The order of operations for one output (one lane, one row of activations):
-//   formats with blocks of 32:  y = fma(float(dot), d_w * d_x, y), block after block
+//   formats with blocks of 32:  y = fma(float(dot), d_w * d_x, y), block after block; those that add m then
+//                                y = fma(m, d_x * sum of quants, y)
 //   K formats, per block of 256: part = fma(float(dot), d_w * scale, part), sub-block after sub-block; then
 //                                y = fma(part, d_x, y); with minima y = fma(-float(dot of minima and sums), dmin * d_x, y)
 // Dots are exact integers. Nothing depends on the tile's width or the place in it: results are the same for every n.
@@ -17,7 +18,8 @@
 #pragma once
 
 #include "gemm.h"
-#include "gemm_formats.h"
+#include "gemm_formats_k.h"
+#include "gemm_packing.h"
 
 #include <cfloat>
 #include <cmath>
@@ -31,22 +33,45 @@ template <class S, class F> constexpr int stored_offset() {
     return F::is_signed ? (S::signed_weights ? 0 : 128) : F::offset;
 }
 
+// The nibbles of vector g of the 8 of a sub-block.
+template <class S, class F, int g> MP_INLINE typename S::bytes nibbles_of(const uint8_t * quants) {
+    return S::template field<g / 4 * 4>(S::load_bytes(quants + g % 4 * packed_block<F, S::lanes>::vector), 15);
+}
+
 // Vector g of the 8 of a sub-block: unsigned quants, or signed ones where S stores them so.
 template <class S, class F, int g> MP_INLINE typename S::bytes weights_of(const uint8_t * quants) {
     using P = packed_block<F, S::lanes>;
     if constexpr (F::bits == 8) {
         return S::load_bytes(quants + g * P::vector);
+    } else if constexpr (F::from_table) {
+        constexpr int offset = stored_offset<S, F>() - (F::is_signed ? 0 : F::offset);
+        return S::template look_up<offset>(F::values, nibbles_of<S, F, g>(quants));
+    } else if constexpr (F::bits == 4) {
+        return nibbles_of<S, F, g>(quants);
     } else {
-        auto low = S::template field<g / 4 * 4>(S::load_bytes(quants + g % 4 * P::vector), 15);
-        if constexpr (F::from_table) {
-            return S::look_up(low);
-        } else if constexpr (F::bits == 5) {
-            return S::either(low, S::template field<g - 4>(S::load_bytes(quants + 4 * P::vector), 16));
-        } else if constexpr (F::bits == 6) {
-            return S::either(low, S::template field<g % 4 * 2 - 4>(S::load_bytes(quants + (4 + g / 4) * P::vector), 48));
+        constexpr int low_bits = P::has_nibbles ? 4 : 2;
+        typename S::bytes low, high;
+        if constexpr (P::has_nibbles) {
+            low = nibbles_of<S, F, g>(quants);
         } else {
-            return low;
+            low = S::template field<g % 4 * 2>(S::load_bytes(quants + P::pairs + g / 4 * P::vector), 3);
         }
+        if constexpr (F::bits == 2) {
+            return low;
+        } else if constexpr (P::has_singles) {
+            high = S::template field<g - low_bits>(S::load_bytes(quants + P::singles), 1 << low_bits);
+        } else {
+            high = S::template field<g % 4 * 2 - 4>(S::load_bytes(quants + P::pairs + g / 4 * P::vector), 48);
+        }
+        return S::either(low, high);
+    }
+}
+
+template <class S, class F> MP_INLINE typename S::floats load_d(const uint8_t * source) {
+    if constexpr (F::bfloat_d) {
+        return S::load_bfloats(source);
+    } else {
+        return S::load_halves(source);
     }
 }
 
@@ -129,11 +154,19 @@ void multiply_tile(const uint8_t * weights, const uint8_t * activations, float *
         const auto * row_scale = reinterpret_cast<const float *>(activations + A::d(t));
         const auto * quants = reinterpret_cast<const int8_t *>(activations);
         const auto * correction = reinterpret_cast<const int32_t *>(activations + A::correction(t, 0));
-        floats d = S::load_halves(weights + P::d);
+        floats d = load_d<S, F>(weights + P::d);
         if constexpr (F::n_sub == 1) {
             prefetch<t>(weights, P::size);
             typename S::template sub_block<F> sub(weights + P::quants);
             add_sub_block<S, F, t, 0>(sub, &d, row_scale, quants, correction, sums);
+            if constexpr (F::adds_m) {
+                const auto * sum = reinterpret_cast<const float *>(activations + A::sum(t));
+                floats m = S::load_halves(weights + P::dmin);
+                MP_UNROLL
+                for (int i = 0; i < t; i++) {
+                    sums[i] = S::multiply_add(m, S::broadcast(sum + i), sums[i]);
+                }
+            }
         } else {
             floats parts[t];
             MP_UNROLL
@@ -159,18 +192,19 @@ void multiply_tile(const uint8_t * weights, const uint8_t * activations, float *
                 sums[i] = S::multiply_add(parts[i], S::broadcast(row_scale + i), sums[i]);
             }
             if constexpr (F::has_min) {
+                constexpr int n_pairs = n_min_pairs<F>();
                 const auto * pair_sums = reinterpret_cast<const int32_t *>(activations + A::sums(t, 0));
                 floats dmin = S::load_halves(weights + P::dmin);
-                typename S::ints minima[4];
+                typename S::ints minima[n_pairs];
                 MP_UNROLL
-                for (int pair = 0; pair < 4; pair++) {
+                for (int pair = 0; pair < n_pairs; pair++) {
                     minima[pair] = S::load_pairs(weights + P::min + pair * 2 * S::lanes);
                 }
                 MP_UNROLL
                 for (int i = 0; i < t; i++) {
                     auto dot = S::zero_ints();
                     MP_UNROLL
-                    for (int pair = 0; pair < 4; pair++) {
+                    for (int pair = 0; pair < n_pairs; pair++) {
                         dot = S::add_pair_dots(dot, minima[pair], pair_sums + pair * t + i);
                     }
                     auto factor = S::multiply(dmin, S::broadcast(row_scale + i));
@@ -243,7 +277,7 @@ template <class S, class F> void quantise_block(const float * x, uint8_t * targe
         d = largest <= FLT_MAX ? 0.0f : std::numeric_limits<float>::quiet_NaN();
     }
     memcpy(target + A::d(t) + 4 * i, &d, 4);
-    int16_t sub_sums[F::n_sub];
+    int16_t sums[F::n_sub * F::halves];
     for (int sub = 0; sub < F::n_sub; sub++) {
         auto * quants = reinterpret_cast<int8_t *>(target + A::quants(t, sub)) + 32 * i;
         int32_t half_sums[2] = {0, 0};
@@ -252,18 +286,21 @@ template <class S, class F> void quantise_block(const float * x, uint8_t * targe
         } else {
             memset(quants, 0, 32);
         }
-        sub_sums[sub] = static_cast<int16_t>(half_sums[0] + half_sums[1]);
-        if constexpr (offset != 0) {
-            for (int half = 0; half < F::halves; half++) {
-                int32_t correction = -offset * (F::halves == 2 ? half_sums[half] : sub_sums[sub]);
+        for (int half = 0; half < F::halves; half++) {
+            int32_t sum = F::halves == 2 ? half_sums[half] : half_sums[0] + half_sums[1];
+            sums[sub * F::halves + half] = static_cast<int16_t>(sum);
+            if constexpr (offset != 0) {
+                int32_t correction = -offset * sum;
                 memcpy(target + A::correction(t, sub * F::halves + half) + 4 * i, &correction, 4);
             }
         }
     }
-    if constexpr (F::has_min) {
-        for (int pair = 0; pair < 4; pair++) {
-            memcpy(target + A::sums(t, pair) + 4 * i, sub_sums + 2 * pair, 4);
-        }
+    for (int pair = 0; pair < n_min_pairs<F>(); pair++) {
+        memcpy(target + A::sums(t, pair) + 4 * i, sums + 2 * pair, 4);
+    }
+    if constexpr (F::adds_m) {
+        float sum = d * static_cast<float>(sums[0]);
+        memcpy(target + A::sum(t) + 4 * i, &sum, 4);
     }
 }
 
@@ -304,8 +341,11 @@ template <class S, class F> constexpr gemm_kernel make_kernel() {
 
 template <class S> const gemm_kernel * kernel_for(ggml_type type) {
     static constexpr gemm_kernel kernels[] = {
-        make_kernel<S, q4_0_format>(), make_kernel<S, q8_0_format>(), make_kernel<S, q4_k_format>(),
-        make_kernel<S, q5_k_format>(), make_kernel<S, q6_k_format>(), make_kernel<S, iq4_nl_format>(),
+        make_kernel<S, q4_0_format>(),  make_kernel<S, q4_1_format>(),   make_kernel<S, q5_0_format>(),
+        make_kernel<S, q5_1_format>(),  make_kernel<S, q8_0_format>(),   make_kernel<S, q2_k_format>(),
+        make_kernel<S, q3_k_format>(),  make_kernel<S, q4_k_format>(),   make_kernel<S, q5_k_format>(),
+        make_kernel<S, q6_k_format>(),  make_kernel<S, iq4_nl_format>(), make_kernel<S, iq4_xs_format>(),
+        make_kernel<S, mxfp4_format>(),
     };
     for (const gemm_kernel & kernel : kernels) {
         if (kernel.type == type) {

@@ -1,7 +1,8 @@
 // What the ARM vector machines share: 4 rows of weights in a vector of 128 bits, and the quantisation of activations.
 //
-// Quants of Q4_0 and Q6_K are stored as signed numbers, without their offset. Moved to the top of a byte they need no
-// correction; a product is divided by a power of two, exactly, when it becomes a float.
+// Quants of Q4_0, Q5_0, Q3_K and Q6_K are stored as signed numbers, without their offset. Moved to the top of a byte they
+// need no correction; a product is divided by a power of two, exactly, when it becomes a float. The table of MXFP4 is
+// signed.
 #pragma once
 
 #include "gemm_kernel.h"
@@ -40,6 +41,9 @@ struct neon_base {
     static MP_INLINE floats load_halves(const uint8_t * source) {
         return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(source)));
     }
+    static MP_INLINE floats load_bfloats(const uint8_t * source) {
+        return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(source)), 16));
+    }
     template <bool is_signed> static MP_INLINE floats load_scales(const uint8_t * source) {
         uint32_t four;
         memcpy(&four, source, 4);
@@ -63,7 +67,10 @@ struct neon_base {
         return (255 >> (shift > 0 ? shift : 0) & ~mask) == 0 ? shifted : vandq_u8(shifted, vdupq_n_u8(mask));
     }
     static MP_INLINE bytes either(bytes a, bytes b) { return vorrq_u8(a, b); }
-    static MP_INLINE bytes look_up(bytes index) { return vreinterpretq_u8_s8(vqtbl1q_s8(vld1q_s8(iq4_nl_values), index)); }
+    template <int offset> static MP_INLINE bytes look_up(const int8_t * values, bytes index) {
+        static_assert(offset == 0, "numbers are stored as they are");
+        return vreinterpretq_u8_s8(vqtbl1q_s8(vld1q_s8(values), index));
+    }
 
     static MP_INLINE float round_to_half(float value) {
         return vgetq_lane_f32(vcvt_f32_f16(vcvt_f16_f32(vdupq_n_f32(value))), 0);
@@ -130,28 +137,24 @@ template <instruction_set the_set> struct neon_floats {
 
 // --- formats ---------------------------------------------------------------------------------------------------------
 
-struct signed_q4_0_format : q4_0_format {
-    static constexpr int offset = 0, shift = 4;
+// A format with an offset of half its range, without it.
+template <class F> struct signed_format : F {
+    static_assert(F::offset == 1 << (F::bits - 1), "two's complement is the other upper bit");
+    static constexpr int offset = 0, shift = 8 - F::bits;
     static constexpr bool is_signed = true;
 
-    static void unpack(const ggml_block & source, uint8_t * quants) {
-        q4_0_format::unpack(source, quants);
-        for (int i = 0; i < block; i++) {
-            quants[i] ^= 8;
+    static void unpack(const typename F::ggml_block & source, uint8_t * quants) {
+        F::unpack(source, quants);
+        for (int i = 0; i < F::block; i++) {
+            quants[i] ^= F::offset;
         }
     }
 };
 
-struct signed_q6_k_format : q6_k_format {
-    static constexpr int offset = 0, shift = 2;
+struct signed_mxfp4_format : mxfp4_format {
+    static constexpr int offset = 0;
     static constexpr bool is_signed = true;
-
-    static void unpack(const ggml_block & source, uint8_t * quants) {
-        q6_k_format::unpack(source, quants);
-        for (int i = 0; i < block; i++) {
-            quants[i] ^= 32;
-        }
-    }
+    static constexpr int8_t values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 };
 
 // Vector g of the 8 of a sub-block.
@@ -159,15 +162,52 @@ template <class S, class F, int g> MP_INLINE int8x16_t vector_of(const uint8_t *
     if constexpr (F::shift == 0) {
         return vreinterpretq_s8_u8(weights_of<S, F, g>(quants));
     } else {
-        uint8x16_t both = vld1q_u8(quants + g % 4 * 16);
+        using P = packed_block<F, 4>;
+        uint8x16_t both = vld1q_u8(quants + (P::has_nibbles ? g % 4 : g / 4) * 16);
         if constexpr (F::bits == 4) {
             return vreinterpretq_s8_u8(g < 4 ? vshlq_n_u8(both, 4) : vandq_u8(both, vdupq_n_u8(0xf0)));
+        } else if constexpr (P::has_singles) {
+            // What comes into the upper bit of `low` is overwritten.
+            uint8x16_t low;
+            if constexpr (F::bits == 5) {
+                low = g < 4 ? vshlq_n_u8(both, 3) : vandq_u8(vshrq_n_u8(both, 1), vdupq_n_u8(0x78));
+            } else {
+                low = S::template field<g % 4 * 2 - 5>(both, g % 4 == 0 ? 0xe0 : 0x60);
+            }
+            return vreinterpretq_s8_u8(vsliq_n_u8(low, S::template field<g>(vld1q_u8(quants + P::singles), 255 >> g), 7));
         } else {
             uint8x16_t low = g < 4 ? vshlq_n_u8(both, 2) : vandq_u8(vshrq_n_u8(both, 2), vdupq_n_u8(0x3c));
-            uint8x16_t high = S::template field<g % 4 * 2>(vld1q_u8(quants + (4 + g / 4) * 16), 255 >> g % 4 * 2);
+            uint8x16_t high = S::template field<g % 4 * 2>(vld1q_u8(quants + P::pairs + g / 4 * 16), 255 >> g % 4 * 2);
             return vreinterpretq_s8_u8(vsliq_n_u8(low, high, 6));
         }
     }
+}
+
+// --- table of kernels ------------------------------------------------------------------------------------------------
+
+// Maker::make<F>() for every format.
+template <class Maker> const gemm_kernel * neon_kernel_for(ggml_type type) {
+    static constexpr gemm_kernel kernels[] = {
+        Maker::template make<signed_format<q4_0_format>>(),
+        Maker::template make<q4_1_format>(),
+        Maker::template make<signed_format<q5_0_format>>(),
+        Maker::template make<q5_1_format>(),
+        Maker::template make<q8_0_format>(),
+        Maker::template make<q2_k_format>(),
+        Maker::template make<signed_format<q3_k_format>>(),
+        Maker::template make<q4_k_format>(),
+        Maker::template make<q5_k_format>(),
+        Maker::template make<signed_format<q6_k_format>>(),
+        Maker::template make<iq4_nl_format>(),
+        Maker::template make<iq4_xs_format>(),
+        Maker::template make<signed_mxfp4_format>(),
+    };
+    for (const gemm_kernel & kernel : kernels) {
+        if (kernel.type == type) {
+            return &kernel;
+        }
+    }
+    return nullptr;
 }
 
 } // namespace

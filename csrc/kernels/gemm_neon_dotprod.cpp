@@ -77,21 +77,15 @@ struct neon_dotprod : neon_base {
     }
 };
 
-constexpr gemm_kernel dot_kernels[] = {
-    make_kernel<neon_dotprod, signed_q4_0_format>(), make_kernel<neon_dotprod, q8_0_format>(),
-    make_kernel<neon_dotprod, q4_k_format>(),        make_kernel<neon_dotprod, q5_k_format>(),
-    make_kernel<neon_dotprod, signed_q6_k_format>(), make_kernel<neon_dotprod, iq4_nl_format>(),
+struct dot_kernels {
+    template <class F> static constexpr gemm_kernel make() { return make_kernel<neon_dotprod, F>(); }
 };
 
 } // namespace
 
 const gemm_kernel * find_gemm_kernel_neon_dotprod(ggml_type type) {
-    for (const gemm_kernel & kernel : dot_kernels) {
-        if (kernel.type == type) {
-            return &kernel;
-        }
-    }
-    return float_kernel_for<neon_floats<instruction_set::neon_dotprod>>(type);
+    const gemm_kernel * kernel = neon_kernel_for<dot_kernels>(type);
+    return kernel != nullptr ? kernel : float_kernel_for<neon_floats<instruction_set::neon_dotprod>>(type);
 }
 
 } // namespace mp

@@ -2,16 +2,17 @@
 // 12 of the latter. The numbers and their order are those of gemm_kernel.h, and the results are the same bits; the layouts
 // differ.
 //
-// Packed weights are those of gemm_formats.h for 4 lanes, but for the order of the quants: vector v of the 8 of a
+// Packed weights are those of gemm_packing.h for 4 lanes, but for the order of the quants: vector v of the 8 of a
 // sub-block holds 8 values of k, from 8 * (v / 2) on, of the rows 2 * (v % 2) and 2 * (v % 2) + 1; and the minima are
-// [4][8] bytes, row after row.
+// [n_eights][4][8] bytes, row after row, 8 at a time.
 //
 // Quantised activations, tile after tile of p pairs of rows (where n is odd, the last row is its own partner), each of
 // them block after block along k:
 //   quants [sub-block][p][4][2][8] signed bytes: 8 values of k of one row, then of the other
 //   d      [p][2] floats
-//   sums   [2][p][2][8] signed bytes: of the sums of the quants of 8 sub-blocks first s_0, then s_1, where the sum is
-//          s_0 + 128 * s_1                         (formats with minima)
+//   sums   [n_eights][2][p][2][8] signed bytes: of the sums of the quants of 8 sub-blocks or halves first s_0, then s_1,
+//          where the sum is s_0 + 128 * s_1        (formats with minima)
+//   sum    [p][2] floats: d times the sum of quants (formats that add m)
 #include "gemm_sets.h"
 
 #if defined(__aarch64__)
@@ -50,17 +51,13 @@ template <class F> void pack_four_rows(const typename F::ggml_block * source, in
     uint8_t quants[4][F::block];
     for (int row = 0; row < 4; row++, source += row_stride) {
         F::unpack(*source, quants[row]);
-        memcpy(target + P::d + 2 * row, &source->d, 2);
+        uint8_t scale[16], min[16];
         if constexpr (P::has_scales) {
-            uint8_t scale[16], min[16];
             F::scales(*source, scale, min);
-            for (int i = 0; i < P::n_scales; i++) {
-                target[P::scale + 4 * i + row] = scale[i];
-            }
-            if constexpr (F::has_min) {
-                memcpy(target + P::dmin + 2 * row, &source->dmin, 2);
-                memcpy(target + P::min + 8 * row, min, 8);
-            }
+        }
+        pack_scales<F, 4>(*source, scale, target, row);
+        for (int eight = 0; eight < n_min_pairs<F>() / 4; eight++) {
+            memcpy(target + P::min + 32 * eight + 8 * row, min + 8 * eight, 8);
         }
     }
     for (int lane = 0; lane < 4; lane++) {
@@ -98,15 +95,17 @@ template <class F> void place_block(const uint8_t * source, uint8_t * target, in
         memcpy(target + (i / 4 * n_pairs + pair) * 64 + i % 4 * 16 + row * 8, source + 8 * i, 8);
     }
     memcpy(target + A::d(2 * n_pairs) + (2 * pair + row) * 4, source + A::d(1), 4);
-    if constexpr (F::has_min) {
-        auto * parts = reinterpret_cast<int8_t *>(target) + A::sums(2 * n_pairs, 0);
-        for (int i = 0; i < 8; i++) {
-            int16_t sum;
-            memcpy(&sum, source + A::sums(1, 0) + 2 * i, 2);
-            int upper = (sum + 64) >> 7;
-            parts[(pair * 2 + row) * 8 + i] = static_cast<int8_t>(sum - upper * 128);
-            parts[((n_pairs + pair) * 2 + row) * 8 + i] = static_cast<int8_t>(upper);
-        }
+    auto * parts = reinterpret_cast<int8_t *>(target) + A::sums(2 * n_pairs, 0) + (pair * 2 + row) * 8;
+    for (int i = 0; i < 2 * n_min_pairs<F>(); i++) {
+        int16_t sum;
+        memcpy(&sum, source + A::sums(1, 0) + 2 * i, 2);
+        int upper = (sum + 64) >> 7;
+        int place = i / 8 * n_pairs * 32 + i % 8;
+        parts[place] = static_cast<int8_t>(sum - upper * 128);
+        parts[place + n_pairs * 16] = static_cast<int8_t>(upper);
+    }
+    if constexpr (F::adds_m) {
+        memcpy(target + A::sum(2 * n_pairs) + (2 * pair + row) * 4, source + A::sum(1), 4);
     }
 }
 
@@ -187,22 +186,45 @@ template <class F> MP_INLINE void add_pair(const sub_block_vectors<F> & weights,
     }
 }
 
+// Adds m times the scaled sums of the quants.
+template <class F, int n_pairs>
+MP_INLINE void add_m(const uint8_t * weights, const uint8_t * activations, four_rows * sums) {
+    const auto * sum = reinterpret_cast<const float *>(activations + activation_block<F, 0>::sum(2 * n_pairs));
+    four_rows m = four_rows::of(neon_base::load_halves(weights + packed_block<F, 4>::dmin));
+    MP_UNROLL
+    for (int pair = 0; pair < n_pairs; pair++) {
+        float32x4_t both = load_pair(sum + 2 * pair);
+        MP_UNROLL
+        for (int rows = 0; rows < 2; rows++) {
+            sums[pair].half[rows] = vfmaq_f32(sums[pair].half[rows], m.half[rows], both);
+        }
+    }
+}
+
 // Subtracts the minima of a block times the sums of the quants.
 template <class F, int n_pairs> MP_INLINE void subtract_minima(const uint8_t * weights, const uint8_t * activations,
                                                                const float * row_scale, four_rows * sums) {
     using P = packed_block<F, 4>;
+    constexpr int n_eights = n_min_pairs<F>() / 4;
     const auto * parts = reinterpret_cast<const int8_t *>(activations + activation_block<F, 0>::sums(2 * n_pairs, 0));
     four_rows dmin = four_rows::of(neon_base::load_halves(weights + P::dmin));
     MP_UNROLL
     for (int pair = 0; pair < n_pairs; pair++) {
-        int8x16_t lower = vld1q_s8(parts + 16 * pair);
-        int8x16_t upper = vld1q_s8(parts + 16 * (n_pairs + pair));
         float32x4_t d = load_pair(row_scale + 2 * pair);
         MP_UNROLL
         for (int rows = 0; rows < 2; rows++) {
-            int8x16_t minima = vreinterpretq_s8_u8(vld1q_u8(weights + P::min + 16 * rows));
-            int32x4_t dot = vshlq_n_s32(vmmlaq_s32(vdupq_n_s32(0), minima, upper), 7);
-            dot = vmmlaq_s32(dot, minima, lower);
+            int8x16_t minima[n_eights];
+            int32x4_t dot = vdupq_n_s32(0);
+            MP_UNROLL
+            for (int eight = 0; eight < n_eights; eight++) {
+                minima[eight] = vreinterpretq_s8_u8(vld1q_u8(weights + P::min + 32 * eight + 16 * rows));
+                dot = vmmlaq_s32(dot, minima[eight], vld1q_s8(parts + 16 * ((2 * eight + 1) * n_pairs + pair)));
+            }
+            dot = vshlq_n_s32(dot, 7);
+            MP_UNROLL
+            for (int eight = 0; eight < n_eights; eight++) {
+                dot = vmmlaq_s32(dot, minima[eight], vld1q_s8(parts + 16 * (2 * eight * n_pairs + pair)));
+            }
             float32x4_t factor = vmulq_f32(dmin.half[rows], d);
             sums[pair].half[rows] = vfmsq_f32(sums[pair].half[rows], vcvtq_f32_s32(dot), factor);
         }
@@ -222,7 +244,7 @@ template <class F, int n_pairs> void multiply_pairs_tile(const uint8_t * weights
     for (int64_t block = 0; block < n_blocks; block++, weights += P::size, activations += 2 * n_pairs * A::row_size) {
         const auto * row_scale = reinterpret_cast<const float *>(activations + A::d(2 * n_pairs));
         const auto * quants = reinterpret_cast<const int8_t *>(activations);
-        float32x4_t d = neon_base::load_halves(weights + P::d);
+        float32x4_t d = load_d<neon_i8mm, F>(weights + P::d);
         if constexpr (F::n_sub == 1) {
             prefetch<2 * n_pairs>(weights, P::size);
             four_rows scale = four_rows::of(d);
@@ -230,6 +252,9 @@ template <class F, int n_pairs> void multiply_pairs_tile(const uint8_t * weights
             MP_UNROLL
             for (int pair = 0; pair < n_pairs; pair++) {
                 add_pair<F>(sub, &scale, row_scale + 2 * pair, quants + 64 * pair, sums[pair]);
+            }
+            if constexpr (F::adds_m) {
+                add_m<F, n_pairs>(weights, activations, sums);
             }
         } else {
             four_rows parts[n_pairs];
@@ -300,33 +325,26 @@ template <class F> void multiply_pairs(const void * packed, const void * activat
 
 // --- table of kernels ------------------------------------------------------------------------------------------------
 
-template <class F> constexpr gemm_kernel make_pairs_kernel() {
-    return {F::type,
-            instruction_set::neon_i8mm,
-            4,
-            F::block,
-            2 * max_pairs,
-            packed_size<F, 4>,
-            pairs_size<F>,
-            pack_pairs<F>,
-            quantise_pairs<F>,
-            multiply_pairs<F>};
-}
-
-constexpr gemm_kernel pairs_kernels[] = {
-    make_pairs_kernel<signed_q4_0_format>(), make_pairs_kernel<q8_0_format>(),        make_pairs_kernel<q4_k_format>(),
-    make_pairs_kernel<q5_k_format>(),        make_pairs_kernel<signed_q6_k_format>(), make_pairs_kernel<iq4_nl_format>(),
+struct pairs_kernels {
+    template <class F> static constexpr gemm_kernel make() {
+        return {F::type,
+                instruction_set::neon_i8mm,
+                4,
+                F::block,
+                2 * max_pairs,
+                packed_size<F, 4>,
+                pairs_size<F>,
+                pack_pairs<F>,
+                quantise_pairs<F>,
+                multiply_pairs<F>};
+    }
 };
 
 } // namespace
 
 const gemm_kernel * find_gemm_kernel_neon_i8mm(ggml_type type) {
-    for (const gemm_kernel & kernel : pairs_kernels) {
-        if (kernel.type == type) {
-            return &kernel;
-        }
-    }
-    return float_kernel_for<neon_floats<instruction_set::neon_i8mm>>(type);
+    const gemm_kernel * kernel = neon_kernel_for<pairs_kernels>(type);
+    return kernel != nullptr ? kernel : float_kernel_for<neon_floats<instruction_set::neon_i8mm>>(type);
 }
 
 } // namespace mp

@@ -116,8 +116,8 @@ struct portable {
     static MP_INLINE bytes either(const bytes & a, const bytes & b) {
         return each_byte([&](int i) { return a.byte[i] | b.byte[i]; });
     }
-    static MP_INLINE bytes look_up(const bytes & index) {
-        return each_byte([&](int i) { return iq4_nl_values[index.byte[i]]; });
+    template <int offset> static MP_INLINE bytes look_up(const int8_t * values, const bytes & index) {
+        return each_byte([&](int i) { return values[index.byte[i]] + offset; });
     }
 
     template <class F> struct sub_block {

@@ -47,6 +47,12 @@ struct x86_base {
         sums[1] = sum_of(_mm256_extracti128_si256(fours, 1));
     }
 
+    // 16 values, each with `offset` added.
+    template <int offset> static MP_INLINE __m128i table(const int8_t * values) {
+        return _mm_add_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i *>(values)),
+                            _mm_set1_epi8(static_cast<char>(offset)));
+    }
+
     static MP_INLINE int32_t sum_of(__m128i four) {
         four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
         four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
@@ -105,9 +111,8 @@ struct avx2_base : x86_base {
         return _mm256_and_si256(shifted, _mm256_set1_epi8(static_cast<char>(mask)));
     }
     static MP_INLINE bytes either(bytes a, bytes b) { return _mm256_or_si256(a, b); }
-    static MP_INLINE bytes table(int offset) {
-        __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i *>(iq4_nl_values));
-        return _mm256_broadcastsi128_si256(_mm_add_epi8(values, _mm_set1_epi8(static_cast<char>(offset))));
+    template <int offset> static MP_INLINE bytes look_up(const int8_t * values, bytes index) {
+        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table<offset>(values)), index);
     }
 };
 

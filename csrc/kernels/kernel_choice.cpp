@@ -56,7 +56,7 @@ std::string instruction_set_option(instruction_set set) {
 }
 
 const gemm_kernel * kernel_of(const ggml_tensor * weights) {
-    if (weights->ne[2] != 1 || weights->ne[3] != 1) {
+    if (weights->ne[3] != 1) {
         return nullptr;
     }
     const gemm_kernel * fast = find_gemm_kernel(weights->type, kernels_in_use());
@@ -66,6 +66,10 @@ const gemm_kernel * kernel_of(const ggml_tensor * weights) {
 
 int64_t packed_groups(const gemm_kernel & kernel, const ggml_tensor * weights) {
     return (weights->ne[1] + kernel.group - 1) / kernel.group;
+}
+
+size_t packed_matrix_size(const gemm_kernel & kernel, const ggml_tensor * weights) {
+    return kernel.packed_size(packed_groups(kernel, weights) * kernel.group, weights->ne[0]);
 }
 
 } // namespace mp

@@ -8,7 +8,7 @@ for result in engine.generate(model.tokenize("Once upon a time")):
 
 from ._capi import prefix
 from .acceptance import accept
-from .catalog import bundled_models, resolve_model
+from .catalog import bundled_models, named_models, resolve_model
 from .engine import Engine, Stats, Step, TokenResult
 from .errors import (
     ArgumentError,
@@ -82,6 +82,7 @@ __all__ = [
     "bundled_models",
     "devices",
     "mask_embedding",
+    "named_models",
     "prefix",
     "proposer_named",
     "resolve_model",

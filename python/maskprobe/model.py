@@ -14,6 +14,9 @@ from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, progress_callb
 from .errors import ArgumentError
 from .sampler import Sampler, SamplingParams
 
+# mp_kernels, by the names that users know.
+KERNELS = {"auto": lib.MP_KERNELS_AUTO, "ours": lib.MP_KERNELS_OURS, "stock": lib.MP_KERNELS_STOCK}
+
 PIECE_BYTES = 64  # room for one token's bytes in the first attempt; longer ones exist and take a second
 
 
@@ -37,8 +40,10 @@ class ModelInfo:
     can_probe: bool  # embedding rows work as input: mask vectors can be used
     embd_scale: float  # what token embeddings are multiplied by before they enter as embedding rows
     kernels: str  # "llama.cpp", or the instruction set of maskprobe's own
+    kernels_reason: str  # one line: the share of the weights that these compute, or why they are llama.cpp's
     packed_size: int  # bytes of weights in memory that are packed for maskprobe's kernels, not mapped from the file
-    note: str  # one line: why can_tree or can_probe is false, or what was limited; or ""
+    note: str  # one line: why can_tree or can_probe is false, what was limited, and which weights llama.cpp computes
+    # so that drafting may change a token; or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,8 @@ class Model:
     """A GGUF model. It stays in memory until it and its sessions and samplers are closed, in whatever order.
 
     `progress` is called with 0..1 while weights are loaded; if it returns False the load is cancelled, and what it
-    raises comes out of here. The other settings are those of mp_model_params in maskprobe.h.
+    raises comes out of here. `kernels` is "auto", "ours" or "stock". These and the other settings are those of
+    mp_model_params in maskprobe.h.
 
     Raises ModelError (missing, unsound or unsupported file), OutOfMemory, Cancelled, ArgumentError.
     """
@@ -112,7 +118,7 @@ class Model:
         use_mlock: bool = False,
         check_tensors: bool = False,
         self_check: bool = True,
-        use_kernels: bool = False,
+        kernels: str = "auto",
         n_threads: int = 0,
         progress: Callable[[float], bool | None] | None = None,
     ) -> None:
@@ -120,6 +126,8 @@ class Model:
         name = os.fsencode(path)
         if b"\0" in name:
             raise ArgumentError(f"the model path {os.fspath(path)!r} contains a NUL character")
+        if kernels not in KERNELS:
+            raise ArgumentError(f"kernels = {kernels!r} must be one of {', '.join(KERNELS)}")
         params = ffi.new("mp_model_params *", lib.mp_model_default_params())
         fill(
             params,
@@ -128,7 +136,7 @@ class Model:
             use_mlock=use_mlock,
             check_tensors=check_tensors,
             self_check=self_check,
-            use_kernels=use_kernels,
+            kernels=KERNELS[kernels],
             n_threads=n_threads,
         )
         failures: list[BaseException] = []

@@ -4,14 +4,14 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from operator import sub
 from typing import Any
 
-from .. import ArgumentError, Model, Session, TokenTree, resolve_model
+from .. import ArgumentError, Model, Session, TokenTree
 from ..model import MachineSpeed, measure_machine
 from ..session import Part
 from . import bench_options, bench_pictures, options, values
@@ -22,7 +22,6 @@ from .terminal import Progress, say
 PROG = "maskprobe-bench cost"
 DEFAULT_ROWS = "1,2,4,8,12,16,24,32"
 N_UBATCH = 512  # rows of a prompt that are computed together, llama.cpp's default
-LLAMA_CPP = "llama.cpp"
 
 DESCRIPTION = """\
 Times one pass of n rows (a root and n - 1 candidates), for several n and kernels in turns: what disturbs the machine
@@ -90,37 +89,33 @@ def run(args: argparse.Namespace) -> str:
 
 
 def measure(args: argparse.Namespace) -> list[Row]:
-    path = resolve_model(args.model)
-    names = list(options.KERNELS) if args.kernels == "both" else [args.kernels]
+    path = bench_options.model_path(args, PROG)
     with ExitStack() as opened, Progress("measuring") as progress:
         sessions: dict[str, Session] = {}
-        for name in names:
-            session = opened.enter_context(open_session(args, path, options.KERNELS[name]))
-            if options.KERNELS[name] and session.model.info.kernels == LLAMA_CPP:
-                say(f"{PROG}: this machine has no kernels of maskprobe's own: llama.cpp's only")
+        for name in bench_options.asked_kernels(args):
+            session = opened.enter_context(open_session(args, path, name))
+            kernels = bench_options.kernels_of(session.model)
+            if name == "ours" and kernels == "stock":
+                say(f"{PROG}: llama.cpp's kernels only: {session.model.info.kernels_reason}")
                 continue
-            sessions[name] = session
+            sessions[kernels] = session
         if not sessions:
             raise ArgumentError("there is nothing to measure: use --kernels stock")
         speed = measure_machine(session.n_threads)
         shapes = [(n, False) for n in args.rows] + [(args.prompt, True)] * bool(args.prompt)
-        points = {(name, *shape): Point(name, *shape) for name in sessions for shape in shapes}
-        for repetition in range(-1, args.repetitions):  # the first pass of a shape makes its graph
-            progress(max(repetition, 0), args.repetitions)
-            for shape in shapes:
-                for name, session in sessions.items():
-                    sample(session, points[name, *shape], args.depth, keep=repetition >= 0)
+        pairs = [(session, Point(name, *shape)) for shape in shapes for name, session in sessions.items()]
+        sample_in_turns(pairs, args.depth, args.repetitions, progress)
         facts = facts_of(path, session.model, session.n_threads)
-        isa = [session.model.info.kernels for name, session in sessions.items() if options.KERNELS[name]]
+        isa = [session.model.info.kernels for name, session in sessions.items() if name == "ours"]
         packed = [session.model.info.packed_size for session in sessions.values()]
     facts |= {"n_gen": 0, "n_depth": args.depth, "isa": isa[0] if isa else None, "packed_size": max(packed)}
-    return list(rows_of(list(points.values()), facts, speed))
+    return list(rows_of([point for _, point in pairs], facts, speed))
 
 
-def open_session(args: argparse.Namespace, path: os.PathLike[str], own_kernels: bool) -> Session:
+def open_session(args: argparse.Namespace, path: os.PathLike[str], kernels: str) -> Session:
     n_threads = max(args.threads, 0)
-    model = Model(path, self_check=False, use_kernels=own_kernels, n_threads=n_threads)
-    if own_kernels and args.isa and model.info.kernels.lower() != args.isa:
+    model = Model(path, self_check=False, kernels=kernels, n_threads=n_threads)
+    if kernels != "stock" and args.isa and model.info.kernels.lower() != args.isa:
         raise ArgumentError(f"--isa {args.isa}: this process uses {model.info.kernels} already")
     session = Session(
         model,
@@ -144,6 +139,16 @@ def tree_of(n_rows: int, n_vocab: int) -> TokenTree:
     for i in range(1, n_rows):
         tree.add(0, (101 * i + 2) % n_vocab, 0.0)
     return tree
+
+
+def sample_in_turns(
+    pairs: Sequence[tuple[Session, Point]], depth: int, repetitions: int, progress: Callable[[float, float], None]
+) -> None:
+    """So many samples of each point, all points once in every round."""
+    for repetition in range(-1, repetitions):  # the first pass of a shape makes its graph
+        progress(max(repetition, 0), repetitions)
+        for session, point in pairs:
+            sample(session, point, depth, keep=repetition >= 0)
 
 
 def sample(session: Session, point: Point, depth: int, keep: bool) -> None:

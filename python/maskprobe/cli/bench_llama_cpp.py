@@ -1,4 +1,4 @@
-"""llama.cpp by itself, through llama_cpp's low-level functions: plain greedy decoding with one call per token."""
+"""llama.cpp by itself, through llama_cpp's low-level functions: plain decoding with one call per token."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import llama_cpp
 
-from .. import ArgumentError, DecodeError, OutOfMemory
+from .. import ArgumentError, DecodeError, OutOfMemory, SamplingParams
 
 CACHE_TYPES = {
     "f32": llama_cpp.GGML_TYPE_F32,
@@ -20,10 +20,14 @@ CACHE_TYPES = {
 }
 
 
+GREEDY = SamplingParams(temp=0.0)
+
+
 @dataclass(frozen=True)
 class PlainRun:
     tokens: list[int]
     gen_ns: int  # of the passes and the sampler, without the prompt
+    prompt_ns: int  # of the prompt but for its last token, whose pass is the first of gen_ns; 0: it was in the cache
 
 
 class LlamaCpp:
@@ -52,7 +56,8 @@ class LlamaCpp:
             llama_cpp.llama_model_free(self._model)
             raise OutOfMemory(f"llama.cpp cannot open a context of {n_ctx} tokens")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self._sampler = greedy_without(forbidden, llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self._forbidden = forbidden
+        self._in_cache: list[int] = []  # the prompt before
         self._n_batch = llama_cpp.llama_n_batch(self._context)
 
     def __enter__(self) -> Self:
@@ -61,27 +66,47 @@ class LlamaCpp:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        llama_cpp.llama_sampler_free(self._sampler)
         llama_cpp.llama_free(self._context)
         llama_cpp.llama_model_free(self._model)
 
-    def generate(self, prompt: Sequence[int], n: int) -> PlainRun:
-        """At most `n` tokens behind the prompt, greedily. Timed from the pass of the prompt's last token on.
+    def generate(self, prompt: Sequence[int], n: int, sampling: SamplingParams = GREEDY) -> PlainRun:
+        """At most `n` tokens behind the prompt, which is evaluated unless it is that of the call before. Timed from the
+        pass of the prompt's last token on.
 
         Raises DecodeError."""
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        for begin in range(0, len(prompt) - 1, self._n_batch):
-            self._decode(prompt[begin : min(begin + self._n_batch, len(prompt) - 1)])
+        sampler = sampler_chain(sampling, self._forbidden, llama_cpp.llama_vocab_n_tokens(self._vocab))
+        try:
+            return self._generate(prompt, n, sampler)
+        finally:
+            llama_cpp.llama_sampler_free(sampler)
+
+    def _generate(self, prompt: Sequence[int], n: int, sampler: Any) -> PlainRun:
+        prompt_ns = self._evaluate(prompt)
         tokens: list[int] = []
         token = prompt[-1]
         started = time.perf_counter_ns()
         while len(tokens) < n:
             self._decode([token])
-            token = llama_cpp.llama_sampler_sample(self._sampler, self._context, -1)
+            token = llama_cpp.llama_sampler_sample(sampler, self._context, -1)
             tokens.append(token)
             if llama_cpp.llama_vocab_is_eog(self._vocab, token):
                 break
-        return PlainRun(tokens, time.perf_counter_ns() - started)
+        return PlainRun(tokens, time.perf_counter_ns() - started, prompt_ns)
+
+    def _evaluate(self, prompt: Sequence[int]) -> int:
+        """All but the last token. Nanoseconds, 0 where they are in the cache."""
+        memory = llama_cpp.llama_get_memory(self._context)
+        known = self._in_cache == list(prompt)
+        if known and llama_cpp.llama_memory_seq_rm(memory, 0, len(prompt) - 1, -1):
+            return 0
+        self._in_cache = []
+        llama_cpp.llama_memory_clear(memory, True)
+        started = time.perf_counter_ns()
+        for begin in range(0, len(prompt) - 1, self._n_batch):
+            self._decode(prompt[begin : min(begin + self._n_batch, len(prompt) - 1)])
+        llama_cpp.llama_synchronize(self._context)
+        self._in_cache = list(prompt)
+        return time.perf_counter_ns() - started
 
     def _decode(self, tokens: Sequence[int]) -> None:
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
@@ -90,13 +115,26 @@ class LlamaCpp:
             raise DecodeError(f"llama.cpp failed a pass of {len(tokens)} tokens with status {status}")
 
 
-def greedy_without(forbidden: Sequence[int], n_vocab: int) -> Any:
-    """A sampler that takes the most likely token that is not forbidden; to be freed by the caller."""
+def sampler_chain(sampling: SamplingParams, forbidden: Sequence[int], n_vocab: int) -> Any:
+    """llama.cpp's own samplers, in its own order, as maskprobe has them too; to be freed by the caller. Penalties, a
+    grammar and biases are not offered. Tokens of `forbidden` are never drawn."""
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+
+    def add(link: Any) -> None:
+        llama_cpp.llama_sampler_chain_add(chain, link)
+
     if forbidden:
         biases = (llama_cpp.llama_logit_bias * len(forbidden))(*((token, -math.inf) for token in forbidden))
-        llama_cpp.llama_sampler_chain_add(
-            chain, llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(forbidden), biases)
-        )
-    llama_cpp.llama_sampler_chain_add(chain, llama_cpp.llama_sampler_init_greedy())
+        add(llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(forbidden), biases))
+    if sampling.temp == 0.0:
+        add(llama_cpp.llama_sampler_init_greedy())
+        return chain
+    if sampling.top_k > 0:
+        add(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
+    if sampling.top_p < 1.0:
+        add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
+    if sampling.min_p > 0.0:
+        add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
+    add(llama_cpp.llama_sampler_init_temp(sampling.temp))
+    add(llama_cpp.llama_sampler_init_dist(sampling.seed))
     return chain

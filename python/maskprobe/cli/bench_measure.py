@@ -33,6 +33,7 @@ class Measured:
     n_draft: int  # candidates offered
     accept_hist: list[int]  # [d]: passes that accepted d candidates
     calibration: list[list[float]] = field(default_factory=list)  # per bin: candidates, sum of probabilities, accepted
+    prompt_ns: int = 0  # of the prompt's evaluation, not part of gen_ns
 
     @property
     def n_accepted(self) -> int:
@@ -113,6 +114,7 @@ def measure(
         n_draft=proposer.n_draft,
         accept_hist=list(stats.accept_hist),
         calibration=proposer.calibration() if proposer.n_draft else [],
+        prompt_ns=round(1e6 * stats.prompt_ms),
     )
 
 

@@ -1,15 +1,26 @@
 """Options that several commands of maskprobe-bench share."""
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 
+from .. import Model, resolve_model
 from . import options, values
 from .bench_table import FORMS
+from .terminal import say
+
+LLAMA_CPP = "llama.cpp"  # ModelInfo.kernels where they are not ours
 
 Add = Callable[..., None]  # options.option for one parser
 
 
 def add_model(add: Add) -> None:
-    add("-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
+    add("-m", "--model", metavar="FILE", help="a GGUF file or a known model's name (default: smollm2)")
+
+
+def model_path(args: argparse.Namespace, prog: str) -> Path:
+    """The file of -m or of the default model. Raises ModelError."""
+    return resolve_model(args.model, warn=lambda line: say(f"{prog}: {line}"))
 
 
 def add_threads(add: Add) -> None:
@@ -27,10 +38,20 @@ def add_kernels(add: Add, default: str = "both") -> None:
     add(
         "--kernels",
         choices=["both", *options.KERNELS],
-        metavar="both|ours|stock",
+        metavar="both|auto|ours|stock",
         default=default,
-        help="maskprobe's own, llama.cpp's, or both in turns",
+        help="maskprobe's own, llama.cpp's, what maskprobe-run takes, or both in turns",
     )
+
+
+def asked_kernels(args: argparse.Namespace) -> list[str]:
+    """The names that --kernels stands for, in the order of measuring."""
+    return ["stock", "ours"] if args.kernels == "both" else [args.kernels]
+
+
+def kernels_of(model: Model) -> str:
+    """Which ones a model was loaded for, "ours" or "stock"."""
+    return "stock" if model.info.kernels == LLAMA_CPP else "ours"
 
 
 def add_form(add: Add) -> None:

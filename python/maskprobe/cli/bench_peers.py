@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .. import ArgumentError, Engine, Error, Model, NoProposer, SamplingParams, Session, resolve_model
+from .. import ArgumentError, Engine, Error, Model, NoProposer, SamplingParams, Session
 from . import bench_llama_tools as tools
 from . import bench_options, options, values
 from .bench_llama_cpp import LlamaCpp
@@ -88,7 +88,7 @@ def add_command(commands: Any) -> None:
     add(
         "--rows", metavar="N", type=values.integer(1, values.ROWS_MAX), help="rows of these at most; default: their own"
     )
-    bench_options.add_kernels(add, default="stock")
+    bench_options.add_kernels(add, default="auto")
     add("--llama-source", metavar="DIR", type=Path, help="a source tree of llama.cpp, for its own programs")
     add("--modes", metavar="NAME,...", type=names, default=",".join(tools.MODES), help="of these programs")
     add("--draft", metavar="N", type=values.integer(1), help="tokens that peers guess at; default: each one's own")
@@ -100,10 +100,10 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     prompts, notes = read_prompts(args.prompts)
-    path = resolve_model(args.model)
+    path = bench_options.model_path(args, PROG)
     modes = tools.modes_named(args.modes)
     with ExitStack() as opened:
-        model = opened.enter_context(Model(path, n_threads=max(args.threads, 0)))
+        model = opened.enter_context(Model(path, kernels="stock", n_threads=max(args.threads, 0)))
         jobs, left_out = tokenized(model, prompts, args.predict + ROWS_ROOM, model.info.n_ctx_train, args.limit)
         for line in (notes := notes + left_out):
             say(f"{PROG}: {line}")
@@ -137,12 +137,13 @@ def own_peers(args: argparse.Namespace, model: Model, n_ctx: int, opened: ExitSt
     """maskprobe's sources, with each set of kernels that is asked for. `model` has llama.cpp's."""
     peers = []
     n_threads = max(args.threads, 0)
-    for kernels in options.KERNELS if args.kernels == "both" else [args.kernels]:
+    for name in bench_options.asked_kernels(args):
         with_kernels = model
-        if options.KERNELS[kernels]:
-            with_kernels = opened.enter_context(Model(model.path, use_kernels=True, n_threads=n_threads))
-            if with_kernels.info.kernels == "llama.cpp":
-                raise ArgumentError("this machine has no kernels of maskprobe's own: --kernels stock")
+        if name != "stock":
+            with_kernels = opened.enter_context(Model(model.path, kernels=name, n_threads=n_threads))
+        kernels = bench_options.kernels_of(with_kernels)
+        if name == "ours" and kernels == "stock":
+            raise ArgumentError(f"--kernels ours: {with_kernels.info.kernels_reason}")
         plain_name = f"maskprobe {PLAIN}, {kernels}"
         for name in [PLAIN, *(name for name in args.propose if name != PLAIN)]:
             proposer = NoProposer() if name == PLAIN else source_named(name, with_kernels, args.rows)

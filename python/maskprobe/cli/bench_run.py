@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from .. import ArgumentError, Cancelled, Model, NoProposer, SamplingParams, Session, resolve_model
+from .. import ArgumentError, Cancelled, Model, NoProposer, SamplingParams, Session
 from ..proposers.registry import SOURCES
 from . import bench_options, bench_pictures, options, values
 from .bench_measure import (
@@ -108,7 +108,7 @@ def add_command(commands: Any) -> None:
 def add_machine_options(add: Callable[..., None]) -> None:
     """Threads, kernels, context and cache."""
     bench_options.add_threads(add)
-    add("--kernels", choices=options.KERNELS, metavar="ours|stock", default="stock", help="CPU kernels")
+    add("--kernels", choices=options.KERNELS, metavar="|".join(options.KERNELS), default="auto", help="CPU kernels")
     add(
         "-c",
         "--ctx-size",
@@ -143,13 +143,11 @@ def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     pictures = None if args.pictures is None else bench_pictures.folder_for(args.pictures)
     prompts, notes = read_prompts(args.prompts)
-    path = resolve_model(args.model)
+    path = bench_options.model_path(args, PROG)
     with ExitStack() as opened:
-        model = opened.enter_context(
-            Model(path, use_kernels=options.KERNELS[args.kernels], n_threads=max(args.threads, 0))
-        )
-        if options.KERNELS[args.kernels] and model.info.kernels == "llama.cpp":
-            raise ArgumentError("this machine has no kernels of maskprobe's own: --kernels stock")
+        model = opened.enter_context(Model(path, kernels=args.kernels, n_threads=max(args.threads, 0)))
+        if args.kernels == "ours" and bench_options.kernels_of(model) == "stock":
+            raise ArgumentError(f"--kernels ours: {model.info.kernels_reason}")
         if args.single_turn:
             prompts = [replace(p, text=model.chat_format([{"role": "user", "content": p.text}])) for p in prompts]
         limit = args.ctx_size or model.info.n_ctx_train
@@ -158,7 +156,8 @@ def run(args: argparse.Namespace) -> str:
             say(f"{PROG}: {line}")
         bench = Bench(args, model, jobs)
         opened.enter_context(bench)
-        facts = {**facts_of(path, model, bench.n_threads), "type_k": args.cache_type_k, "type_v": args.cache_type_v}
+        facts = facts_of(path, model, bench.n_threads)
+        facts |= {"kernels": bench_options.kernels_of(model), "type_k": args.cache_type_k, "type_v": args.cache_type_v}
         results = ResultFile(args.resume, settings_of(args, facts, jobs))
         interrupt = opened.enter_context(Interrupt())
         try:
@@ -188,8 +187,9 @@ def settings_of(args: argparse.Namespace, facts: Row, jobs: Sequence[Job]) -> Ro
         "n_threads",
         "type_k",
         "type_v",
+        "kernels",
     )
-    chosen = ("propose", "rows", "predict", "temp", "seed", "repetitions", "ignore_eos", "kernels", "ctx_size")
+    chosen = ("propose", "rows", "predict", "temp", "seed", "repetitions", "ignore_eos", "ctx_size")
     return {
         **{key: facts[key] for key in same},
         **{key: getattr(args, key) for key in chosen},
@@ -289,7 +289,7 @@ def summarize(entries: Sequence[Row], sources: Sequence[Source], facts: Row, arg
                         results[result["propose"], result["rows"]].append(result)
         plain = [Measured(**result["measured"]) for result in results[PLAIN, AUTO]]
         for (propose, width), found in results.items():
-            about = {"task": task, "temp": temp, "propose": propose, "rows": width, "kernels": args.kernels}
+            about = {"task": task, "temp": temp, "propose": propose, "rows": width}
             rows.append({**facts, **about, "seed": args.seed, **pooled(found, plain, args.predict)})
     return rows
 
@@ -318,8 +318,8 @@ def pooled(results: Sequence[Row], plain: Sequence[Measured], n_predict: int) ->
 
 def headline(facts: Row, args: argparse.Namespace) -> str:
     return (
-        f"{facts['model_filename']} ({facts['model_type']}), threads: {facts['n_threads']}, {args.kernels} kernels, "
-        f"{args.predict} tokens per prompt, {facts['cpu_info']}"
+        f"{facts['model_filename']} ({facts['model_type']}), threads: {facts['n_threads']}, "
+        f"{facts['kernels']} kernels, {args.predict} tokens per prompt, {facts['cpu_info']}"
     )
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import ArgumentError, Model, resolve_model
+from .. import ArgumentError, Model
 from . import bench_options, options, values
 from .bench_checkout import cache_folder, checkout_file
 from .bench_llama_cpp import LlamaCpp
@@ -99,19 +99,17 @@ def targets(text: str) -> list[Offer]:
 
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
-    path = resolve_model(args.model) if args.shape is None else random_model(args.shape, args.type)
+    path = bench_options.model_path(args, PROG) if args.shape is None else random_model(args.shape, args.type)
     offers = args.tau if args.right is None else sweep(args.right)
-    names = list(options.KERNELS) if args.kernels == "both" else [args.kernels]
     with ExitStack() as opened, Progress("measuring") as progress:
         decoders = []
-        for name in names:
-            model = opened.enter_context(
-                Model(path, self_check=False, use_kernels=options.KERNELS[name], n_threads=max(args.threads, 0))
-            )
-            if options.KERNELS[name] and model.info.kernels == "llama.cpp":
-                say(f"{PROG}: this machine has no kernels of maskprobe's own: llama.cpp's only")
+        for name in bench_options.asked_kernels(args):
+            model = opened.enter_context(Model(path, self_check=False, kernels=name, n_threads=max(args.threads, 0)))
+            kernels = bench_options.kernels_of(model)
+            if name == "ours" and kernels == "stock":
+                say(f"{PROG}: llama.cpp's kernels only: {model.info.kernels_reason}")
                 continue
-            decoders.append(opened.enter_context(Decoder(name, model, offers, args)))
+            decoders.append(opened.enter_context(Decoder(kernels, model, offers, args)))
         if not decoders:
             raise ArgumentError("there is nothing to measure: --kernels stock would be")
         facts = facts_of(path, model, decoders[0].n_threads)

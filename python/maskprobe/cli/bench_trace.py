@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from .. import ArgumentError, Model, Proposer, accept, resolve_model
+from .. import ArgumentError, Model, Proposer, accept
 from . import bench_options, options, values
 from .bench_measure import Watched, source_named
 from .bench_prompts import Prompt, read_prompts, spread
@@ -80,7 +80,7 @@ def add_command(commands: Any) -> None:
         "-m",
         "--model",
         metavar="FILE",
-        help="whose tokenizer: a GGUF file or a bundled model's name; default: that one",
+        help="whose tokenizer: a GGUF file or a known model's name (default: smollm2)",
     )
     parser.add_argument("--texts", metavar="FILE", nargs="+", required=True, help="recorded prompts and answers")
     add("--limit", metavar="N", type=values.integer(1), help="texts of each task at most, evenly spread")
@@ -99,7 +99,7 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     prompts, notes = read_prompts(args.texts)
-    path = resolve_model(args.model)
+    path = bench_options.model_path(args, PROG)
     with Model(path, self_check=False) as model:
         answered = [prompt for prompt in prompts if prompt.answer]
         if len(answered) < len(prompts):

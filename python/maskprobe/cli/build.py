@@ -12,6 +12,7 @@ from .. import (
     ArgumentError,
     MaskProbe,
     Model,
+    ModelError,
     NoProposer,
     Planned,
     Proposer,
@@ -26,9 +27,10 @@ from .. import (
 )
 from . import values
 from .interrupt import Interrupt
-from .options import KERNELS, SEED_MAX, SWITCH
+from .options import SEED_MAX, SWITCH
 from .terminal import Completion, Progress, say
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
 EXIT_USAGE = 2
 
 
@@ -102,12 +104,12 @@ def grammar_text(args: argparse.Namespace, parser: Parser) -> str | None:
         parser.error(f"argument {option}: not a JSON schema that can be used: {error}")
 
 
-def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
+def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> Model:
     if args.hf_repo is not None:
         with Progress("downloading", unit="bytes") as bar:
             path = hub.download(args.hf_repo, progress=bar)
     else:
-        path = resolve_model(args.model)
+        path = resolve_model(args.model, warn=lambda line: say(f"{parser.prog}: {line}"))
     with Progress("loading") as bar, ctrl_c.cancels():
 
         def progress(fraction: float) -> bool:
@@ -121,10 +123,31 @@ def open_model(args: argparse.Namespace, ctrl_c: Interrupt) -> Model:
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
             self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
-            use_kernels=KERNELS[args.kernels],
+            kernels=args.kernels,
             n_threads=max(args.threads, 0),
             progress=progress,
         )
+
+
+def prompt_tokens(
+    args: argparse.Namespace, parser: Parser, model: Model, system: str | None, text: str
+) -> tuple[list[int], str]:
+    """The tokens of the prompt and its text, in the model's chat template: where that is asked for, and where the model
+    has one and nobody said no."""
+    asked = args.single_turn or system is not None
+    if args.no_conversation or not (asked or model.metadata(CHAT_TEMPLATE)):
+        return model.tokenize(text, add_special=True, parse_special=True), text
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    try:
+        text = model.chat_format([*messages, {"role": "user", "content": text}])
+    except ModelError as error:
+        if asked:
+            raise
+        say(f"{parser.prog}: {error}; completing it so (-no-cnv)")
+        return model.tokenize(text, add_special=True, parse_special=True), text
+    bos = model.info.token_bos
+    has_bos = bos >= 0 and text.encode().startswith(model.token_bytes(bos, special=True))
+    return model.tokenize(text, add_special=not has_bos, parse_special=True), text
 
 
 def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, grammar: str | None) -> SamplingParams:
@@ -153,17 +176,16 @@ def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, gram
 
 
 def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer:
-    """What the options ask for; plain decoding, with a line that says why, on a model that cannot do it."""
+    """What the options ask for; plain decoding on a model that cannot do it. What the model has to say about drafting
+    is said where there is some."""
+    if args.propose != "none" and model.info.note:
+        say(f"{parser.prog}: {model.info.note}")
     if args.propose != "esp":
-        if args.propose != "none" and not model.info.can_tree:
-            say(f"{parser.prog}: {model.info.note}")
         with usage(parser, "--rows"):
             proposer = proposer_named(args.propose, model, rows=args.rows)
         if isinstance(proposer, Planned) and not args.no_state:
             proposer.state = StateFile(model, args.state, warn=lambda line: say(f"{parser.prog}: {line}"))
         return proposer
-    if model.info.note:
-        say(f"{parser.prog}: {model.info.note}")
     if not (model.info.can_tree and model.info.can_probe):
         return NoProposer()
     with usage(parser, "--mask-init"):

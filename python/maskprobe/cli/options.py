@@ -6,7 +6,7 @@ from ..proposers import SOURCES
 from . import values
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-KERNELS = {"stock": False, "ours": True}  # name -> Model's use_kernels
+KERNELS = ("auto", "ours", "stock")
 SWITCH = {"on": 1, "off": 0, "auto": -1}
 PROPOSE = [name for name in SOURCES if name != "esp-soft"]  # that is esp with --mask-init soft
 # The options of esp alone and their defaults; argparse leaves None, so that one given with another source is seen.
@@ -27,7 +27,7 @@ def option(group: Any, *names: str, help: str, **settings: Any) -> None:
 def add_model_options(group: Any) -> None:
     layers = values.integer(-1, INT32, auto=-1, all=-1)
     source = group.add_mutually_exclusive_group()
-    option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name; default: that one")
+    option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a known model's name (default: smollm2)")
     option(source, "-hf", "--hf-repo", metavar="REPO", help="user/repo[:quant] on Hugging Face, downloaded once")
     option(
         group,
@@ -45,9 +45,10 @@ def add_model_options(group: Any) -> None:
         group,
         "--kernels",
         choices=KERNELS,
-        metavar="ours|stock",
-        default="stock",
-        help="CPU kernels: llama.cpp's, or maskprobe's own, which repack the weights into memory",
+        metavar="auto|ours|stock",
+        default="auto",
+        help="CPU kernels: ours, which repack the weights into memory, or llama.cpp's; auto = ours where the weights "
+        "lie on the CPU and most of them have a type of ours",
     )
     group.add_argument("--check-tensors", action="store_true", help="refuse NaN and infinite weights; reads all of it")
 
@@ -101,7 +102,7 @@ def add_context_options(group: Any) -> None:
         choices=SWITCH,
         metavar="on|off|auto",
         default="auto",
-        help="flash attention; auto = on with --kernels ours, else off on the CPU and llama.cpp's choice on a GPU",
+        help="flash attention; auto = on with our kernels, else off on the CPU and llama.cpp's choice on a GPU",
     )
     option(group, "-ctk", "--cache-type-k", help=f"type of the K cache: {', '.join(CACHE_TYPES)}", **cache)
     option(group, "-ctv", "--cache-type-v", help="type of the V cache; a quantised one needs -fa on", **cache)

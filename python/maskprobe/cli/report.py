@@ -24,6 +24,8 @@ FINISHED = {
 @dataclass
 class Report:
     model: str
+    kernels: str  # ModelInfo's, and why
+    kernels_reason: str
     propose: str
     tree: str | None
     seed: int
@@ -39,6 +41,8 @@ class Report:
         stats = self.stats
         return {
             "model": self.model,
+            "kernels": self.kernels,
+            "kernels_reason": self.kernels_reason,
             "propose": self.propose,
             "tree": self.tree,
             "seed": self.seed,
@@ -61,7 +65,11 @@ class Report:
     def lines(self) -> list[tuple[str, str]]:
         """Name and value of each line of the block."""
         stats = self.stats
-        lines = [("model", f"{Path(self.model).name}, loaded in {self.load_ms / 1000:.2f} s")]
+        kernels = "llama.cpp's:" if self.kernels == "llama.cpp" else f"{self.kernels},"
+        lines = [
+            ("model", f"{Path(self.model).name}, loaded in {self.load_ms / 1000:.2f} s"),
+            ("kernels", f"{kernels} {self.kernels_reason}"),
+        ]
         if stats.passes == 0:
             lines.append(("prompt", f"{self.n_prompt} tokens"))
         else:

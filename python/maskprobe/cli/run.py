@@ -50,7 +50,8 @@ def setup_arg_parser() -> Parser:
     parser = Parser(
         prog=PROG,
         usage=f"{PROG} [-m FILE | -hf REPO] -p TEXT | -f FILE [options]",
-        description="Completes a prompt. Standard output carries the completion only; all else goes to standard error.",
+        description="Answers a prompt, or completes it where the model has no chat template.\n"
+        "Standard output carries the answer only; all else goes to standard error.",
         epilog=EPILOGUE,
         formatter_class=HelpFormatter,
         allow_abbrev=False,
@@ -81,11 +82,15 @@ def add_prompt_options(group: Any) -> None:
         help=r"read \n \t \r \' \" \\ \xHH in -p, -sys and -r (default); a file is taken as it is",
     )
     group.add_argument("--no-escape", action="store_false", dest="escape", help="take backslashes as they are")
-    group.add_argument(
+    conversation = group.add_mutually_exclusive_group()
+    conversation.add_argument(
         "-st",
         "--single-turn",
         action="store_true",
-        help="put the prompt as the user's message into the model's chat template",
+        help="put the prompt as the user's message into the model's chat template (default where the model has one)",
+    )
+    conversation.add_argument(
+        "-no-cnv", "--no-conversation", action="store_true", help="do not: complete the prompt as it is"
     )
     group.add_argument("-sys", "--system-prompt", metavar="TEXT", help="a system message before it; implies -st")
     options.option(
@@ -160,11 +165,9 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
     set_verbose(args.verbose)
 
     started = time.perf_counter()
-    with build.open_model(args, ctrl_c) as model:
+    with build.open_model(args, parser, ctrl_c) as model:
         load_ms = 1000 * (time.perf_counter() - started)
-        if args.single_turn or system is not None:
-            text = in_chat_template(model, system, text)
-        tokens = model.tokenize(text, add_special=True, parse_special=True)
+        tokens, text = build.prompt_tokens(args, parser, model, system, text)
         sampling = build.sampling_params(args, parser, model, grammar)
         proposer = build.proposer(args, parser, model)
         proposing = not isinstance(proposer, NoProposer)
@@ -182,6 +185,8 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
 
         report = Report(
             model=str(model.path),
+            kernels=model.info.kernels,
+            kernels_reason=model.info.kernels_reason,
             propose=args.propose if proposing else "none",
             tree=args.tree if isinstance(proposer, MaskProbe) else None,
             seed=sampling.seed,
@@ -213,6 +218,8 @@ def check_combinations(args: argparse.Namespace, parser: Parser) -> None:
             parser.error(f"argument --{option.replace('_', '-')}: it is for --propose all, not for {args.propose}")
     if args.state is not None and args.rows is not None:
         parser.error("argument --state: it is for --rows auto, a fixed number of rows keeps nothing")
+    if args.no_conversation and args.system_prompt is not None:
+        parser.error("argument -sys/--system-prompt: it goes into the chat template, which -no-cnv leaves out")
     if args.compare and args.propose == "none":
         parser.error("argument --compare: with --propose none there is nothing to compare")
 
@@ -230,11 +237,6 @@ def devices_text() -> str:
         f" {device.memory_free >> 20} of {device.memory_total >> 20} MiB free)\n"
         for device in devices()
     )
-
-
-def in_chat_template(model: Model, system: str | None, user: str) -> str:
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    return model.chat_format([*messages, {"role": "user", "content": user}])
 
 
 @dataclass(frozen=True)
