@@ -58,7 +58,7 @@ def main() -> int:
     print(f"| model | temperature | rows | {' | '.join(names)} |")
     print("|" + "---|" * (3 + len(names)), flush=True)
     for path in args.models:
-        session = Session(Model(path, n_threads=args.threads, use_kernels=True), n_ctx=1024, n_threads=args.threads)
+        session = Session(Model(path, n_threads=args.threads, kernels="ours"), n_ctx=1024, n_threads=args.threads)
         keep = args.keep / f"{path.stem}.compare"
         texts = recorded(session, args.prompts, args.limit, args.predict, by_turns=False, keep=keep)
         for temp in TEMPERATURES:

@@ -12,22 +12,22 @@ towards GUESSES where it saw few candidates of a kind. No benchmark's prompts be
 """
 
 import argparse
-import random
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from replay import Text, recorded, replay
 
-from maskprobe import Evidence, Model, Session
+from maskprobe import Evidence, Model, Pass, Session, TokenTree
 
 ROWS = (8, 16)
 N_DEPTHS, N_LEVELS = 3, 25
 FIRST_SQUARE = 0.3  # csrc/draft/acceptance_model.cpp
 N_TABLES = 4  # behind the model in a drafter's bytes
-N_EPOCHS = 3
-HELD = 30.0  # squared gradients at which a weight is half way between its guess and what was learned
+N_STEPS = 12
+PULL = 4.0  # of a guess, as much as that many examples with a slope of 1 hold against it
 
 PROBABILITY = [130, 60, 25, -5, -50, -90, -125, -160, 130, 60, 25, -5, -50, -90, -125, -160, 0, 0]
 NGRAM = [
@@ -128,43 +128,49 @@ def state(weights: np.ndarray, squares: np.ndarray) -> bytes:
     return weights.tobytes() + squares.tobytes() + bytes(4 * N_TABLES)
 
 
-class Learner:
-    """Weights that go from one drafter to the next, and their mean over the last epoch."""
+def fitted(examples: np.ndarray) -> np.ndarray:
+    """Logistic weights of examples, uint8 (n, 2 + kinds), as mp_example has them: depth, right, a level of each kind.
+    The best ones for all examples at once, with PULL towards GUESSES."""
+    guess, weights = guessed().astype(float), guessed()
+    for depth in range(N_DEPTHS):
+        distinct, counts = np.unique(examples[examples[:, 0] == depth], axis=0, return_counts=True)
+        right, levels = distinct[:, 1].astype(float), distinct[:, 2:].astype(int)
+        inputs = np.zeros((len(distinct), guess.shape[1]))  # the bias, then a 1 for the level of each kind
+        inputs[:, 0] = 1
+        np.put_along_axis(inputs, 1 + np.arange(levels.shape[1]) * N_LEVELS + levels, 1, axis=1)
+        now = guess[depth].copy()
+        for _ in range(N_STEPS):  # Newton's
+            predicted = 1 / (1 + np.exp(-inputs @ now))
+            slope = inputs.T @ (counts * (predicted - right)) + PULL * (now - guess[depth])
+            curve = (inputs.T * (counts * predicted * (1 - predicted))) @ inputs + PULL * np.eye(len(now))
+            now -= np.linalg.solve(curve, slope)
+        weights[depth] = now
+    return weights
 
-    def __init__(self) -> None:
-        self.weights = guessed()
-        self.squares = np.full_like(self.weights, FIRST_SQUARE)
 
-    def give(self, source: Evidence) -> None:
-        """To a drafter, which knows nothing else then."""
-        source.load(state(self.weights, self.squares))
+def examples(session: Session, texts: list[Text], rows: int, *, cold: bool) -> np.ndarray:
+    """Of all candidates behind accepted nodes, as drafters with the first weights that are installed have them."""
+    found = []
+    source = _Logger(session.model, found, rows)
+    n_passes = 0
+    for text in texts:
+        if cold:
+            source = _Logger(session.model, found, rows)
+        n_passes += replay(session, text, source, rows)
+    n_written = sum(len(text.tokens) - text.n_prompt for text in texts)
+    told = f"{session.model.path.name}, {rows} rows, {'cold' if cold else 'warm'}: {n_written / n_passes:.3f} tokens per pass"
+    print(told, file=sys.stderr, flush=True)
+    return np.concatenate(found)
 
-    def take(self, source: Evidence) -> None:
-        learned = np.frombuffer(source.save(), np.float32, 2 * self.weights.size).reshape(2, *self.weights.shape)
-        self.weights, self.squares = learned[0].copy(), learned[1].copy()
 
+class _Logger(Evidence):
+    def __init__(self, model: Model, found: list[np.ndarray], rows: int) -> None:
+        super().__init__(model, rows=rows)
+        self._found = found
 
-def learn(texts: list[tuple[Session, list[Text]]]) -> np.ndarray:
-    """From each model's texts. The order is random, the same in every run."""
-    order, learner = random.Random(1), Learner()
-    for epoch in range(N_EPOCHS):
-        means: list[np.ndarray] = []
-        rounds = [(session, of, rows, cold) for session, of in texts for rows in ROWS for cold in (True, False)]
-        order.shuffle(rounds)
-        for session, of, rows, cold in rounds:
-            source, n_passes = Evidence(session.model, rows=rows), 0
-            learner.give(source)
-            for text in order.sample(of, len(of)):
-                if cold:
-                    learner.give(source)
-                n_passes += replay(session, text, source, rows)
-                learner.take(source)
-                means.append(learner.weights)
-            n_written = sum(len(text.tokens) - text.n_prompt for text in of)
-            told = f"epoch {epoch + 1}: {session.model.path.name}, {rows} rows, {'cold' if cold else 'warm'}"
-            print(f"{told}: {n_written / n_passes:.3f} tokens per pass", file=sys.stderr)
-    seen = learner.squares - FIRST_SQUARE
-    return guessed() + (np.mean(means, axis=0) - guessed()) * seen / (seen + HELD)
+    def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
+        super().observe(tree, result, path, emitted)
+        self._found.append(self.examples)
 
 
 def main() -> int:
@@ -179,7 +185,7 @@ def main() -> int:
     args = parser.parse_args()
     texts = []
     for path in args.models:
-        session = Session(Model(path, n_threads=args.threads, use_kernels=True), n_ctx=1024, n_threads=args.threads)
+        session = Session(Model(path, n_threads=args.threads, kernels="ours"), n_ctx=1024, n_threads=args.threads)
         of = recorded(
             session, args.prompts, args.limit, args.predict, by_turns=True, keep=args.keep / f"{path.stem}.learn"
         )

@@ -377,6 +377,17 @@ MP_API mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens,
 enum { MP_N_SOURCES = 8 };
 MP_API mp_status mp_drafter_earned(const mp_drafter * drafter, int64_t earned[MP_N_SOURCES]);
 
+// A candidate that was behind an accepted node, in the tree or not, and whether it was right.
+typedef struct mp_example {
+    uint8_t depth;               // its parent's: 0, 1, 2 or more
+    uint8_t right;
+    uint8_t level[MP_N_SOURCES]; // what spoke for it (csrc/draft/acceptance_model.h)
+} mp_example;
+
+// What the last mp_drafter_observe() learned from: for learning the first weights (bench/learn_prior.py). At most n_max are
+// written, *n is how many there are.
+MP_API mp_status mp_drafter_examples(const mp_drafter * drafter, int32_t n_max, mp_example * examples, int32_t * n);
+
 // How many of the last tokens followed, each of them, what the same two tokens before it foretold. From MP_N_REPEATED on the
 // text counts as one that repeats itself.
 enum { MP_N_REPEATED = 4 };

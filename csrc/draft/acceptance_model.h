@@ -40,6 +40,8 @@ class acceptance_model {
 public:
     acceptance_model();
 
+    static int32_t depth_class(int32_t depth) { return depth < N_DEPTHS ? depth : N_DEPTHS - 1; }
+
     // Probability that the model's own token is this candidate, given that its parent at depth `depth` was accepted.
     float predict(int32_t depth, const evidence & candidate) const;
 

@@ -222,6 +222,7 @@ float mp_drafter::grow(int32_t n, mp_draft & draft) {
 
 void mp_drafter::observe(const mp_draft_result & r) {
     const int32_t accepted = r.path[r.n_path - 1];
+    examples.clear();
 
     // Which candidates behind the accepted nodes were right, in the tree or not.
     for (int32_t i = 0; i < r.n_path; i++) {
@@ -230,7 +231,10 @@ void mp_drafter::observe(const mp_draft_result & r) {
         }
         const node & parent = nodes[r.path[i]];
         for (const candidate & c : parent.children) {
-            model.learn(parent.depth, c.why, c.probability, c.token == r.emitted[i]);
+            const bool right = c.token == r.emitted[i];
+            model.learn(parent.depth, c.why, c.probability, right);
+            examples.push_back({(uint8_t) acceptance_model::depth_class(parent.depth), right, {}});
+            std::copy_n(c.why.level, MP_N_SOURCES, examples.back().level);
         }
     }
 

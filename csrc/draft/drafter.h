@@ -44,6 +44,7 @@ struct mp_drafter {
 
     const int32_t n_vocab;
     int64_t earned[MP_N_SOURCES] = {}; // accepted candidates, by what spoke most for them
+    std::vector<mp_example> examples;  // of the last observe()
 
 private:
     struct candidate {
