@@ -13,14 +13,13 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-from learn_prior import FIRST_SQUARE, read_header, state
+from learn_prior import read_header, state
 from replay import TEMPERATURES, Name, Text, recorded, replay
 
 from maskprobe import Evidence, Model, Session
 
 ROWS = (8, 16)
-KINDS = ("cold", "warm", "again")
+DRAFTERS = ("cold", "warm", "again")
 
 
 def tokens_per_pass(
@@ -52,9 +51,10 @@ def main() -> int:
     parser.add_argument(
         "--priors", nargs="+", type=Path, required=True, help="files like csrc/draft/acceptance_prior.h"
     )
+    parser.add_argument("--drafters", nargs="+", choices=DRAFTERS, default=["cold"], help="(default cold)")
     args = parser.parse_args()
-    priors = [read_header(path) for path in args.priors]
-    names = [f"{kind} {path.stem}" for kind in KINDS for path in args.priors]
+    priors = [state(read_header(path)) for path in args.priors]
+    names = [f"{kind} {path.stem}" for kind in args.drafters for path in args.priors]
     print(f"| model | temperature | rows | {' | '.join(names)} |")
     print("|" + "---|" * (3 + len(names)), flush=True)
     for path in args.models:
@@ -64,8 +64,8 @@ def main() -> int:
         for temp in TEMPERATURES:
             for rows in ROWS:
                 cells = [
-                    f"{tokens_per_pass(session, texts, temp, rows, state(prior, np.full_like(prior, FIRST_SQUARE)), kind):.3f}"
-                    for kind in KINDS
+                    f"{tokens_per_pass(session, texts, temp, rows, prior, kind):.3f}"
+                    for kind in args.drafters
                     for prior in priors
                 ]
                 print(f"| {path.stem} | {temp:g} | {rows} | {' | '.join(cells)} |", flush=True)

@@ -1,12 +1,13 @@
 """Learns where the acceptance model starts (csrc/draft/acceptance_prior.h), from texts of real models.
 
     python bench/learn_prior.py -m SMOLLM2.gguf QWEN.gguf --prompts gsm8k_train.jsonl bench/prompts/learning.txt \\
-        --keep texts -o csrc/draft/acceptance_prior.h
+        --keep texts -o csrc/draft/acceptance_prior.h && clang-format -i csrc/draft/acceptance_prior.h
 
-Each model answers the prompts in its chat template, by turns at temperature 0 and 0.8. The texts are then drafted again
-and again with fixed numbers of rows, half of the time by drafters that know nothing, half of the time by one that goes
-from text to text; the acceptance model learns from all of them, as it does while decoding. What it comes to is drawn
-towards GUESSES where it saw few candidates of a kind. No benchmark's prompts belong in here.
+Each model answers the prompts in its chat template, by turns at temperature 0 and 0.8. The texts are then drafted with
+fixed numbers of rows and the first weights that are installed, cold (a new drafter for every text) or warm (one for all
+of a model). Of every candidate behind an accepted token it is known what spoke for it and whether it was right: the new
+weights are those that foretell this best, drawn towards GUESSES where few candidates say anything. No benchmark's
+prompts belong in here.
 
 --keep DIR: the texts, with the rows that were evaluated; another run goes on with them.
 """
@@ -22,7 +23,6 @@ from replay import Text, recorded, replay
 
 from maskprobe import Evidence, Model, Pass, Session, TokenTree
 
-ROWS = (8, 16)
 N_DEPTHS, N_LEVELS = 3, 25
 FIRST_SQUARE = 0.3  # csrc/draft/acceptance_model.cpp
 N_TABLES = 4  # behind the model in a drafter's bytes
@@ -65,13 +65,13 @@ GUESSES = {
     "BY_MASK": PROBABILITY,
     "BY_LAST": PROBABILITY,
     "BY_SIBLING": PROBABILITY,
-    "BY_EARLIER": [-20, 40, 10, -20, 90, 60, 40, 160, 120, 100, 220, 180, 150],
+    "BY_EARLIER": [0, 40, 10, -20, 90, 60, 40, 160, 120, 100, 220, 180, 150],
 }
 BIAS = -200
 
 HEADER = """\
 // Where the acceptance model starts, in hundredths: what it came to over answers of SmolLM2-135M-Instruct and
-// Qwen2.5-Coder-0.5B-Instruct. Written by bench/learn_prior.py.
+// Qwen2.5-Coder-0.5B-Instruct, 16 rows, with nothing known before each. Written by bench/learn_prior.py.
 #pragma once
 
 #include "acceptance_model.h"
@@ -123,9 +123,9 @@ def header(weights: np.ndarray) -> str:
     return HEADER % (", ".join(str(of[0]) for of in hundredths), "".join(depths))
 
 
-def state(weights: np.ndarray, squares: np.ndarray) -> bytes:
-    """A drafter's bytes, with nothing in its tables."""
-    return weights.tobytes() + squares.tobytes() + bytes(4 * N_TABLES)
+def state(weights: np.ndarray) -> bytes:
+    """A drafter's bytes that begins with these weights, and with nothing in its tables."""
+    return weights.tobytes() + np.full_like(weights, FIRST_SQUARE).tobytes() + bytes(4 * N_TABLES)
 
 
 def fitted(examples: np.ndarray) -> np.ndarray:
@@ -138,11 +138,13 @@ def fitted(examples: np.ndarray) -> np.ndarray:
         inputs = np.zeros((len(distinct), guess.shape[1]))  # the bias, then a 1 for the level of each kind
         inputs[:, 0] = 1
         np.put_along_axis(inputs, 1 + np.arange(levels.shape[1]) * N_LEVELS + levels, 1, axis=1)
+        pull = np.full(inputs.shape[1], PULL)
+        pull[1:][np.repeat(np.ptp(levels, axis=0) == 0, N_LEVELS)] = 1e9  # nothing is known of this kind
         now = guess[depth].copy()
         for _ in range(N_STEPS):  # Newton's
             predicted = 1 / (1 + np.exp(-inputs @ now))
-            slope = inputs.T @ (counts * (predicted - right)) + PULL * (now - guess[depth])
-            curve = (inputs.T * (counts * predicted * (1 - predicted))) @ inputs + PULL * np.eye(len(now))
+            slope = inputs.T @ (counts * (predicted - right)) + pull * (now - guess[depth])
+            curve = (inputs.T * (counts * predicted * (1 - predicted))) @ inputs + np.diag(pull)
             now -= np.linalg.solve(curve, slope)
         weights[depth] = now
     return weights
@@ -158,8 +160,8 @@ def examples(session: Session, texts: list[Text], rows: int, *, cold: bool) -> n
             source = _Logger(session.model, found, rows)
         n_passes += replay(session, text, source, rows)
     n_written = sum(len(text.tokens) - text.n_prompt for text in texts)
-    told = f"{session.model.path.name}, {rows} rows, {'cold' if cold else 'warm'}: {n_written / n_passes:.3f} tokens per pass"
-    print(told, file=sys.stderr, flush=True)
+    told = f"{session.model.path.name}, {rows} rows, {'cold' if cold else 'warm'}"
+    print(f"{told}: {n_written / n_passes:.3f} tokens per pass", file=sys.stderr, flush=True)
     return np.concatenate(found)
 
 
@@ -177,8 +179,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--models", nargs="+", type=Path, required=True, help="GGUF files with a chat template")
     parser.add_argument("--prompts", nargs="+", required=True, help="files of prompts: text or JSON lines")
-    parser.add_argument("--limit", type=int, default=58, help="prompts of each file (default 58)")
-    parser.add_argument("-n", "--predict", type=int, default=64, help="tokens of an answer at most (default 64)")
+    parser.add_argument("--limit", type=int, default=32, help="prompts of each file (default 32)")
+    parser.add_argument("-n", "--predict", type=int, default=48, help="tokens of an answer at most (default 48)")
+    parser.add_argument("--rows", nargs="+", type=int, default=[16], help="of a pass (default 16)")
+    parser.add_argument("--drafters", nargs="+", choices=["cold", "warm"], default=["cold"], help="(default cold)")
     parser.add_argument("-t", "--threads", type=int, default=1)
     parser.add_argument("--keep", type=Path, required=True, help="a directory for the texts")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the header")
@@ -190,7 +194,13 @@ def main() -> int:
             session, args.prompts, args.limit, args.predict, by_turns=True, keep=args.keep / f"{path.stem}.learn"
         )
         texts.append((session, list(of.values())))
-    args.output.write_text(header(learn(texts)), "utf-8")
+    found = [
+        examples(session, of, rows, cold=drafter == "cold")
+        for session, of in texts
+        for rows in args.rows
+        for drafter in args.drafters
+    ]
+    args.output.write_text(header(fitted(np.concatenate(found))), "utf-8")
     return 0
 
 
