@@ -4,10 +4,10 @@
         --keep texts -o csrc/draft/acceptance_prior.h && clang-format -i csrc/draft/acceptance_prior.h
 
 Each model answers the prompts in its chat template, by turns at temperature 0 and 0.8. The texts are then drafted with
-fixed numbers of rows and the first weights that are installed, cold (a new drafter for every text) or warm (one for all
-of a model). Of every candidate behind an accepted token it is known what spoke for it and whether it was right: the new
-weights are those that foretell this best, drawn towards GUESSES where few candidates say anything. No benchmark's
-prompts belong in here.
+a fixed number of rows and the first weights that are installed, by a new drafter for every text and then by one for all
+texts of a model. Of every candidate behind an accepted token it is known what spoke for it and whether it was right:
+the new weights are those that foretell this best, drawn towards GUESSES where few candidates say anything. No
+benchmark's prompts belong in here.
 
 --keep DIR: the texts, with the rows that were evaluated; another run goes on with them.
 """
@@ -26,6 +26,7 @@ from maskprobe import Evidence, Model, Pass, Session, TokenTree
 N_DEPTHS, N_LEVELS = 3, 25
 FIRST_SQUARE = 0.3  # csrc/draft/acceptance_model.cpp
 N_TABLES = 4  # behind the model in a drafter's bytes
+FIXED = 1e9
 N_STEPS = 12
 PULL = 4.0  # of a guess, as much as that many examples with a slope of 1 hold against it
 
@@ -71,7 +72,7 @@ BIAS = -200
 
 HEADER = """\
 // Where the acceptance model starts, in hundredths: what it came to over answers of SmolLM2-135M-Instruct and
-// Qwen2.5-Coder-0.5B-Instruct, 16 rows, with nothing known before each. Written by bench/learn_prior.py.
+// Qwen2.5-Coder-0.5B-Instruct, 16 rows. Written by bench/learn_prior.py.
 #pragma once
 
 #include "acceptance_model.h"
@@ -128,26 +129,36 @@ def state(weights: np.ndarray) -> bytes:
     return weights.tobytes() + np.full_like(weights, FIRST_SQUARE).tobytes() + bytes(4 * N_TABLES)
 
 
-def fitted(examples: np.ndarray) -> np.ndarray:
+def fitted(examples: np.ndarray, start: np.ndarray, free: np.ndarray) -> np.ndarray:
     """Logistic weights of examples, uint8 (n, 2 + kinds), as mp_example has them: depth, right, a level of each kind.
-    The best ones for all examples at once, with PULL towards GUESSES."""
-    guess, weights = guessed().astype(float), guessed()
+    The best ones for all examples at once, with PULL towards `start`; those that are not `free` stay."""
+    weights = start.copy()
     for depth in range(N_DEPTHS):
         distinct, counts = np.unique(examples[examples[:, 0] == depth], axis=0, return_counts=True)
         right, levels = distinct[:, 1].astype(float), distinct[:, 2:].astype(int)
-        inputs = np.zeros((len(distinct), guess.shape[1]))  # the bias, then a 1 for the level of each kind
+        inputs = np.zeros((len(distinct), start.shape[1]))  # the bias, then a 1 for the level of each kind
         inputs[:, 0] = 1
         np.put_along_axis(inputs, 1 + np.arange(levels.shape[1]) * N_LEVELS + levels, 1, axis=1)
-        pull = np.full(inputs.shape[1], PULL)
-        pull[1:][np.repeat(np.ptp(levels, axis=0) == 0, N_LEVELS)] = 1e9  # nothing is known of this kind
-        now = guess[depth].copy()
+        pull = np.where(free, PULL, FIXED)
+        pull[1:][np.repeat(np.ptp(levels, axis=0) == 0, N_LEVELS)] = FIXED  # nothing is known of this kind
+        now = start[depth].astype(float)
         for _ in range(N_STEPS):  # Newton's
             predicted = 1 / (1 + np.exp(-inputs @ now))
-            slope = inputs.T @ (counts * (predicted - right)) + pull * (now - guess[depth])
+            slope = inputs.T @ (counts * (predicted - right)) + pull * (now - start[depth])
             curve = (inputs.T * (counts * predicted * (1 - predicted))) @ inputs + np.diag(pull)
             now -= np.linalg.solve(curve, slope)
         weights[depth] = now
     return weights
+
+
+def learned(cold: np.ndarray, warm: np.ndarray) -> np.ndarray:
+    """All weights from examples of drafters that knew nothing; those of n-grams of earlier texts, which these cannot
+    have, from the others."""
+    kinds = np.repeat(np.arange(len(GUESSES)), N_LEVELS)
+    is_earlier = np.concatenate([[False], kinds == list(GUESSES).index("BY_EARLIER")])
+    weights = fitted(cold, guessed(), ~is_earlier)
+    is_earlier[np.flatnonzero(is_earlier)[0]] = False  # none of them: as it was
+    return fitted(warm, weights, is_earlier)
 
 
 def examples(session: Session, texts: list[Text], rows: int, *, cold: bool) -> np.ndarray:
@@ -182,7 +193,6 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=32, help="prompts of each file (default 32)")
     parser.add_argument("-n", "--predict", type=int, default=48, help="tokens of an answer at most (default 48)")
     parser.add_argument("--rows", nargs="+", type=int, default=[16], help="of a pass (default 16)")
-    parser.add_argument("--drafters", nargs="+", choices=["cold", "warm"], default=["cold"], help="(default cold)")
     parser.add_argument("-t", "--threads", type=int, default=1)
     parser.add_argument("--keep", type=Path, required=True, help="a directory for the texts")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the header")
@@ -194,13 +204,11 @@ def main() -> int:
             session, args.prompts, args.limit, args.predict, by_turns=True, keep=args.keep / f"{path.stem}.learn"
         )
         texts.append((session, list(of.values())))
-    found = [
-        examples(session, of, rows, cold=drafter == "cold")
-        for session, of in texts
-        for rows in args.rows
-        for drafter in args.drafters
-    ]
-    args.output.write_text(header(fitted(np.concatenate(found))), "utf-8")
+    cold, warm = (
+        np.concatenate([examples(session, of, rows, cold=cold) for session, of in texts for rows in args.rows])
+        for cold in (True, False)
+    )
+    args.output.write_text(header(learned(cold, warm)), "utf-8")
     return 0
 
 
