@@ -203,7 +203,7 @@ def main() -> int:
         of = recorded(
             session, args.prompts, args.limit, args.predict, by_turns=True, keep=args.keep / f"{path.stem}.learn"
         )
-        texts.append((session, list(of.values())))
+        texts.append((session, [text for _, text in sorted(of.items())]))  # task by task, as people ask
     cold, warm = (
         np.concatenate([examples(session, of, rows, cold=cold) for session, of in texts for rows in args.rows])
         for cold in (True, False)

@@ -160,7 +160,7 @@ def test_what_the_model_found_likely_in_the_prompt_is_offered_at_once():
     behind_root = [token for token, parent in zip(tree.tokens, tree.parents, strict=True) if parent == 0]
     assert {8, 21, 25, 26} <= set(behind_root)
     sources = dict(zip(tree.tokens, proposer.sources, strict=True))
-    assert sources[21] == "token" and sources[25] in ("token", "row before") and sources[26] == "row before"
+    assert {sources[21], sources[25], sources[26]} <= {"token", "row before"}
 
 
 def test_rows_of_the_prompt_belong_to_the_tokens_before_the_newest():
@@ -222,12 +222,12 @@ def test_what_followed_in_an_earlier_text_is_offered():
     assert chain_of(Evidence(MODEL, rows=12), SONG[:5]) == []
 
 
-def test_the_newest_of_the_earlier_texts_comes_first():
-    proposer = Evidence(MODEL, rows=3)
-    for after in (33, 34, 35):
+def test_the_newest_three_of_the_earlier_texts_count():
+    proposer = Evidence(MODEL, rows=64)
+    for after in (32, 33, 34, 35):
         proposer.begin([*SONG[:5], after])
-    tokens, parents, logprobs, _ = draft(proposer, SONG[:5])
-    assert tokens[1:] == [35, 34] and parents[1:] == [0, 0] and logprobs[1] > logprobs[2]
+    tokens, parents, _, _ = draft(proposer, SONG[:5])
+    assert {tokens[i] for i, parent in enumerate(parents) if parent == 0} == {33, 34, 35}
 
 
 def test_the_text_itself_comes_before_earlier_ones():
