@@ -338,8 +338,8 @@ MP_API mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, i
 
 // --- drafter ---------------------------------------------------------------------------------------------------------
 // Candidates for the next tokens from what is known without another pass: what the model itself gave as likely behind a
-// token, a pair or a triple, prompt and rejected rows included (Token Recycling, arXiv 2408.08696); n-grams of the text; what
-// the last pass found likely in the same places (LogitSpec, arXiv 2507.01449), its masks among it (ESP, arXiv 2603.17942).
+// token, a pair or a triple, prompt and rejected rows included (Token Recycling, arXiv 2408.08696); n-grams of the text and of
+// earlier ones; what the last pass found likely in the same places (LogitSpec, arXiv 2507.01449), its masks among it (ESP, arXiv 2603.17942).
 // Each candidate gets a probability from a logistic model that is learned while decoding. One thread at a time.
 
 typedef struct mp_draft {
@@ -348,7 +348,8 @@ typedef struct mp_draft {
     const int32_t * parents;       // (n_nodes), as in mp_tree
     const float *   probabilities; // (n_nodes) that the node is accepted, not increasing: any first part is a tree too
     const int8_t *  sources;       // (n_nodes) what spoke most for it: successors of 0 the token before it, 1 the two,
-                                   // 2 the three; 3 n-grams, 4 masks, 5 the row before, 6 rejected rows; -1 the root
+                                   // 2 the three; 3 n-grams, 4 masks, 5 the row before, 6 rejected rows,
+                                   // 7 n-grams of earlier texts; -1 the root
     float           mask_gain;     // by how much, lately, the masks behind the last accepted node had raised the emitted
                                    // token's probability, per pass
 } mp_draft;
@@ -372,7 +373,7 @@ MP_API void      mp_drafter_free(mp_drafter * drafter);
 // From the next draft on: whether each is the most probable chain instead of the most probable tree.
 MP_API mp_status mp_drafter_chains_only(mp_drafter * drafter, bool chains_only);
 
-// A new text: what is known of the text before is forgotten, what is known of the model stays.
+// A new text: the one before becomes an earlier one, of which some n-grams stay; so does what is known of the model.
 MP_API mp_status mp_drafter_begin(mp_drafter * drafter, const int32_t * tokens, int32_t n);
 
 // What the model found likely behind the n_rows tokens before the newest one, the next root: row i belongs to the token
@@ -391,8 +392,19 @@ MP_API mp_status mp_drafter_learn_unseen(mp_drafter * drafter, const int32_t * t
 MP_API mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens, int32_t n);
 
 // Of all candidates that were accepted so far, how many by each source (of mp_draft).
-enum { MP_N_SOURCES = 7 };
+enum { MP_N_SOURCES = 8 };
 MP_API mp_status mp_drafter_earned(const mp_drafter * drafter, int64_t earned[MP_N_SOURCES]);
+
+// A candidate that was behind an accepted node, in the tree or not, and whether it was right.
+typedef struct mp_example {
+    uint8_t depth;               // its parent's: 0, 1, 2 or more
+    uint8_t right;
+    uint8_t level[MP_N_SOURCES]; // what spoke for it (csrc/draft/acceptance_model.h)
+} mp_example;
+
+// What the last mp_drafter_observe() learned from: for learning the first weights (bench/learn_prior.py). At most n_max are
+// written, *n is how many there are.
+MP_API mp_status mp_drafter_examples(const mp_drafter * drafter, int32_t n_max, mp_example * examples, int32_t * n);
 
 // How many of the last tokens followed, each of them, what the same two tokens before it foretold. From MP_N_REPEATED on the
 // text counts as one that repeats itself.
@@ -405,7 +417,7 @@ MP_API mp_status mp_drafter_grow(mp_drafter * drafter, int32_t n_max, mp_draft *
 // Learns from a pass over the first part of the last draft; the emitted tokens become part of the text.
 MP_API mp_status mp_drafter_observe(mp_drafter * drafter, const mp_draft_result * result);
 
-// What is known of the model, to be kept between runs. *n is the number of bytes needed, as above. A state that makes no
+// What is known of the model and of earlier texts, to be kept between runs. *n is the number of bytes needed, as above. A state that makes no
 // sense is MP_ERR_FORMAT and leaves the drafter as new.
 MP_API mp_status mp_drafter_save(const mp_drafter * drafter, void * bytes, size_t capacity, size_t * n);
 MP_API mp_status mp_drafter_load(mp_drafter * drafter, const void * bytes, size_t n);

@@ -65,7 +65,7 @@ static void drafts(mp_drafter * drafter, std::mt19937 & random, int32_t n_vocab,
         for (int32_t i = 1; i < draft.n_nodes; i++) {
             EXPECT(draft.parents[i] >= 0 && draft.parents[i] < i && draft.tokens[i] >= 0 && draft.tokens[i] < n_vocab);
             EXPECT(draft.probabilities[i] > 0 && draft.probabilities[i] <= draft.probabilities[i - 1]);
-            EXPECT(draft.sources[i] >= 0 && draft.sources[i] <= 6);
+            EXPECT(draft.sources[i] >= 0 && draft.sources[i] < MP_N_SOURCES);
         }
         random_result r(random, draft, n_vocab);
         if (step % 7 == 0) {
@@ -165,6 +165,16 @@ static void drafter() {
     EXPECT(mp_drafter_earned(drafter, earned) == MP_OK);
     EXPECT(std::accumulate(earned, earned + MP_N_SOURCES, (int64_t) 0) > 0);
     EXPECT(mp_drafter_earned(drafter, nullptr) == MP_ERR_ARGUMENT);
+    drafts(drafter, random, n_vocab, 2);
+    int32_t n_examples = -1;
+    EXPECT(mp_drafter_examples(drafter, 0, nullptr, &n_examples) == MP_OK && n_examples >= 0);
+    std::vector<mp_example> examples(n_examples);
+    EXPECT(mp_drafter_examples(drafter, n_examples, examples.data(), &n_examples) == MP_OK);
+    for (const mp_example & e : examples) {
+        EXPECT(e.depth <= 2 && e.right <= 1);
+    }
+    EXPECT(mp_drafter_examples(drafter, 1, nullptr, &n_examples) == MP_ERR_ARGUMENT);
+    EXPECT(mp_drafter_examples(nullptr, 0, nullptr, &n_examples) == MP_ERR_ARGUMENT);
     EXPECT(mp_drafter_earned(nullptr, earned) == MP_ERR_ARGUMENT);
     EXPECT(mp_drafter_n_repeated(drafter) >= 0 && mp_drafter_n_repeated(nullptr) == 0);
     mp_drafter_free(drafter);

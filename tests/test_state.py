@@ -177,7 +177,7 @@ DAMAGE = {
     "deep brackets": lambda data: b"[" * 200_000 + b"\n",
     "not UTF-8": lambda data: b'{"maskprobe_state": "\xff"}\n',
     "another version": lambda data: header_changed(data, maskprobe_state=99),
-    "the version before": lambda data: header_changed(data, maskprobe_state=1),
+    "the version before": lambda data: header_changed(data, maskprobe_state=2),
     "nothing of the planner": lambda data: header_changed(data, planner=None),
     "a calibration that is too short": lambda data: header_changed(data, planner={"claimed": [], "accepted": []}),
     "a calibration that makes no sense": lambda data: header_changed(data, planner=dict.fromkeys(LEARNED, [-1.0] * 16)),

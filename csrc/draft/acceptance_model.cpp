@@ -12,10 +12,6 @@ namespace mp {
 constexpr float LEARNING_RATE = 0.15f;
 constexpr float FIRST_SQUARE = 0.3f;
 
-static int32_t depth_class(int32_t depth) {
-    return std::min(depth, N_DEPTHS - 1);
-}
-
 acceptance_model::acceptance_model() {
     for (int32_t d = 0; d < N_DEPTHS; d++) {
         weight[d].bias = FIRST_BIAS[d] / 100.0f;

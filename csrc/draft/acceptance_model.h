@@ -17,25 +17,30 @@ enum evidence_kind {
     BY_MASK,    // a mask row of the last pass: the level of its probability there
     BY_LAST,    // the other likely tokens of the row that gave the root: likewise
     BY_SIBLING, // what the rejected candidates' rows said of the same place: likewise
+    BY_EARLIER, // followed a suffix of the text in an earlier text: as BY_NGRAM, and a longer suffix than there
     N_EVIDENCE,
 };
 
 // Levels of the kinds with probabilities: -log2 of it, and from N_PROBABILITY_LEVELS on the same of those that were not
-// the most likely there. N-grams have 0 for none.
+// the most likely there. N-grams of both kinds have 0 for none.
 constexpr int32_t NO_LEVEL = 2 * N_PROBABILITY_LEVELS; // nothing is known there
 constexpr int32_t NOT_AMONG = NO_LEVEL + 1;            // others are known there
 constexpr int32_t N_LEVELS = 25;
 constexpr int32_t N_DEPTHS = 3; // children of the root, of these, and all further down
 
 struct evidence {
-    uint8_t level[N_EVIDENCE] = {NO_LEVEL, NO_LEVEL, NO_LEVEL, 0, NO_LEVEL, NO_LEVEL, NO_LEVEL};
+    uint8_t level[N_EVIDENCE] = {NO_LEVEL, NO_LEVEL, NO_LEVEL, 0, NO_LEVEL, NO_LEVEL, NO_LEVEL, 0};
 
-    bool has(int32_t kind) const { return kind == BY_NGRAM ? level[kind] != 0 : level[kind] < NO_LEVEL; }
+    bool has(int32_t kind) const {
+        return kind == BY_NGRAM || kind == BY_EARLIER ? level[kind] != 0 : level[kind] < NO_LEVEL;
+    }
 };
 
 class acceptance_model {
 public:
     acceptance_model();
+
+    static int32_t depth_class(int32_t depth) { return depth < N_DEPTHS ? depth : N_DEPTHS - 1; }
 
     // Probability that the model's own token is this candidate, given that its parent at depth `depth` was accepted.
     float predict(int32_t depth, const evidence & candidate) const;

@@ -10,7 +10,8 @@ static_assert(N_EVIDENCE == MP_N_SOURCES, "mp_draft names its sources by kinds o
 
 constexpr int32_t N_SLOTS = 1 << 15;
 constexpr int32_t N_NGRAM_SLOTS = 1 << 17;
-constexpr int32_t MAX_CHILDREN = 16; // candidates looked at behind one node
+constexpr int32_t N_EARLIER_SLOTS = 1 << 17; // of the last 30 thousand tokens or so
+constexpr int32_t MAX_CHILDREN = 16;         // candidates looked at behind one node
 constexpr int32_t MAX_DEPTH = 12;
 constexpr int32_t N_SIBLING_DEPTHS = 2;
 constexpr int32_t N_FROM_ROW = 12; // tokens looked at in a mask's or a sibling's distribution
@@ -19,8 +20,8 @@ constexpr float LEAST_PROBABILITY = 1e-4f;
 
 mp_drafter::mp_drafter(int32_t n_vocab)
     : n_vocab(n_vocab), by_token(N_SLOTS), by_pair(N_SLOTS), by_triple(N_SLOTS), by_ngram(N_NGRAM_SLOTS),
-      sibling(N_SIBLING_DEPTHS), nodes(MP_N_ROWS_LIMIT), out_tokens(MP_N_ROWS_LIMIT), out_parents(MP_N_ROWS_LIMIT),
-      out_probabilities(MP_N_ROWS_LIMIT), out_sources(MP_N_ROWS_LIMIT) {}
+      by_earlier(N_EARLIER_SLOTS), sibling(N_SIBLING_DEPTHS), nodes(MP_N_ROWS_LIMIT), out_tokens(MP_N_ROWS_LIMIT),
+      out_parents(MP_N_ROWS_LIMIT), out_probabilities(MP_N_ROWS_LIMIT), out_sources(MP_N_ROWS_LIMIT) {}
 
 // --- the text --------------------------------------------------------------------------------------------------------
 
@@ -57,6 +58,11 @@ void mp_drafter::add_ngrams_of_last() {
     for (int32_t n : NGRAM_LENGTHS) {
         if (n <= at) {
             by_ngram.put(key_of_ngram(&text[at - n], n), text[at]);
+        }
+    }
+    for (int32_t n : EARLIER_LENGTHS) {
+        if (n <= at) {
+            by_earlier.put(key_of_ngram(&text[at - n], n), text[at]);
         }
     }
 }
@@ -110,7 +116,18 @@ void mp_drafter::collect(int32_t at) {
         const continuations * entry = n <= n_context ? by_ngram.find(key_of_ngram(newest + 1 - n, n)) : nullptr;
         for (int32_t i = 0; entry && i < entry->n; i++) {
             uint8_t & level = entry_for(entry->tokens[i]).level[BY_NGRAM];
-            level = level ? level : (uint8_t) (1 + 3 * l + i); // the longest suffix counts
+            level = level ? level : (uint8_t) (1 + N_CONTINUATIONS * l + i); // the longest suffix counts
+        }
+    }
+    for (int32_t l = N_EARLIER_LENGTHS - 1; l >= 0; l--) {
+        const int32_t n = EARLIER_LENGTHS[l];
+        const continuations * entry = n <= n_context ? by_earlier.find(key_of_ngram(newest + 1 - n, n)) : nullptr;
+        for (int32_t i = 0; entry && i < entry->n; i++) {
+            evidence & e = entry_for(entry->tokens[i]);
+            const bool is_here = e.has(BY_NGRAM) && NGRAM_LENGTHS[(e.level[BY_NGRAM] - 1) / N_CONTINUATIONS] >= n;
+            if (!is_here && !e.has(BY_EARLIER)) { // this text's n-grams are in the table too
+                e.level[BY_EARLIER] = (uint8_t) (1 + N_CONTINUATIONS * l + i);
+            }
         }
     }
     const auto add_distribution = [&](const distribution & d, int32_t n, evidence_kind kind, int32_t except) {
@@ -207,6 +224,7 @@ float mp_drafter::grow(int32_t n, mp_draft & draft) {
 
 void mp_drafter::observe(const mp_draft_result & r) {
     const int32_t accepted = r.path[r.n_path - 1];
+    examples.clear();
 
     // Which candidates behind the accepted nodes were right, in the tree or not.
     for (int32_t i = 0; i < r.n_path; i++) {
@@ -215,7 +233,10 @@ void mp_drafter::observe(const mp_draft_result & r) {
         }
         const node & parent = nodes[r.path[i]];
         for (const candidate & c : parent.children) {
-            model.learn(parent.depth, c.why, c.probability, c.token == r.emitted[i]);
+            const bool right = c.token == r.emitted[i];
+            model.learn(parent.depth, c.why, c.probability, right);
+            examples.push_back({(uint8_t) acceptance_model::depth_class(parent.depth), right, {}});
+            std::copy_n(c.why.level, MP_N_SOURCES, examples.back().level);
         }
     }
 
@@ -386,18 +407,20 @@ std::string mp_drafter::save() const {
     by_token.save(bytes);
     by_pair.save(bytes);
     by_triple.save(bytes);
+    by_earlier.save(bytes);
     return bytes;
 }
 
 bool mp_drafter::load(const char * bytes, size_t n) {
     const char * end = bytes + n;
     if (model.load(bytes, end) && by_token.load(bytes, end, n_vocab) && by_pair.load(bytes, end, n_vocab) &&
-        by_triple.load(bytes, end, n_vocab) && bytes == end) {
+        by_triple.load(bytes, end, n_vocab) && by_earlier.load(bytes, end, n_vocab) && bytes == end) {
         return true;
     }
     model = acceptance_model();
     by_token.clear();
     by_pair.clear();
     by_triple.clear();
+    by_earlier.clear();
     return false;
 }

@@ -45,6 +45,7 @@ struct mp_drafter {
     const int32_t n_vocab;
     bool chains_only = false;          // drafts without branches
     int64_t earned[MP_N_SOURCES] = {}; // accepted candidates, by what spoke most for them
+    std::vector<mp_example> examples;  // of the last observe()
 
 private:
     struct candidate {
@@ -86,9 +87,10 @@ private:
 
     mp::acceptance_model model;
     mp::successor_table by_token, by_pair, by_triple;
-    mp::continuation_table by_ngram;
-    std::vector<int32_t> text; // of this generation
-    int32_t repeated = 0;      // of its last tokens
+    mp::continuation_table by_ngram;   // of this text
+    mp::continuation_table by_earlier; // of earlier ones too
+    std::vector<int32_t> text;         // of this generation
+    int32_t repeated = 0;              // of its last tokens
 
     // left by the last pass
     std::vector<distribution> masks;   // of the last accepted node, nearest first

@@ -171,6 +171,16 @@ mp_status mp_drafter_earned(const mp_drafter * drafter, int64_t earned[MP_N_SOUR
     });
 }
 
+mp_status mp_drafter_examples(const mp_drafter * drafter, int32_t n_max, mp_example * examples, int32_t * n) {
+    return guarded([&] {
+        if (!drafter || !n || n_max < 0 || (n_max > 0 && !examples)) {
+            fail(MP_ERR_ARGUMENT, "mp_drafter_examples: room for %d; the drafter and the arrays must not be NULL", n_max);
+        }
+        *n = (int32_t) drafter->examples.size();
+        std::copy_n(drafter->examples.begin(), std::min(n_max, *n), examples);
+    });
+}
+
 int32_t mp_drafter_n_repeated(const mp_drafter * drafter) {
     return drafter ? drafter->n_repeated() : 0;
 }

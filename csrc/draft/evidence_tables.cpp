@@ -157,13 +157,17 @@ bool successor_table::load(const char *& bytes, const char * end, int32_t n_voca
 
 continuation_table::continuation_table(int32_t n_slots) : slots(n_slots) {}
 
+continuations & continuation_table::slot_of(uint64_t key) {
+    return slots[key & (slots.size() - 1)];
+}
+
 const continuations * continuation_table::find(uint64_t key) const {
-    const continuations & slot = slots[key & (slots.size() - 1)];
+    const continuations & slot = const_cast<continuation_table *>(this)->slot_of(key);
     return slot.key == key ? &slot : nullptr;
 }
 
 void continuation_table::put(uint64_t key, int32_t token) {
-    continuations & slot = slots[key & (slots.size() - 1)];
+    continuations & slot = slot_of(key);
     if (slot.key != key) {
         slot.key = key;
         slot.n = 0;
@@ -183,6 +187,52 @@ void continuation_table::put(uint64_t key, int32_t token) {
 
 void continuation_table::clear() {
     std::fill(slots.begin(), slots.end(), continuations());
+}
+
+// An entry is its key, n and n tokens.
+void continuation_table::save(std::string & bytes) const {
+    uint32_t n_used = 0;
+    for (const continuations & slot : slots) {
+        n_used += slot.key != 0;
+    }
+    bytes.append((const char *) &n_used, sizeof(n_used));
+    for (const continuations & slot : slots) {
+        if (slot.key != 0) {
+            bytes.append((const char *) &slot.key, sizeof(slot.key));
+            bytes.push_back((char) slot.n);
+            bytes.append((const char *) slot.tokens, slot.n * sizeof(slot.tokens[0]));
+        }
+    }
+}
+
+bool continuation_table::load(const char *& bytes, const char * end, int32_t n_vocab) {
+    clear();
+    uint32_t n_used = 0;
+    if (end - bytes < (std::ptrdiff_t) sizeof(n_used)) {
+        return false;
+    }
+    memcpy(&n_used, bytes, sizeof(n_used));
+    bytes += sizeof(n_used);
+    for (uint32_t i = 0; i < n_used; i++) {
+        continuations entry;
+        if (end - bytes < (std::ptrdiff_t) sizeof(entry.key) + 1) {
+            return false;
+        }
+        memcpy(&entry.key, bytes, sizeof(entry.key));
+        entry.n = (uint8_t) bytes[sizeof(entry.key)];
+        bytes += sizeof(entry.key) + 1;
+        if (entry.key == 0 || entry.n < 1 || entry.n > N_CONTINUATIONS || end - bytes < entry.n * 4) {
+            return false;
+        }
+        memcpy(entry.tokens, bytes, entry.n * 4);
+        bytes += entry.n * 4;
+        const auto unknown = [n_vocab](int32_t token) { return token < 0 || token >= n_vocab; };
+        if (std::any_of(entry.tokens, entry.tokens + entry.n, unknown)) {
+            return false;
+        }
+        slot_of(entry.key) = entry;
+    }
+    return true;
 }
 
 } // namespace mp

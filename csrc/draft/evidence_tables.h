@@ -13,6 +13,9 @@ constexpr int32_t N_CONTINUATIONS = 3;
 constexpr int32_t NGRAM_LENGTHS[] = {1, 2, 3, 4, 5, 8, 12, 20};
 constexpr int32_t N_NGRAM_LENGTHS = 8;
 constexpr int32_t LONGEST_NGRAM = 20;
+// Of those that are looked up in earlier texts, some of the above.
+constexpr int32_t EARLIER_LENGTHS[] = {3, 5, 8, 12};
+constexpr int32_t N_EARLIER_LENGTHS = 4;
 
 // -log2 of a probability, rounded down, 0..7.
 constexpr int32_t N_PROBABILITY_LEVELS = 8;
@@ -49,7 +52,7 @@ private:
     std::vector<successors> slots;
 };
 
-// The tokens that followed an n-gram in the text, the latest first.
+// The tokens that followed an n-gram, the latest first.
 struct continuations {
     uint64_t key = 0; // 0: free
     int32_t tokens[N_CONTINUATIONS];
@@ -64,7 +67,13 @@ public:
     void put(uint64_t key, int32_t token);
     void clear();
 
+    // As above.
+    void save(std::string & bytes) const;
+    bool load(const char *& bytes, const char * end, int32_t n_vocab);
+
 private:
+    continuations & slot_of(uint64_t key);
+
     std::vector<continuations> slots;
 };
 

@@ -4,8 +4,8 @@ A file is a line of JSON (whose it is, the planner's figures, the length and the
 drafter's own bytes. It is written beside its place and renamed: a reader never sees half of one, whoever is killed; of
 two processes the later one's file stays. One that cannot be read is set aside as NAME.bad.
 
-It holds tokens that the model found likely, so it tells something about the texts that were generated. Only its owner
-can read it.
+It holds n-grams of prompts and answers and tokens that the model found likely: who has it can put texts together again.
+Only its owner can read it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from .session import Session
 if TYPE_CHECKING:
     from .proposers.planned import Planned
 
-VERSION = 2
+VERSION = 3
 N_MACHINES = 16  # cost curves kept in a file, those of the last settings
 KEEP_EVERY = 5.0  # seconds between two writes of one process
 LARGEST = 64 << 20  # bytes; nothing that this program wrote is as large

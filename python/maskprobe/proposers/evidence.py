@@ -26,7 +26,16 @@ N_PROMPT_ROWS = 16
 EXPLORING_ROWS = 32
 EXPLORING_WORK = 2e9
 LEAST = -690.0  # logarithm of a probability of 0
-SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows")  # maskprobe.h, mp_draft
+SOURCES = (
+    "token",
+    "pair",
+    "triple",
+    "n-gram",
+    "mask",
+    "row before",
+    "rejected rows",
+    "earlier texts",
+)  # maskprobe.h, mp_draft
 
 
 class Evidence(Proposer):
@@ -72,6 +81,16 @@ class Evidence(Proposer):
         with self._handle as drafter:
             check(lib.mp_drafter_earned(drafter, counts))
         return Counter({name: n for name, n in zip(SOURCES, counts, strict=True) if n})
+
+    @property
+    def examples(self) -> np.ndarray:
+        """The candidates that the last pass was learned from, uint8 (n, 2 + kinds of evidence): an mp_example each."""
+        n = self._n_rows
+        with self._handle as drafter:
+            check(lib.mp_drafter_examples(drafter, 0, ffi.NULL, n))
+            found = np.empty((n[0], ffi.sizeof("mp_example")), np.uint8)
+            check(lib.mp_drafter_examples(drafter, len(found), ffi.from_buffer("mp_example[]", found), n))
+        return found
 
     def attach(self, session: Session) -> None:
         self._session = session
