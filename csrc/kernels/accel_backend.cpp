@@ -119,12 +119,6 @@ static bool computes(ggml_backend_dev_t device, const ggml_tensor * op) {
     }
     bool mine;
     switch (op->op) {
-    case GGML_OP_NONE:
-    case GGML_OP_RESHAPE:
-    case GGML_OP_VIEW:
-    case GGML_OP_PERMUTE:
-    case GGML_OP_TRANSPOSE:
-        return true;
     case GGML_OP_MUL_MAT:
     case GGML_OP_MUL_MAT_ID:
         mine = is_packed(op->src[0]) && can_multiply(op);
@@ -139,7 +133,7 @@ static bool computes(ggml_backend_dev_t device, const ggml_tensor * op) {
         mine = false;
         break;
     default:
-        return can_run_rows(op); // cheap: where it stays with ggml, one thread does it
+        return is_view(op) || can_run_rows(op); // cheap: where it stays with ggml, one thread does it
     }
     link->leaves_work = link->leaves_work || !mine;
     return mine;

@@ -51,21 +51,30 @@ void * accel_compute::reserve(size_t size) {
     return (void *) aligned((uintptr_t) memory.data());
 }
 
-void accel_compute::run(const ggml_tensor * op) {
+bool is_view(const ggml_tensor * op) {
     switch (op->op) {
     case GGML_OP_NONE:
     case GGML_OP_RESHAPE:
     case GGML_OP_VIEW:
     case GGML_OP_PERMUTE:
     case GGML_OP_TRANSPOSE:
-        return;
+        return true;
+    default:
+        return false;
+    }
+}
+
+void accel_compute::run(const ggml_tensor * op) {
+    switch (op->op) {
     case GGML_OP_MUL_MAT:
     case GGML_OP_MUL_MAT_ID:
         return is_stacked(op) ? multiply_stack(op) : multiply(op);
     case GGML_OP_FLASH_ATTN_EXT:
         return attend(op);
     default:
-        rows.run(op);
+        if (!is_view(op)) {
+            rows.run(op);
+        }
     }
 }
 

@@ -27,6 +27,9 @@ struct cost_counters {
     part_cost attention;
 };
 
+// Whether an operation only looks at its input in another way: there is nothing to compute.
+bool is_view(const ggml_tensor * op);
+
 // Whether there is a kernel for a product, or for an attention, of these types and shapes.
 bool can_multiply(const ggml_tensor * op);
 bool can_attend(const ggml_tensor * op);
