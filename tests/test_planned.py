@@ -207,8 +207,8 @@ def test_where_passes_are_short_not_each_is_planned(time_of, sampling, clock):
 
     source.planned = counted
     assert generated(session, Planned(source), sampling, 700) == expected
-    n_wide = sum(n > 1 for n in session.rows_of_passes)
-    assert (n_planned < 0.6 * n_wide) if time_of(1) < 1000 else (n_planned >= n_wide)
+    n_wide = sum(n > 1 for n in session.rows_of_passes)  # the first measurements among them, which nobody planned
+    assert (n_planned < 0.6 * n_wide) if time_of(1) < 1000 else (n_planned > 0.9 * n_wide)
 
 
 def test_the_source_learns_from_the_prompt_but_in_a_nap(clock):

@@ -108,10 +108,10 @@ MP_INLINE void add_sub_block(const typename S::template sub_block<F> & weights, 
     }
 }
 
-// How far ahead weights are asked for. One or two rows go through the weights as fast as memory gives them. More rows
-// leave time in which the first cache would lose what came early.
+// How far ahead weights are asked for. Few rows go through the weights as fast as memory gives them. More rows leave time
+// in which the first cache would lose what came early.
 #if defined(__x86_64__)
-template <int t> constexpr size_t prefetch_distance = t <= 2 ? 8192 : t <= 8 ? 4096 : 2048;
+template <int t> constexpr size_t prefetch_distance = t <= 8 ? 12288 : 2048;
 #else
 template <int t> constexpr size_t prefetch_distance = 4096;
 #endif
