@@ -72,7 +72,7 @@ BIAS = -200
 
 HEADER = """\
 // Where the acceptance model starts, in hundredths: what it came to over answers of SmolLM2-135M-Instruct and
-// Qwen2.5-Coder-0.5B-Instruct, 16 rows. Written by bench/learn_prior.py.
+// Qwen2.5-Coder-0.5B-Instruct, %s rows. Written by bench/learn_prior.py.
 #pragma once
 
 #include "acceptance_model.h"
@@ -111,8 +111,8 @@ def read_header(path: Path) -> np.ndarray:
     return found
 
 
-def header(weights: np.ndarray) -> str:
-    """The text of acceptance_prior.h."""
+def header(weights: np.ndarray, rows: Sequence[int]) -> str:
+    """The text of acceptance_prior.h, `rows`: of the passes that were learned from."""
     hundredths = np.rint(100 * weights).astype(int).tolist()
     depths = []
     for of in hundredths:
@@ -121,7 +121,7 @@ def header(weights: np.ndarray) -> str:
             start = 1 + kind * N_LEVELS
             depths.append(f"        {{{', '.join(map(str, of[start : start + len(guesses)]))}}}, // {name}\n")
         depths.append("    },\n")
-    return HEADER % (", ".join(str(of[0]) for of in hundredths), "".join(depths))
+    return HEADER % (" and ".join(map(str, rows)), ", ".join(str(of[0]) for of in hundredths), "".join(depths))
 
 
 def state(weights: np.ndarray) -> bytes:
@@ -208,7 +208,7 @@ def main() -> int:
         np.concatenate([examples(session, of, rows, cold=cold) for session, of in texts for rows in args.rows])
         for cold in (True, False)
     )
-    args.output.write_text(header(learned(cold, warm)), "utf-8")
+    args.output.write_text(header(learned(cold, warm), args.rows), "utf-8")
     return 0
 
 
