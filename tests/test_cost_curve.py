@@ -99,6 +99,17 @@ def test_depths_are_apart_and_a_new_one_starts_with_the_nearest():
     assert cost.time(4) == 200.0
 
 
+def test_the_first_samples_of_a_new_depth_scale_what_it_borrowed():
+    cost = curve({1: 100.0, 4: 200.0, 8: 400.0}, depth=100)
+    cost.at_depth(3000)
+    add(cost, 4, 400.0)
+    assert times(cost, 1, 4, 8) == [200.0, 400.0, 800.0]
+    add(cost, 1, 150.0)
+    assert times(cost, 1, 4, 8) == [150.0, 400.0, 600.0]
+    cost.at_depth(100)
+    assert times(cost, 1, 4, 8) == [100.0, 200.0, 400.0]
+
+
 def test_a_depth_that_was_entered_but_not_measured_is_no_trap():
     """A first measurement that was cancelled leaves nothing behind."""
     cost = Planner(32)
@@ -190,10 +201,13 @@ def test_first_measurements_end_after_a_few_samples():
 def test_what_costs_keeps_comes_back():
     cost = curve({1: 100.0, 4: 160.0, 16: 400.0})
     cost.at_depth(5000)
-    add(cost, 4, 300.0)
+    for n_rows, microseconds in {1: 150.0, 4: 300.0, 16: 700.0}.items():
+        add(cost, n_rows, microseconds)
+    cost.at_depth(100_000)
+    add(cost, 4, 900.0)  # of one row nothing is known there: such a depth is not kept
     again = Planner(32)
     again.load_costs(json.loads(json.dumps(cost.costs())))
-    for depth in (0, 400, 5000, 100_000):
+    for depth in (0, 400, 5000):
         cost.at_depth(depth)
         again.at_depth(depth)
         assert times(again, *range(1, 40)) == times(cost, *range(1, 40))

@@ -69,6 +69,7 @@ void cost_curve::enter(int32_t wanted) {
         if (nearest) {
             for (const auto & [n_rows, times_of] : *nearest) {
                 started[n_rows].add(times_of.typical());
+                started[n_rows].is_borrowed = true;
             }
         }
         samples[wanted] = started;
@@ -83,14 +84,31 @@ void cost_curve::add(int32_t n_rows, double us) {
     const auto known = here().find(n_rows);
     if (!changed || here().empty()) { // the very first pass of all counts as one that goes on as before
         add_steady(n_rows, us);
+    } else if (known != here().end() && known->second.is_borrowed) {
+        add_steady(n_rows, us > 2 * change_us ? us - change_us : us); // roughly is better than another depth's
     } else if (known != here().end()) {
         changes.add(std::max(us - time(n_rows), 0.0));
     }
 }
 
+// The first time of its own that a number of rows has at this depth.
+void cost_curve::give_back(int32_t n_rows, double us) {
+    const double factor = us / here()[n_rows].typical();
+    for (auto & [other, times_of] : here()) {
+        if (times_of.is_borrowed) {
+            times_of.us[0] *= factor;
+        }
+    }
+    here()[n_rows] = ring();
+    std::fill(times.begin(), times.end(), 0.0);
+}
+
 void cost_curve::add_steady(int32_t n_rows, double us) {
     n_last = n_rows;
     const bool is_new = here().count(n_rows) == 0;
+    if (!is_new && here()[n_rows].is_borrowed) {
+        give_back(n_rows, us);
+    }
     here()[n_rows].add(us);
     here()[n_rows].last_added = ++n_added;
     if (is_new || n_added % REFRESH == 0 || here()[n_rows].n <= N_KEPT) {
@@ -167,8 +185,11 @@ int32_t cost_curve::next_to_measure(int32_t after, int32_t n_max) {
 std::vector<mp_cost> cost_curve::save() const {
     std::vector<mp_cost> saved;
     for (const auto & [depth_class, curve] : samples) {
+        if (curve.count(1) == 0 || curve.at(1).is_borrowed) {
+            continue;
+        }
         for (const auto & [n_rows, times_of] : curve) {
-            for (int32_t back = std::min(times_of.n, N_KEPT); back-- > 0;) {
+            for (int32_t back = times_of.is_borrowed ? 0 : std::min(times_of.n, N_KEPT); back-- > 0;) {
                 saved.push_back({depth_class, n_rows, times_of.newest(back)});
             }
         }

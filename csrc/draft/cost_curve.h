@@ -18,7 +18,8 @@ public:
 
     bool measured() const; // something has been, at any depth
 
-    // Sets the number of tokens in the cache. A depth never seen starts with what the nearest one has.
+    // Sets the number of tokens in the cache. A depth never seen borrows the times of the nearest one: the first sample of
+    // its own scales all of them, and each number of rows has its own as soon as there is one.
     void at_depth(int64_t n_past);
 
     // One more sample. A pass of another number of rows than the one before it needs a new graph: it counts for change().
@@ -52,6 +53,7 @@ private:
         double us[N_SAMPLES] = {};
         int32_t n = 0, oldest = 0;
         int64_t last_added = 0;
+        bool is_borrowed = false; // one sample, of another depth
 
         void add(double value);
         double newest(int32_t back) const; // back = 0 is the last one added
@@ -60,6 +62,7 @@ private:
     using by_rows = std::map<int32_t, ring>;
 
     void add_steady(int32_t n_rows, double us);
+    void give_back(int32_t n_rows, double us);
     void enter(int32_t depth_class);
     double estimate(int32_t n_rows) const;
     by_rows & here() { return samples[depth]; }
