@@ -87,7 +87,7 @@ void successor_table::put(uint64_t key, const int32_t * tokens, const float * lo
     slot.n = std::min(n_items, N_SUCCESSORS);
     for (int32_t i = 0; i < slot.n; i++) {
         slot.tokens[i] = items[i].token;
-        slot.probabilities[i] = items[i].probability;
+        slot.probabilities[i] = std::min(items[i].probability, 1.0f); // a row that names a token twice
     }
 }
 
