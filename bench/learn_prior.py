@@ -5,7 +5,7 @@
 
 Each model answers the prompts in its chat template, by turns at temperature 0 and 0.8. The texts are then drafted with
 a fixed number of rows and the first weights that are installed, by a new drafter for every text and then by one for all
-texts of a model. Of every candidate behind an accepted token it is known what spoke for it and whether it was right:
+texts of a model. Of every candidate after an accepted token it is known which evidence it had and whether it was right:
 the new weights are those that foretell this best, drawn towards GUESSES where few candidates say anything. No
 benchmark's prompts belong in here.
 
@@ -25,7 +25,7 @@ from maskprobe import Evidence, Model, Pass, Session, TokenTree
 
 N_DEPTHS, N_LEVELS = 3, 25
 FIRST_SQUARE = 0.3  # csrc/draft/acceptance_model.cpp
-N_TABLES = 4  # behind the model in a drafter's bytes
+N_TABLES = 4  # after the model in a drafter's bytes
 FIXED = 1e9
 N_STEPS = 12
 PULL = 4.0  # of a guess, as much as that many examples with a slope of 1 hold against it
@@ -162,7 +162,7 @@ def learned(cold: np.ndarray, warm: np.ndarray) -> np.ndarray:
 
 
 def examples(session: Session, texts: list[Text], rows: int, *, cold: bool) -> np.ndarray:
-    """Of all candidates behind accepted nodes, as drafters with the first weights that are installed have them."""
+    """Of all candidates after accepted nodes, as drafters with the first weights that are installed have them."""
     found = []
     source = _Logger(session.model, found, rows)
     n_passes = 0

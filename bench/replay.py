@@ -23,7 +23,7 @@ Key = tuple[int, tuple[int, ...]]  # tokens of the text up to a row, and what fo
 
 @dataclass
 class Text:
-    """What was written behind a prompt, and what the model gave in the rows that were evaluated so far."""
+    """What was written after a prompt, and what the model gave in the rows that were evaluated so far."""
 
     n_prompt: int
     tokens: list[int]  # the prompt's, then those that were written
@@ -34,9 +34,9 @@ class Text:
         """Of a tree's nodes; its root is the token before place n_before."""
         keys: list[Key] = [(n_before, ())]
         for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
-            n, behind = keys[parent]
-            is_next = not behind and n < len(self.tokens) and self.tokens[n] == token
-            keys.append((n + 1, ()) if is_next else (n, (*behind, token)))
+            n, path = keys[parent]
+            is_next = not path and n < len(self.tokens) and self.tokens[n] == token
+            keys.append((n + 1, ()) if is_next else (n, (*path, token)))
         return keys
 
 
@@ -58,7 +58,7 @@ class _Recorder(Evidence):
 
 
 def record(session: Session, prompt: list[int], sampling: SamplingParams, n: int) -> Text:
-    """Writes at most n tokens behind a prompt."""
+    """Writes at most n tokens after a prompt."""
     recorder = _Recorder(session.model, rows=RECORDING_ROWS)
     session.set_prefix(prompt[: -1 - recorder.n_prompt_rows])  # the rows after it are evaluated: they are learned from
     written = [result.token for result in Engine(session, recorder).generate(prompt, sampling, max_tokens=n)]
@@ -85,7 +85,7 @@ def recorded(
                 texts[task, name, temp] = text
                 save(texts, keep)
                 n_written = len(text.tokens) - text.n_prompt
-                told = f"{keep.name}: {task} {name} at {temp}, {n_written} tokens behind {text.n_prompt}"
+                told = f"{keep.name}: {task} {name} at {temp}, {n_written} tokens after {text.n_prompt}"
                 print(told, file=sys.stderr, flush=True)
     return texts
 

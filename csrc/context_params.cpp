@@ -103,7 +103,7 @@ static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_
     return params.flash_attn < 0 && has_gpu() ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 
-// Candidates of the longest chain: with the state behind each and behind the root, as far as memory holds them.
+// Candidates of the longest chain: with the state after each and after the root, as far as memory holds them.
 static int32_t choose_max_chain(const mp_model & model, int32_t n_rows_max) {
     const double most_states = STATES_SHARE * (double) available_memory() / std::max<int64_t>(model.info.state_size, 1);
     int32_t n = std::min(model.info.max_chain, n_rows_max - 1);

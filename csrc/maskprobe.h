@@ -395,7 +395,7 @@ MP_API mp_status mp_drafter_extend(mp_drafter * drafter, const int32_t * tokens,
 enum { MP_N_SOURCES = 8 };
 MP_API mp_status mp_drafter_earned(const mp_drafter * drafter, int64_t earned[MP_N_SOURCES]);
 
-// A candidate that was behind an accepted node, in the tree or not, and whether it was right.
+// A candidate that followed an accepted node, in the tree or not, and whether it was right.
 typedef struct mp_example {
     uint8_t depth;               // its parent's: 0, 1, 2 or more
     uint8_t right;

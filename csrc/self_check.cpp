@@ -3,7 +3,7 @@
 // Does an embedding row mean the same to this model as the token it belongs to? Architectures differ: some scale token
 // input only, some look further tables up by token id. So the same few tokens are decoded both ways and compared.
 //
-// Does a recurrent state go back? llama.cpp keeps the states behind the last tokens for some architectures. So a chain is
+// Does a recurrent state go back? llama.cpp keeps the states after the last tokens for some architectures. So a chain is
 // decoded, all but its first token taken back, and what follows compared.
 #include "model.h"
 
@@ -166,7 +166,7 @@ void self_check(mp_model & model, int32_t n_threads) {
 }
 
 // Of what follows a chain that was taken back, and of the same without it, in standard deviations of the logits.
-static double difference_behind_chain(probe_context & probe) {
+static double difference_after_chain(probe_context & probe) {
     const std::vector<int32_t> & t = probe.tokens;
     static_assert(N_PROBE == N_BACK + 2, "a root, what is taken back, and what follows");
     llama_memory_clear(probe.memory(), false);
@@ -174,10 +174,10 @@ static double difference_behind_chain(probe_context & probe) {
     if (!llama_memory_seq_rm(probe.memory(), 0, 1, -1)) {
         return INFINITY;
     }
-    const std::vector<float> behind = probe.rows(1, {t[1]}, 0);
+    const std::vector<float> after = probe.rows(1, {t[1]}, 0);
     llama_memory_clear(probe.memory(), false);
     const std::vector<float> both = probe.rows(0, {t[0], t[1]}, 0);
-    return difference(std::vector<float>(both.end() - behind.size(), both.end()), behind);
+    return difference(std::vector<float>(both.end() - after.size(), both.end()), after);
 }
 
 void chain_check(mp_model & model, int32_t n_threads, bool trial) {
@@ -196,10 +196,10 @@ void chain_check(mp_model & model, int32_t n_threads, bool trial) {
         }
         probe.rows(0, {probe.tokens[0]}, 0);
         info.state_size = (int64_t) llama_state_seq_get_size_ext(probe.ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
-        const double d = trial ? difference_behind_chain(probe) : 0;
+        const double d = trial ? difference_after_chain(probe) : 0;
         if (d >= TOLERANCE) {
             snprintf(info.note, sizeof(info.note),
-                     "decoding plainly: behind a chain that was taken back the logits of this %s model differ by %.2g "
+                     "decoding plainly: after a chain that was taken back the logits of this %s model differ by %.2g "
                      "standard deviations",
                      info.arch, d);
             return;

@@ -113,7 +113,7 @@ void mp_session::copy_state() {
     state_copy.n_tokens = size > 0 && n_written == size ? (int32_t) tokens.size() : 0;
 }
 
-// Takes the cache back to the tokens behind which the state was copied, or to none. Returns how many it holds then.
+// Takes the cache back to the tokens after which the state was copied, or to none. Returns how many it holds then.
 int32_t mp_session::return_to_copy() {
     const size_t size = state_copy.bytes.size();
     if (state_copy.n_tokens > 0 &&

@@ -4,7 +4,7 @@
 // sequence s carries the first `filled[s]` of them and is topped up when a tree needs it, so that a step pays only for
 // the sequences it uses, and nothing when nothing was accepted beyond the root (the root carries them all).
 //
-// A model with a recurrent state has the trunk alone. llama.cpp keeps the states behind the last tokens of a pass, but not
+// A model with a recurrent state has the trunk alone. llama.cpp keeps the states after the last tokens of a pass, but not
 // the one before it: a chain goes back to an accepted node, while a pass that is dropped whole loses the state. It comes
 // back from the copy that was made where the last prefix ended, and what was committed since is evaluated again.
 #pragma once
@@ -83,7 +83,7 @@ private:
     bool has_outputs = false;    // the outputs of the last pass can be read
     bool lost = false;           // a recurrent state went past the committed tokens and must be built anew
     struct {
-        int32_t n_tokens = 0; // the state behind so many committed tokens, 0: there is none
+        int32_t n_tokens = 0; // the state after so many committed tokens, 0: there is none
         std::vector<uint8_t> bytes;
     } state_copy;
 

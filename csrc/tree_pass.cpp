@@ -88,7 +88,7 @@ void tree_pass::check_chain(const mp_tree & tree, int32_t max_chain) const {
     const int32_t n_rows = tree.n_nodes + tree.n_masks;
     if (n_rows > 1 && max_chain == 0) {
         fail(MP_ERR_UNSUPPORTED, "a tree of %d rows on a %s model: %s", n_rows, info.arch,
-             info.max_chain == 0 ? info.note : "memory does not hold the states behind a chain");
+             info.max_chain == 0 ? info.note : "memory does not hold the states of a chain");
     }
     if (n_rows > 1 + max_chain) {
         fail(MP_ERR_UNSUPPORTED, "a chain of %d rows on a %s model: %d can be taken back, so %d rows at most", n_rows,

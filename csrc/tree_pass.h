@@ -22,7 +22,7 @@ public:
     tree_pass(const mp_model & model, int32_t n_rows_max);
 
     // Checks the tree and lays it out behind n_past committed tokens. Where the model can have no tree, it must be a chain
-    // of at most max_chain nodes behind the root. Throws MP_ERR_ARGUMENT (with the index of the offending node),
+    // of at most max_chain nodes after the root. Throws MP_ERR_ARGUMENT (with the index of the offending node),
     // MP_ERR_UNSUPPORTED, MP_ERR_CONTEXT_FULL.
     void lay_out(const mp_tree & tree, int32_t n_past, int32_t n_ctx, int32_t max_chain);
 

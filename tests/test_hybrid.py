@@ -224,7 +224,7 @@ def test_what_is_no_chain_is_refused(lfm2):
 
 
 def test_a_whole_pass_is_taken_back(pair):
-    """Behind a prefix, and behind tokens that were committed since."""
+    """After a prefix, and after tokens that were committed since."""
     model, settings = pair
     tokens = text_of(30)
     session = opened(model, settings)
@@ -242,7 +242,7 @@ def test_a_whole_pass_is_taken_back(pair):
 
 
 def test_another_prefix(pair):
-    """Shorter, longer, different in the middle; before and behind the place where the last prefix ended."""
+    """Shorter, longer, different in the middle; before and after the place where the last prefix ended."""
     model, settings = pair
     tokens, others = text_of(60), text_of(60, seed=1)
     session = opened(model, settings)

@@ -203,7 +203,7 @@ void mp_drafter::start(mp_draft & draft) {
         n_nodes, out_tokens.data(), out_parents.data(), out_probabilities.data(), out_sources.data(), (float) gain_of_masks};
 }
 
-// Best first: whatever of all nodes' next candidates has the most probable path; in a chain, of those behind the last node.
+// Best first: whatever of all nodes' next candidates has the most probable path; in a chain, of those after the last node.
 float mp_drafter::grow(int32_t n, mp_draft & draft) {
     while (!heap.empty() && n_nodes < n) {
         const waiting best = heap.front();

@@ -45,6 +45,53 @@ uint64_t key_of_ngram(const int32_t * tokens, int32_t n) {
     return key ? key : 1;
 }
 
+// --- what is kept ----------------------------------------------------------------------------------------------------
+// The number of entries; of each its key, n, n tokens, and what else its table has.
+
+template <class Entry, class More>
+static void save_entries(const std::vector<Entry> & slots, std::string & bytes, More save_more) {
+    const auto n_used = (uint32_t) std::count_if(slots.begin(), slots.end(), [](const Entry & e) { return e.key != 0; });
+    bytes.append((const char *) &n_used, sizeof(n_used));
+    for (const Entry & entry : slots) {
+        if (entry.key != 0) {
+            bytes.append((const char *) &entry.key, sizeof(entry.key));
+            bytes.push_back((char) entry.n);
+            bytes.append((const char *) entry.tokens, entry.n * sizeof(entry.tokens[0]));
+            save_more(entry, bytes);
+        }
+    }
+}
+
+// take(entry) reads the rest of an entry and puts it into its slot. false where something makes no sense.
+template <class Entry, class Take> static bool load_entries(const char *& bytes, const char * end, int32_t n_vocab,
+                                                            int32_t n_least, int32_t n_most, Take take) {
+    uint32_t n_used = 0;
+    if (end - bytes < (std::ptrdiff_t) sizeof(n_used)) {
+        return false;
+    }
+    memcpy(&n_used, bytes, sizeof(n_used));
+    bytes += sizeof(n_used);
+    for (uint32_t i = 0; i < n_used; i++) {
+        Entry entry;
+        if (end - bytes < (std::ptrdiff_t) sizeof(entry.key) + 1) {
+            return false;
+        }
+        memcpy(&entry.key, bytes, sizeof(entry.key));
+        entry.n = (uint8_t) bytes[sizeof(entry.key)];
+        bytes += sizeof(entry.key) + 1;
+        if (entry.key == 0 || entry.n < n_least || entry.n > n_most || end - bytes < entry.n * 4) {
+            return false;
+        }
+        memcpy(entry.tokens, bytes, entry.n * 4);
+        bytes += entry.n * 4;
+        const auto unknown = [n_vocab](int32_t token) { return token < 0 || token >= n_vocab; };
+        if (std::any_of(entry.tokens, entry.tokens + entry.n, unknown) || !take(entry)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 // --- successors ------------------------------------------------------------------------------------------------------
 
 successor_table::successor_table(int32_t n_slots) : slots(n_slots) {}
@@ -103,54 +150,27 @@ void successor_table::add_probabilities(std::vector<float> & sums) const {
     }
 }
 
-// An entry is its key, n, n tokens and n probabilities.
 void successor_table::save(std::string & bytes) const {
-    uint32_t n_used = 0;
-    for (const successors & slot : slots) {
-        n_used += slot.key != 0;
-    }
-    bytes.append((const char *) &n_used, sizeof(n_used));
-    for (const successors & slot : slots) {
-        if (slot.key != 0) {
-            bytes.append((const char *) &slot.key, sizeof(slot.key));
-            bytes.push_back((char) slot.n);
-            bytes.append((const char *) slot.tokens, slot.n * sizeof(slot.tokens[0]));
-            bytes.append((const char *) slot.probabilities, slot.n * sizeof(slot.probabilities[0]));
-        }
-    }
+    save_entries(slots, bytes, [](const successors & entry, std::string & to) {
+        to.append((const char *) entry.probabilities, entry.n * sizeof(entry.probabilities[0]));
+    });
 }
 
 bool successor_table::load(const char *& bytes, const char * end, int32_t n_vocab) {
     clear();
-    uint32_t n_used = 0;
-    if (end - bytes < (std::ptrdiff_t) sizeof(n_used)) {
-        return false;
-    }
-    memcpy(&n_used, bytes, sizeof(n_used));
-    bytes += sizeof(n_used);
-    for (uint32_t i = 0; i < n_used; i++) {
-        successors entry;
-        if (end - bytes < (std::ptrdiff_t) sizeof(entry.key) + 1) {
+    return load_entries<successors>(bytes, end, n_vocab, 0, N_SUCCESSORS, [&](successors & entry) {
+        if (end - bytes < entry.n * 4) {
             return false;
         }
-        memcpy(&entry.key, bytes, sizeof(entry.key));
-        entry.n = (uint8_t) bytes[sizeof(entry.key)];
-        bytes += sizeof(entry.key) + 1;
-        if (entry.key == 0 || entry.n > N_SUCCESSORS || end - bytes < entry.n * 8) {
+        memcpy(entry.probabilities, bytes, entry.n * 4);
+        bytes += entry.n * 4;
+        const auto sound = [](float p) { return p >= 0 && p <= 1.001f; };
+        if (!std::all_of(entry.probabilities, entry.probabilities + entry.n, sound)) {
             return false;
-        }
-        memcpy(entry.tokens, bytes, entry.n * 4);
-        memcpy(entry.probabilities, bytes + entry.n * 4, entry.n * 4);
-        bytes += entry.n * 8;
-        for (int32_t j = 0; j < entry.n; j++) {
-            if (entry.tokens[j] < 0 || entry.tokens[j] >= n_vocab ||
-                !(entry.probabilities[j] >= 0 && entry.probabilities[j] <= 1.001f)) {
-                return false;
-            }
         }
         slot_of(entry.key) = entry;
-    }
-    return true;
+        return true;
+    });
 }
 
 // --- continuations ---------------------------------------------------------------------------------------------------
@@ -189,50 +209,16 @@ void continuation_table::clear() {
     std::fill(slots.begin(), slots.end(), continuations());
 }
 
-// An entry is its key, n and n tokens.
 void continuation_table::save(std::string & bytes) const {
-    uint32_t n_used = 0;
-    for (const continuations & slot : slots) {
-        n_used += slot.key != 0;
-    }
-    bytes.append((const char *) &n_used, sizeof(n_used));
-    for (const continuations & slot : slots) {
-        if (slot.key != 0) {
-            bytes.append((const char *) &slot.key, sizeof(slot.key));
-            bytes.push_back((char) slot.n);
-            bytes.append((const char *) slot.tokens, slot.n * sizeof(slot.tokens[0]));
-        }
-    }
+    save_entries(slots, bytes, [](const continuations &, std::string &) {});
 }
 
 bool continuation_table::load(const char *& bytes, const char * end, int32_t n_vocab) {
     clear();
-    uint32_t n_used = 0;
-    if (end - bytes < (std::ptrdiff_t) sizeof(n_used)) {
-        return false;
-    }
-    memcpy(&n_used, bytes, sizeof(n_used));
-    bytes += sizeof(n_used);
-    for (uint32_t i = 0; i < n_used; i++) {
-        continuations entry;
-        if (end - bytes < (std::ptrdiff_t) sizeof(entry.key) + 1) {
-            return false;
-        }
-        memcpy(&entry.key, bytes, sizeof(entry.key));
-        entry.n = (uint8_t) bytes[sizeof(entry.key)];
-        bytes += sizeof(entry.key) + 1;
-        if (entry.key == 0 || entry.n < 1 || entry.n > N_CONTINUATIONS || end - bytes < entry.n * 4) {
-            return false;
-        }
-        memcpy(entry.tokens, bytes, entry.n * 4);
-        bytes += entry.n * 4;
-        const auto unknown = [n_vocab](int32_t token) { return token < 0 || token >= n_vocab; };
-        if (std::any_of(entry.tokens, entry.tokens + entry.n, unknown)) {
-            return false;
-        }
+    return load_entries<continuations>(bytes, end, n_vocab, 1, N_CONTINUATIONS, [&](continuations & entry) {
         slot_of(entry.key) = entry;
-    }
-    return true;
+        return true;
+    });
 }
 
 } // namespace mp

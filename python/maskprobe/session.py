@@ -60,7 +60,7 @@ class Session:
     After a failure, an error or a cancel, the cache holds exactly the committed tokens.
 
     A model with a recurrent state takes chains instead of trees, of `max_chain` candidates and the root. The session
-    keeps a state behind each of them: fewer, where memory is short.
+    keeps a state after each of them: fewer, where memory is short.
 
     Raises ArgumentError, OutOfMemory.
     """
