@@ -1,7 +1,7 @@
 // Multiplies a random 2048 x 2048 matrix with n rows, for bench/arm_instructions.py to count the instructions.
 // Arguments: set (as printed), type (as in ggml), n, how often. Exit status 2 where the processor has no such set.
 
-#include "gemm.h"
+#include "kernels/gemm/gemm.h"
 
 #include <cstdio>
 #include <cstdlib>

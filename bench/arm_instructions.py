@@ -63,11 +63,11 @@ def run(*command):
 
 def build(folder, compiler):
     package = Path(importlib.util.find_spec("llama_cpp").origin).parent
-    kernels = PROJECT / "csrc" / "kernels"
+    csrc = PROJECT / "csrc"
     sources = [PROJECT / "bench" / "arm_instructions.cpp", PROJECT / "tests" / "ggml_stand_in.cpp"]
-    sources += sorted(kernels.glob("gemm*.cpp"))
+    sources += sorted((csrc / "kernels" / "gemm").glob("gemm*.cpp"))
     program = folder / "arm_instructions"
-    options = ["-O3", "-std=c++17", "-ffp-contract=off", "-static", f"-I{package.parent / 'include'}", f"-I{kernels}"]
+    options = ["-O3", "-std=c++17", "-ffp-contract=off", "-static", f"-I{package.parent / 'include'}", f"-I{csrc}"]
     done = run(*shlex.split(compiler), *options, *sources, "-o", program)
     if done.returncode != 0:
         sys.exit(done.stderr)

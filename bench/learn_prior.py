@@ -75,7 +75,7 @@ HEADER = """\
 // Qwen2.5-Coder-0.5B-Instruct, %s rows. Written by bench/learn_prior.py.
 #pragma once
 
-#include "acceptance_model.h"
+#include "draft/acceptance_model.h"
 
 namespace mp {
 

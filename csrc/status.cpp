@@ -6,7 +6,7 @@
 
 namespace mp {
 
-static thread_local std::string last_error;
+static thread_local std::string last_line;
 
 static std::string vformat(const char * fmt, va_list args) {
     va_list again;
@@ -38,52 +38,20 @@ void fail(mp_status status, const char * fmt, ...) {
 
 mp_status set_last_error(mp_status status, const std::string & message) noexcept {
     try {
-        last_error = message;
-        for (char & c : last_error) {
+        last_line = message;
+        for (char & c : last_line) {
             if (c == '\n' || c == '\r') {
                 c = ' ';
             }
         }
     } catch (...) {
-        last_error.clear();
+        last_line.clear();
     }
     return status;
 }
 
+const char * last_error() noexcept {
+    return last_line.c_str();
+}
+
 } // namespace mp
-
-const char * mp_last_error(void) {
-    return mp::last_error.c_str();
-}
-
-const char * mp_status_name(mp_status status) {
-    switch (status) {
-    case MP_OK:
-        return "ok";
-    case MP_ERR_ARGUMENT:
-        return "argument";
-    case MP_ERR_FILE:
-        return "file";
-    case MP_ERR_FORMAT:
-        return "format";
-    case MP_ERR_UNSUPPORTED:
-        return "unsupported";
-    case MP_ERR_MEMORY:
-        return "memory";
-    case MP_ERR_CONTEXT_FULL:
-        return "context full";
-    case MP_ERR_CANCELLED:
-        return "cancelled";
-    case MP_ERR_DECODE:
-        return "decode";
-    case MP_ERR_NUMERIC:
-        return "numeric";
-    case MP_ERR_BUSY:
-        return "busy";
-    case MP_ERR_STATE:
-        return "state";
-    case MP_ERR_INTERNAL:
-        return "internal";
-    }
-    return "unknown";
-}

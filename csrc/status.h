@@ -1,4 +1,4 @@
-// Status codes inside the core: failures are thrown as mp::failure and become codes at the C boundary.
+// Status codes inside the library: failures are thrown as mp::failure and become codes in csrc/api.
 #pragma once
 
 #include "maskprobe.h"
@@ -28,6 +28,9 @@ std::string format(const char * fmt, ...) MP_PRINTF(1, 2);
 
 // Keeps the line for mp_last_error() and returns the status.
 mp_status set_last_error(mp_status status, const std::string & message) noexcept;
+
+// That line of this thread, "" before the first failure.
+const char * last_error() noexcept;
 
 // Turns whatever `body` throws into a status: nothing ever leaves the C API as an exception.
 template <typename F> mp_status guarded(F && body) noexcept {

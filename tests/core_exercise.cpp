@@ -1,9 +1,9 @@
 // Drives the C API the way no polite caller would, for a build with sanitizers:  core_exercise MODEL [BAD_FILE ...]
 // Prints "ok" and exits 0 if every call gave the status that the header promises.
-#include "amx_check.h"
 #include "draft_exercise.h"
 #include "expect.h"
 #include "maskprobe.h"
+#include "platform/amx_check.h"
 
 #include <algorithm>
 #include <atomic>

@@ -4,7 +4,7 @@
 // With MP_GGML_STAND_IN it is linked with tests/ggml_stand_in.cpp and not with ggml, nothing is compared with that, and
 // there are fewer problems: then it runs in an emulator.
 
-#include "attention.h"
+#include "kernels/attention/attention.h"
 
 #include "ggml.h"
 #if !defined(MP_GGML_STAND_IN)

@@ -6,7 +6,7 @@
 // With MP_GGML_STAND_IN it is linked with tests/ggml_stand_in.cpp and not with ggml: quantised weights are then always
 // random bits, and nothing is compared with ggml's own product.
 
-#include "../csrc/kernels/gemm.h"
+#include "kernels/gemm/gemm.h"
 
 #include "ggml.h"
 #if !defined(MP_GGML_STAND_IN)

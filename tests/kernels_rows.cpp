@@ -1,7 +1,7 @@
 // The operations that go row by row, against ggml's own on the CPU: every kind, odd lengths, strides, and the same bits
 // for a row whatever the number of rows and threads. MASKPROBE_ISA chooses the instruction set.
-#include "../csrc/kernels/kernel_choice.h"
-#include "../csrc/kernels/row_ops.h"
+#include "kernels/gemm/kernel_choice.h"
+#include "kernels/ggml/row_ops.h"
 
 #include "ggml-cpu.h"
 

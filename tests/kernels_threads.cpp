@@ -1,8 +1,8 @@
 // The worker pool and the backend under load, for a build with -fsanitize=thread: sessions with other thread counts at the
 // same time, and jobs that follow each other at once. Exits with 1 and a line where a result is wrong.
-#include "../csrc/kernels/accel_backend.h"
-#include "../csrc/kernels/accel_buffer.h"
-#include "../csrc/worker_pool.h"
+#include "kernels/ggml/accel_backend.h"
+#include "kernels/ggml/accel_buffer.h"
+#include "platform/worker_pool.h"
 
 #include "ggml-alloc.h"
 #include "ggml-cpu.h"

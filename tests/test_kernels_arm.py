@@ -17,7 +17,7 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 TESTS = PROJECT / "tests"
-KERNELS = PROJECT / "csrc" / "kernels"
+CSRC = PROJECT / "csrc"
 PACKAGE = Path(llama_cpp.__file__).parent
 OPTIONS = ["-O3", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", f"-I{PACKAGE.parent / 'include'}"]
 
@@ -46,7 +46,7 @@ def cross_compile(target, *sources):
     if not CROSS_COMPILER or not EMULATOR:
         pytest.skip("no aarch64-linux-gnu-g++ or no qemu-aarch64")
     return compile_program(
-        target, CROSS_COMPILER, "-static", "-DMP_GGML_STAND_IN", f"-I{KERNELS}", *sources, TESTS / "ggml_stand_in.cpp"
+        target, CROSS_COMPILER, "-static", "-DMP_GGML_STAND_IN", f"-I{CSRC}", *sources, TESTS / "ggml_stand_in.cpp"
     )
 
 
@@ -60,7 +60,7 @@ def emulate(program, processor):
 @pytest.fixture(scope="module")
 def products(tmp_path_factory):
     target = tmp_path_factory.mktemp("arm") / "kernels_gemm"
-    return cross_compile(target, TESTS / "kernels_gemm.cpp", *sorted(KERNELS.glob("gemm*.cpp")))
+    return cross_compile(target, TESTS / "kernels_gemm.cpp", *sorted((CSRC / "kernels" / "gemm").glob("gemm*.cpp")))
 
 
 @pytest.mark.parametrize("processor", SETS)
@@ -72,7 +72,9 @@ def test_quantised_products(products, processor):
 @pytest.fixture(scope="module")
 def attention(tmp_path_factory):
     target = tmp_path_factory.mktemp("arm") / "kernels_attention"
-    return cross_compile(target, TESTS / "kernels_attention.cpp", *sorted(KERNELS.glob("attention*.cpp")))
+    return cross_compile(
+        target, TESTS / "kernels_attention.cpp", *sorted((CSRC / "kernels" / "attention").glob("attention*.cpp"))
+    )
 
 
 def test_attention(attention):

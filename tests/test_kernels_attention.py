@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parent.parent
-KERNELS = PROJECT / "csrc" / "kernels"
+CSRC = PROJECT / "csrc"
 
 
 def compiler():
@@ -35,8 +35,8 @@ def llama():
 def test_kernels(tmp_path, llama):
     include, lib = llama
     program = tmp_path / "kernels_attention"
-    sources = sorted(KERNELS.glob("attention*.cpp"))
-    command = [*compiler(), "-O3", "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{include}", f"-I{KERNELS}"]
+    sources = sorted((CSRC / "kernels" / "attention").glob("attention*.cpp"))
+    command = [*compiler(), "-O3", "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{include}", f"-I{CSRC}"]
     command += [str(source) for source in [PROJECT / "tests" / "kernels_attention.cpp", *sources]]
     command += [f"-L{lib}", "-lggml", "-lggml-base", f"-Wl,-rpath,{lib}", "-o", str(program)]
     if sys.platform == "linux":

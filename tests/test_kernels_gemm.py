@@ -16,7 +16,8 @@ CXX_COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
 @pytest.mark.skipif(not CXX_COMPILER, reason="no C++ compiler")
 def test_quantised_products(tmp_path):
     program = tmp_path / "kernels_gemm"
-    sources = [PROJECT / "tests" / "kernels_gemm.cpp", *sorted((PROJECT / "csrc" / "kernels").glob("gemm*.cpp"))]
+    csrc = PROJECT / "csrc"
+    sources = [PROJECT / "tests" / "kernels_gemm.cpp", *sorted((csrc / "kernels" / "gemm").glob("gemm*.cpp"))]
     include = PACKAGE.parent / "include"
     libraries = [f"-L{PACKAGE / 'lib'}", f"-Wl,-rpath,{PACKAGE / 'lib'}", "-lggml", "-lggml-cpu", "-lggml-base"]
     command = [
@@ -27,6 +28,7 @@ def test_quantised_products(tmp_path):
         "-Wall",
         "-Wextra",
         f"-I{include}",
+        f"-I{csrc}",
         *sources,
         "-o",
         program,

@@ -19,13 +19,14 @@ NO_SUCH_SET = 77
 def program(tmp_path_factory):
     if not CXX_COMPILER:
         pytest.skip("no C++ compiler")
-    core, lib = PROJECT / "csrc", PACKAGE / "lib"
+    csrc, lib = PROJECT / "csrc", PACKAGE / "lib"
     target = tmp_path_factory.mktemp("rows") / "rows"
-    sources = [PROJECT / "tests" / "kernels_rows.cpp", *sorted((core / "kernels").glob("row_*.cpp"))]
-    sources += [*sorted((core / "kernels").glob("gemm*.cpp")), core / "kernels" / "kernel_choice.cpp"]
-    sources += [core / name for name in ("worker_pool.cpp", "own_core.cpp", "thread_count.cpp")]
+    sources = [PROJECT / "tests" / "kernels_rows.cpp", *sorted((csrc / "kernels" / "rows").glob("*.cpp"))]
+    sources += sorted((csrc / "kernels" / "gemm").glob("gemm*.cpp"))
+    sources += [csrc / "kernels" / "gemm" / "kernel_choice.cpp", csrc / "kernels" / "ggml" / "row_ops.cpp"]
+    sources += [csrc / "platform" / name for name in ("worker_pool.cpp", "core_placement.cpp", "thread_count.cpp")]
     command = [CXX_COMPILER, "-std=c++17", "-O2", "-Wall", "-Wextra", "-ffp-contract=off"]
-    command += [f"-I{PACKAGE.parent / 'include'}", *map(str, sources), "-o", str(target)]
+    command += [f"-I{PACKAGE.parent / 'include'}", f"-I{csrc}", *map(str, sources), "-o", str(target)]
     command += [f"-L{lib}", f"-Wl,-rpath,{lib}", "-lggml", "-lggml-cpu", "-lggml-base", "-pthread"]
     built = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert built.returncode == 0, built.stderr

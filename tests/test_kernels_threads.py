@@ -9,6 +9,7 @@ import llama_cpp
 import pytest
 
 PROJECT = Path(__file__).parent.parent
+CSRC = PROJECT / "csrc"
 PACKAGE = Path(llama_cpp.__file__).parent
 CXX_COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
 NO_RANDOM_ADDRESSES = ["setarch", "-R"] if shutil.which("setarch") else []  # older sanitizers know few memory layouts
@@ -17,8 +18,8 @@ NO_RANDOM_ADDRESSES = ["setarch", "-R"] if shutil.which("setarch") else []  # ol
 def build(program, sources):
     lib = PACKAGE / "lib"
     libraries = [f"-L{lib}", f"-Wl,-rpath,{lib}", "-lggml", "-lggml-cpu", "-lggml-base", "-pthread"]
-    include = f"-I{PACKAGE.parent / 'include'}"
-    command = [CXX_COMPILER, "-std=c++17", "-O1", "-g", "-fsanitize=thread", include]
+    includes = [f"-I{PACKAGE.parent / 'include'}", f"-I{CSRC}"]
+    command = [CXX_COMPILER, "-std=c++17", "-O1", "-g", "-fsanitize=thread", *includes]
     command += [str(source) for source in sources]
     return subprocess.run([*command, "-o", str(program), *libraries], capture_output=True, text=True, check=False)
 
@@ -43,9 +44,8 @@ def sanitizer(tmp_path):
 
 
 def test_no_races(sanitizer, tmp_path):
-    core = PROJECT / "csrc"
-    sources = [PROJECT / "tests" / "kernels_threads.cpp", *sorted((core / "kernels").glob("*.cpp"))]
-    sources += [core / name for name in ("worker_pool.cpp", "own_core.cpp", "thread_count.cpp")]
+    sources = [PROJECT / "tests" / "kernels_threads.cpp", *sorted((CSRC / "kernels").glob("*/*.cpp"))]
+    sources += [CSRC / "platform" / name for name in ("worker_pool.cpp", "core_placement.cpp", "thread_count.cpp")]
     built = build(tmp_path / "threads", sources)
     assert built.returncode == 0, built.stderr
     done = run(tmp_path / "threads")

@@ -1,6 +1,6 @@
-#include "acceptance_model.h"
+#include "draft/acceptance_model.h"
 
-#include "acceptance_prior.h"
+#include "draft/acceptance_prior.h"
 
 #include <algorithm>
 #include <cmath>

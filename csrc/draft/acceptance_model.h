@@ -1,7 +1,7 @@
 // How likely a candidate is accepted, given what speaks for it: a logistic model, learned while decoding.
 #pragma once
 
-#include "evidence_tables.h"
+#include "draft/evidence_tables.h"
 
 #include <cstdint>
 #include <string>

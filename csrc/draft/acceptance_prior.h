@@ -2,7 +2,7 @@
 // Qwen2.5-Coder-0.5B-Instruct, 8 and 16 rows. Written by bench/learn_prior.py.
 #pragma once
 
-#include "acceptance_model.h"
+#include "draft/acceptance_model.h"
 
 namespace mp {
 

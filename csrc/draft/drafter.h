@@ -9,10 +9,9 @@
 //     extend(tokens)       instead of observe, for tokens that came without a tree
 #pragma once
 
-#include "acceptance_model.h"
-#include "evidence_tables.h"
-
-#include "../maskprobe.h"
+#include "draft/acceptance_model.h"
+#include "draft/evidence_tables.h"
+#include "maskprobe.h"
 
 #include <string>
 #include <vector>

@@ -1,4 +1,4 @@
-#include "evidence_tables.h"
+#include "draft/evidence_tables.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,8 +1,8 @@
 // maskprobe's kernels as a module for any program of llama.cpp: ggml_backend_load() or the environment variable
 // GGML_BACKEND_PATH loads it, and every model that is opened afterwards is computed with them.
-#include "../kernels/accel_backend.h"
-#include "../kernels/ggml_abi.h"
-#include "../kernels/kernel_choice.h"
+#include "kernels/gemm/kernel_choice.h"
+#include "kernels/ggml/accel_backend.h"
+#include "kernels/ggml/ggml_abi.h"
 
 #include <cstdio>
 #include <cstring>

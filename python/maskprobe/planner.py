@@ -1,4 +1,4 @@
-"""How many rows the next pass should have: the core's planner (csrc/draft/planner.h), which learns what passes cost and
+"""How many rows the next pass should have: the core's planner (csrc/plan/planner.h), which learns what passes cost and
 what claimed probabilities turn out to be worth."""
 
 from collections.abc import Callable, Sequence

@@ -1,0 +1,64 @@
+// The C functions of a model.
+#include "model/model.h"
+
+#include "status.h"
+
+using namespace mp;
+
+mp_model_params mp_model_default_params(void) {
+    mp_model_params params = {};
+    params.n_gpu_layers = -1;
+    params.use_mmap = true;
+    params.self_check = true;
+    return params;
+}
+
+mp_status mp_model_open(const char * path, const mp_model_params * params, mp_model ** out) {
+    return guarded([&] {
+        if (!path || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_model_open: path and out must not be NULL");
+        }
+        *out = nullptr;
+        const mp_model_params p = params ? *params : mp_model_default_params();
+        if (p.n_threads < 0 || p.n_threads > GGML_MAX_N_THREADS) {
+            fail(MP_ERR_ARGUMENT, "n_threads = %d must be between 0 and %d", p.n_threads, GGML_MAX_N_THREADS);
+        }
+        if (p.n_loras < 0 || (p.n_loras > 0 && !p.loras)) {
+            fail(MP_ERR_ARGUMENT, "n_loras = %d adapters, which must not be NULL", p.n_loras);
+        }
+        *out = model_open(path, p);
+    });
+}
+
+void mp_model_free(mp_model * model) {
+    model_close(model);
+}
+
+mp_status mp_model_get_info(const mp_model * model, mp_model_info * out) {
+    return guarded([&] {
+        if (!model || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_model_get_info: model and out must not be NULL");
+        }
+        *out = model->info;
+    });
+}
+
+const char * mp_model_metadata(const mp_model * model, const char * key) {
+    if (!model || !key) {
+        return nullptr;
+    }
+    try {
+        return const_cast<mp_model *>(model)->find_metadata(key);
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out) {
+    return guarded([&] {
+        if (!model || (n > 0 && (!tokens || !out)) || n < 0) {
+            fail(MP_ERR_ARGUMENT, "mp_model_embedding_rows: model, tokens and out must not be NULL, n = %d must be >= 0", n);
+        }
+        model->embedding_rows(tokens, n, out);
+    });
+}

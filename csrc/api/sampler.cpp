@@ -1,0 +1,56 @@
+// The C functions of a sampler.
+#include "model/sampler.h"
+
+#include "session/session.h"
+#include "status.h"
+
+using namespace mp;
+
+mp_sampler_params mp_sampler_default_params(void) {
+    mp_sampler_params params = {};
+    params.temp = 0.8f;
+    params.top_k = 40;
+    params.top_p = 0.95f;
+    params.min_p = 0.05f;
+    params.penalty_last_n = 64;
+    params.penalty_repeat = 1;
+    params.seed = LLAMA_DEFAULT_SEED;
+    return params;
+}
+
+mp_status mp_sampler_open(mp_model * model, const mp_sampler_params * params, mp_sampler ** out) {
+    return guarded([&] {
+        if (!model || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_sampler_open: model and out must not be NULL");
+        }
+        *out = nullptr;
+        *out = new mp_sampler(model_retain(model), params ? *params : mp_sampler_default_params());
+    });
+}
+
+void mp_sampler_free(mp_sampler * sampler) {
+    delete sampler;
+}
+
+mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, int32_t n) {
+    return guarded([&] {
+        if (!sampler || n < 0 || (n > 0 && !tokens)) {
+            fail(MP_ERR_ARGUMENT, "mp_sampler_prime: sampler and tokens must not be NULL, n = %d", n);
+        }
+        sampler->prime(tokens, n);
+    });
+}
+
+mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, int32_t row, int32_t * token) {
+    return guarded([&] {
+        if (!sampler || !token) {
+            fail(MP_ERR_ARGUMENT, "mp_sampler_sample: sampler and token must not be NULL");
+        }
+        const session_entry entry(session, __func__);
+        if (sampler->model != session->model) {
+            fail(MP_ERR_ARGUMENT, "the sampler belongs to another model than the session");
+        }
+        const float * logits = session->logits(row); // checks the row
+        *token = sampler->sample(logits, session->best[row]);
+    });
+}

@@ -1,0 +1,19 @@
+// The kernels of each instruction set, whether the processor has it or not.
+#pragma once
+
+#include "kernels/gemm/gemm.h"
+
+namespace mp {
+
+const gemm_kernel * find_gemm_kernel_portable(ggml_type type);
+
+#if defined(__x86_64__)
+const gemm_kernel * find_gemm_kernel_avx2(ggml_type type);
+const gemm_kernel * find_gemm_kernel_avx_vnni(ggml_type type);
+const gemm_kernel * find_gemm_kernel_avx512_vnni(ggml_type type);
+#elif defined(__aarch64__)
+const gemm_kernel * find_gemm_kernel_neon_dotprod(ggml_type type);
+const gemm_kernel * find_gemm_kernel_neon_i8mm(ggml_type type);
+#endif
+
+} // namespace mp

@@ -1,0 +1,66 @@
+// The operations that the backend computes: products with packed weights, attention, and what goes row by row between.
+#pragma once
+
+#include "kernels/ggml/accel_experts.h"
+#include "kernels/ggml/row_ops.h"
+#include "platform/worker_pool.h"
+
+#include "ggml.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace mp {
+
+// What one kind of work has cost so far.
+struct part_cost {
+    int64_t n_ops = 0;
+    int64_t ns = 0;    // of the calling thread
+    int64_t bytes = 0; // of packed weights, or of keys and values
+    int64_t macs = 0;  // multiplications with accumulation
+};
+
+struct cost_counters {
+    part_cost products[GGML_TYPE_COUNT]; // by the type of the weights, without the head
+    part_cost head;                      // the output matrix
+    part_cost attention;
+};
+
+// Whether an operation only looks at its input in another way: there is nothing to compute.
+bool is_view(const ggml_tensor * op);
+
+// Whether there is a kernel for a product, or for an attention, of these types and shapes.
+bool can_multiply(const ggml_tensor * op);
+bool can_attend(const ggml_tensor * op);
+
+// Runs operations for one llama.cpp context.
+class accel_compute {
+public:
+    accel_compute(worker_pool & workers, cost_counters & costs) : workers(workers), costs(costs), rows(workers) {}
+
+    // One that the backend computes; views and the like are passed over. Operations come in the order of their graph; throws
+    // bad_alloc.
+    void run(const ggml_tensor * op);
+
+    // Before the operations of another graph.
+    void begin() {
+        quantised = nullptr;
+        stacks.begin();
+    }
+
+private:
+    void multiply(const ggml_tensor * op);
+    void multiply_stack(const ggml_tensor * op);
+    void attend(const ggml_tensor * op);
+    void * reserve(size_t size);
+
+    worker_pool & workers;
+    cost_counters & costs;
+    stacked_products stacks;
+    row_ops rows;
+    std::vector<char> memory;                // quantised activations, or the threads' scratch for attention
+    const ggml_tensor * quantised = nullptr; // the last product, while its quantised input is in `memory`
+};
+
+} // namespace mp

@@ -1,0 +1,38 @@
+// Rows of the token embedding table, read from the mapped model file: llama.cpp has no public way to get at them.
+#pragma once
+
+#include "gguf/check.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mp {
+
+class embedding_table {
+public:
+    embedding_table() = default;
+    ~embedding_table();
+    embedding_table(const embedding_table &) = delete;
+    embedding_table & operator=(const embedding_table &) = delete;
+
+    // Maps the file that holds token_embd.weight. Throws where there is none, or its type cannot be dequantised.
+    void open(const gguf_summary & summary);
+
+    bool is_open() const { return data != nullptr; }
+    int32_t n_rows() const { return rows; }
+    int32_t n_embd() const { return width; }
+
+    // One row, dequantised: out is (n_embd). The token must be in [0, n_rows).
+    void row(int32_t token, float * out) const;
+
+private:
+    void * mapping = nullptr;
+    size_t mapping_size = 0;
+    const uint8_t * data = nullptr; // of row 0
+    size_t row_size = 0;            // bytes
+    int32_t rows = 0;
+    int32_t width = 0;
+    int32_t type = 0; // ggml_type
+};
+
+} // namespace mp

@@ -1,0 +1,242 @@
+#include "model/model.h"
+
+#include "kernels/gemm/kernel_choice.h"
+#include "kernels/ggml/accel_backend.h"
+#include "model/adapters.h"
+#include "model/kernel_policy.h"
+#include "platform/abort_guard.h"
+#include "platform/runtime.h"
+#include "platform/thread_count.h"
+#include "status.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+
+using namespace mp;
+
+mp_model::~mp_model() {
+    if (weights) {
+        llama_model_free(weights);
+    }
+}
+
+void mp_model::input_row(int32_t token, float * out) const {
+    embeddings.row(token, out);
+    if (info.embd_scale != 1) {
+        for (int32_t i = 0; i < info.n_embd; i++) {
+            out[i] *= info.embd_scale;
+        }
+    }
+}
+
+void mp_model::embedding_rows(const int32_t * tokens, int32_t n, float * out) const {
+    if (!embeddings.is_open()) {
+        fail(MP_ERR_UNSUPPORTED, "this %s model has no embedding table that can be read", info.arch);
+    }
+    for (int32_t i = 0; i < n; i++) {
+        if (tokens[i] < 0 || tokens[i] >= embeddings.n_rows()) {
+            fail(MP_ERR_ARGUMENT, "token %d at %d is out of range, the vocabulary has %d", tokens[i], i,
+                 embeddings.n_rows());
+        }
+        embeddings.row(tokens[i], out + (size_t) i * info.n_embd);
+    }
+}
+
+const char * mp_model::find_metadata(const char * key) {
+    std::lock_guard<std::mutex> lock(metadata_mutex);
+    auto & value = metadata[key];
+    if (!value) {
+        char probe[1];
+        const int32_t size = llama_model_meta_val_str(weights, key, probe, sizeof(probe));
+        if (size < 0) {
+            metadata.erase(key);
+            return nullptr;
+        }
+        std::string text(size + 1, '\0');
+        llama_model_meta_val_str(weights, key, &text[0], text.size());
+        text.resize(size);
+        value = std::make_unique<std::string>(std::move(text));
+    }
+    return value->c_str();
+}
+
+namespace mp {
+
+// The C handle is the object itself; the registry holds the reference that model_close() gives up.
+static std::mutex registry_mutex;
+static std::unordered_map<const mp_model *, model_ref> registry;
+
+model_ref model_retain(mp_model * model) {
+    std::lock_guard<std::mutex> lock(registry_mutex);
+    const auto found = registry.find(model);
+    if (found == registry.end()) {
+        fail(MP_ERR_STATE, "the model is closed");
+    }
+    return found->second;
+}
+
+struct load_progress {
+    mp_progress_callback callback;
+    void * user_data;
+    bool cancelled;
+};
+
+static bool on_progress(float progress, void * data) {
+    auto * state = (load_progress *) data;
+    if (state->callback && !state->callback(progress, state->user_data)) {
+        state->cancelled = true;
+    }
+    return !state->cancelled;
+}
+
+static void load_weights(mp_model & model, const char * path, const mp_model_params & params, const kernel_plan & plan) {
+    load_progress progress = {params.progress, params.progress_user_data, false};
+
+    llama_model_params llama_params = llama_model_default_params();
+    llama_params.n_gpu_layers = params.n_gpu_layers;
+    llama_params.load_mode = params.use_mmap ? (params.use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP)
+                                             : (params.use_mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE);
+    llama_params.check_tensors = params.check_tensors;
+    llama_params.use_extra_bufts = repacking_is_safe();
+    llama_params.progress_callback = on_progress;
+    llama_params.progress_callback_user_data = &progress;
+
+    const accel_loading loading(plan.own);
+
+    clear_log_error();
+    std::string reason;
+    try {
+        abort_guard guard;
+        model.weights = llama_model_load_from_file(path, llama_params);
+        reason = guard.reason().empty() ? last_log_error() : guard.reason();
+    } catch (const failure &) {
+        throw;
+    } catch (const std::bad_alloc &) {
+        throw;
+    } catch (const std::exception & e) {
+        fail(MP_ERR_FORMAT, "llama.cpp refused '%s': %s", path, e.what());
+    }
+    if (!model.weights) {
+        if (progress.cancelled) {
+            fail(MP_ERR_CANCELLED, "loading '%s' was cancelled", path);
+        }
+        fail(MP_ERR_FORMAT, "llama.cpp refused '%s': %s", path, reason.c_str());
+    }
+    model.vocab = llama_model_get_vocab(model.weights);
+    model.own_kernels = plan.own;
+    model.info.packed_size = loading.packed_bytes();
+}
+
+static void describe(mp_model & model) {
+    mp_model_info & info = model.info;
+    snprintf(info.arch, sizeof(info.arch), "%s", model.summary.arch.c_str());
+    snprintf(info.name, sizeof(info.name), "%s", model.summary.name.c_str());
+    llama_model_desc(model.weights, info.description, sizeof(info.description));
+    info.size = (int64_t) llama_model_size(model.weights);
+    info.n_params = (int64_t) llama_model_n_params(model.weights);
+    info.n_vocab = llama_vocab_n_tokens(model.vocab);
+    info.n_embd = llama_model_n_embd(model.weights);
+    info.n_layer = llama_model_n_layer(model.weights);
+    info.n_ctx_train = llama_model_n_ctx_train(model.weights);
+    info.token_bos = llama_vocab_bos(model.vocab);
+    info.token_eos = llama_vocab_eos(model.vocab);
+    info.add_bos = llama_vocab_get_add_bos(model.vocab);
+    info.embd_scale = 1;
+
+    const llama_rope_type rope = llama_model_rope_type(model.weights);
+    model.n_pos_per_embd = rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE ? 4 : 1;
+}
+
+static void describe_kernels(mp_model_info & info, const kernel_plan & plan) {
+    snprintf(info.kernels, sizeof(info.kernels), "%s", plan.own ? instruction_set_name(kernels_in_use()) : "llama.cpp");
+    snprintf(info.kernels_reason, sizeof(info.kernels_reason), "%s", plan.reason.c_str());
+}
+
+static void add_note(mp_model_info & info, const std::string & line) {
+    const size_t length = strlen(info.note);
+    snprintf(info.note + length, sizeof(info.note) - length, "%s%s", length && !line.empty() ? "; " : "", line.c_str());
+}
+
+static void refuse_other_kinds(const mp_model & model) {
+    const char * arch = model.info.arch;
+    if (llama_model_has_encoder(model.weights) || !llama_model_has_decoder(model.weights)) {
+        fail(MP_ERR_UNSUPPORTED, "%s has an encoder: only decoder-only models that generate text are run", arch);
+    }
+    if (llama_model_is_diffusion(model.weights)) {
+        fail(MP_ERR_UNSUPPORTED, "%s is a diffusion model: only models that generate token by token are run", arch);
+    }
+    if (llama_vocab_type(model.vocab) == LLAMA_VOCAB_TYPE_NONE || model.info.n_vocab <= 0) {
+        fail(MP_ERR_UNSUPPORTED, "this %s model has no vocabulary", arch);
+    }
+}
+
+static void find_capabilities(mp_model & model, const mp_model_params & params) {
+    mp_model_info & info = model.info;
+    info.can_tree = !llama_model_is_recurrent(model.weights) && !llama_model_is_hybrid(model.weights);
+    const int32_t n_threads = params.n_threads > 0 ? params.n_threads : default_thread_count();
+    if (!info.can_tree) {
+        chain_check(model, n_threads, params.self_check);
+        return;
+    }
+    try {
+        model.embeddings.open(model.summary);
+        if (aborts_on_embeddings(model.summary.arch)) {
+            fail(MP_ERR_UNSUPPORTED, "llama.cpp cannot take embedding rows for %s models", info.arch);
+        }
+        if (model.embeddings.n_embd() != info.n_embd || llama_model_n_embd_inp(model.weights) != info.n_embd) {
+            fail(MP_ERR_UNSUPPORTED, "the embedding rows are %d wide, the model takes rows of %d", model.embeddings.n_embd(),
+                 llama_model_n_embd_inp(model.weights));
+        }
+    } catch (const failure & e) {
+        snprintf(info.note, sizeof(info.note), "probing is off: %s", e.what());
+        return;
+    }
+    if (params.self_check) {
+        self_check(model, n_threads);
+    }
+}
+
+mp_model * model_open(const char * path, const mp_model_params & p) {
+    runtime_init();
+    auto model = std::make_shared<mp_model>();
+    model->summary = gguf_check(path);
+    const kernel_plan plan = plan_kernels(model->summary, p);
+    load_weights(*model, path, p, plan);
+    describe(*model);
+    describe_kernels(model->info, plan);
+    refuse_other_kinds(*model);
+    bool changes_input = false;
+    for (int32_t i = 0; i < p.n_loras; i++) {
+        changes_input = add_adapter(*model, p.loras[i]) || changes_input;
+    }
+    {
+        std::lock_guard<std::mutex> lock(registry_mutex);
+        registry[model.get()] = model;
+    }
+    try {
+        find_capabilities(*model, p);
+        add_note(model->info, plan.left);
+        if (plan.own && changes_input) {
+            add_note(model->info,
+                     "an adapter changes token_embd.weight, which llama.cpp computes: drafting may change a token");
+        }
+    } catch (...) {
+        model_close(model.get());
+        throw;
+    }
+    return model.get();
+}
+
+void model_close(mp_model * model) {
+    model_ref last; // freed outside the lock
+    std::lock_guard<std::mutex> lock(registry_mutex);
+    const auto found = registry.find(model);
+    if (found != registry.end()) {
+        last = std::move(found->second);
+        registry.erase(found);
+    }
+}
+
+} // namespace mp

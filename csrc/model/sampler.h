@@ -1,0 +1,36 @@
+// libllama's own samplers, in llama.cpp's order. A grammar is checked after the draw and only applied first where the
+// draw breaks it, as llama.cpp does: on a large vocabulary that is the difference between a step and a second. Where all
+// but the k most likely tokens are thrown away anyway, the samplers do not see the others.
+#pragma once
+
+#include "model/model.h"
+#include "session/top_k.h"
+
+#include <memory>
+#include <vector>
+
+struct mp_sampler {
+    mp_sampler(mp::model_ref model, const mp_sampler_params & params);
+
+    // Shows prompt tokens to the penalties.
+    void prime(const int32_t * tokens, int32_t n);
+
+    // The next token, given the logits of a row (n_vocab) and the most likely token among them.
+    int32_t sample(const float * logits, int32_t best);
+
+    const mp::model_ref model;
+
+private:
+    void build_chain(const mp_sampler_params & params);
+    llama_token_data_array load(const float * logits, int32_t n);
+    int32_t draw(const float * logits, bool grammar_first);
+    bool grammar_allows(int32_t token);
+
+    using sampler_ptr = std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)>;
+    sampler_ptr chain{nullptr, llama_sampler_free};
+    sampler_ptr grammar{nullptr, llama_sampler_free};
+    bool takes_best = false; // greedy and nothing else: the pass has the answer already
+    int32_t n_listed = 0;    // the most likely tokens that the chain needs to see; 0: all
+    mp::top_k_scratch scratch;
+    std::vector<llama_token_data> candidates; // at most (n_vocab)
+};

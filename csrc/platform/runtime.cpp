@@ -1,0 +1,153 @@
+#include "platform/runtime.h"
+
+#include "platform/amx_check.h"
+#include "status.h"
+
+#include "ggml-backend.h"
+#include "llama.h"
+
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+
+#if defined(__APPLE__)
+#    include <sys/sysctl.h>
+#endif
+
+#ifndef MP_VERSION
+#    error "MP_VERSION comes from CMakeLists.txt"
+#endif
+
+namespace mp {
+
+static std::atomic<bool> verbose{false};
+static thread_local std::string log_error;
+static thread_local bool log_error_open; // the last error line did not end yet
+
+static void on_log(ggml_log_level level, const char * text, void *) {
+    if (verbose.load(std::memory_order_relaxed)) {
+        fputs(text, stderr);
+    }
+    const bool is_error = level == GGML_LOG_LEVEL_ERROR || (level == GGML_LOG_LEVEL_CONT && log_error_open);
+    if (!is_error) {
+        log_error_open = false;
+        return;
+    }
+    try {
+        if (!log_error_open) {
+            log_error.clear();
+        }
+        log_error += text;
+        log_error_open = log_error.empty() || log_error.back() != '\n';
+        while (!log_error.empty() && (log_error.back() == '\n' || log_error.back() == ' ')) {
+            log_error.pop_back();
+        }
+    } catch (...) {
+        log_error.clear();
+    }
+}
+
+void runtime_init() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        if (strcmp(ggml_version(), MP_GGML_VERSION) != 0) {
+            fail(MP_ERR_STATE, "maskprobe %s was built for ggml %s, but ggml %s is loaded: install llama-cpp-python %s",
+                 MP_VERSION, MP_GGML_VERSION, ggml_version(), MP_LLAMA_CPP_PYTHON);
+        }
+        llama_log_set(on_log, nullptr);
+        llama_backend_init();
+        if (ggml_backend_dev_count() == 0) {
+            ggml_backend_load_all(); // a build with loadable backends
+        }
+    });
+    // llama_cpp's own Python objects may have set theirs in between.
+    llama_log_set(on_log, nullptr);
+}
+
+std::string last_log_error() {
+    return log_error;
+}
+
+void clear_log_error() {
+    log_error.clear();
+    log_error_open = false;
+}
+
+bool repacking_is_safe() {
+    static const bool safe = [] {
+        ggml_backend_reg_t reg = ggml_backend_reg_by_name("CPU");
+        void * address = reg ? ggml_backend_reg_get_proc_address(reg, "ggml_backend_get_features") : nullptr;
+        if (!address) {
+            return true;
+        }
+        bool has_amx = false;
+        for (auto * f = ((ggml_backend_get_features_t) address)(reg); f && f->name; f++) {
+            has_amx = has_amx || (strcmp(f->name, "AMX_INT8") == 0 && strcmp(f->value, "1") == 0);
+        }
+        return !has_amx || amx_compiler_is_safe(compiler_of_library_at(address));
+    }();
+    return safe;
+}
+
+uint64_t available_memory() {
+#if defined(__linux__)
+    uint64_t kib = 0;
+    if (FILE * file = fopen("/proc/meminfo", "r")) {
+        char line[256];
+        while (fgets(line, sizeof(line), file)) {
+            unsigned long long value = 0;
+            if (sscanf(line, "MemAvailable: %llu kB", &value) == 1) {
+                kib = value;
+            }
+        }
+        fclose(file);
+    }
+    return kib * 1024;
+#elif defined(__APPLE__)
+    uint64_t bytes = 0;
+    size_t size = sizeof(bytes);
+    return sysctlbyname("hw.memsize", &bytes, &size, nullptr, 0) == 0 ? bytes : 0;
+#else
+    return 0;
+#endif
+}
+
+bool has_gpu() {
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) || ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
+}
+
+void set_verbose(bool value) {
+    verbose.store(value, std::memory_order_relaxed);
+}
+
+int32_t device_count() {
+    runtime_init();
+    return (int32_t) ggml_backend_dev_count();
+}
+
+void describe_device(int32_t i, mp_device & out) {
+    ggml_backend_dev_t device = ggml_backend_dev_get(i);
+    ggml_backend_dev_props props = {};
+    ggml_backend_dev_get_props(device, &props);
+    out.name = props.name;
+    out.description = props.description;
+    out.memory_free = props.memory_free;
+    out.memory_total = props.memory_total;
+    switch (props.type) {
+    case GGML_BACKEND_DEVICE_TYPE_CPU:
+        out.kind = "cpu";
+        break;
+    case GGML_BACKEND_DEVICE_TYPE_GPU:
+        out.kind = "gpu";
+        break;
+    case GGML_BACKEND_DEVICE_TYPE_IGPU:
+        out.kind = "igpu";
+        break;
+    default:
+        out.kind = "accel";
+        break;
+    }
+}
+
+} // namespace mp

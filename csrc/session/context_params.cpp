@@ -1,0 +1,165 @@
+#include "session/context_params.h"
+
+#include "model/adapters.h"
+#include "platform/abort_guard.h"
+#include "platform/runtime.h"
+#include "status.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace mp {
+
+static constexpr int64_t SCORE_BYTES = 512ll << 20; // the attention scores of one graph should stay below this
+static constexpr int32_t N_CTX_GRAIN = 256;         // llama.cpp pads contexts to this
+static constexpr double STATES_SHARE = 1.0 / 8;     // of the free memory, what the recurrent states may take
+
+struct cache_type {
+    const char * name;
+    ggml_type type;
+};
+
+static ggml_type parse_cache_type(const char * name, const char * which) {
+    static const cache_type types[] = {
+        {"f32", GGML_TYPE_F32},   {"f16", GGML_TYPE_F16},   {"bf16", GGML_TYPE_BF16}, {"q8_0", GGML_TYPE_Q8_0},
+        {"q5_1", GGML_TYPE_Q5_1}, {"q5_0", GGML_TYPE_Q5_0}, {"q4_1", GGML_TYPE_Q4_1}, {"q4_0", GGML_TYPE_Q4_0},
+    };
+    for (const cache_type & t : types) {
+        if (name && strcmp(name, t.name) == 0) {
+            return t.type;
+        }
+    }
+    fail(MP_ERR_ARGUMENT, "%s = '%s' is not a cache type: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0", which,
+         name ? name : "NULL");
+}
+
+static void check_range(const char * name, int64_t value, int64_t low, int64_t high) {
+    if (value < low || value > high) {
+        fail(MP_ERR_ARGUMENT, "%s = %lld must be between %lld and %lld", name, (long long) value, (long long) low,
+             (long long) high);
+    }
+}
+
+// Bytes of one token's keys and values over all layers.
+static double cache_bytes_per_token(const gguf_summary & s, ggml_type type_k, ggml_type type_v) {
+    const auto width = [](int64_t n, ggml_type type) { return (double) n * ggml_type_size(type) / ggml_blck_size(type); };
+    return s.n_layer * s.n_head_kv * (width(s.n_embd_head_k, type_k) + width(s.n_embd_head_v, type_v));
+}
+
+static int32_t choose_n_ctx(const mp_model & model, int32_t wanted, double bytes_per_token) {
+    const double available = (double) available_memory();
+    const int64_t n_positions = model.summary.n_ctx_max;
+    if (n_positions > 0 && wanted > n_positions) {
+        fail(MP_ERR_ARGUMENT, "n_ctx = %d is more than the %lld positions that this %s model was made for", wanted,
+             (long long) n_positions, model.info.arch);
+    }
+    if (wanted > 0) {
+        if (available > 0 && wanted * bytes_per_token > available) {
+            fail(MP_ERR_MEMORY,
+                 "a context of %d tokens needs %.1f GiB for its cache, %.1f GiB are free: use a smaller context "
+                 "or a quantised cache",
+                 wanted, wanted * bytes_per_token / (1 << 30), available / (1 << 30));
+        }
+        return wanted;
+    }
+    // The model's own context, as far as half of the free memory holds it: the rest is for buffers and for others.
+    int32_t n_ctx = std::max(model.info.n_ctx_train, 1);
+    if (available > 0 && bytes_per_token > 0 && n_ctx * bytes_per_token > available / 2) {
+        n_ctx = (int32_t) (available / 2 / bytes_per_token) / N_CTX_GRAIN * N_CTX_GRAIN;
+        n_ctx = std::max(n_ctx, N_CTX_GRAIN);
+    }
+    return n_ctx;
+}
+
+static uint32_t choose_n_ubatch(const mp_model & model, const mp_session_params & params, uint32_t n_ctx) {
+    uint32_t n_ubatch = params.n_ubatch;
+    if (n_ubatch == 0) {
+        const int64_t row_bytes = (int64_t) n_ctx * std::max(llama_model_n_head(model.weights), 1) * sizeof(float);
+        n_ubatch = 512;
+        while (n_ubatch > 64 && n_ubatch * row_bytes > SCORE_BYTES) {
+            n_ubatch /= 2;
+        }
+    } else if (n_ubatch < (uint32_t) params.n_rows_max) {
+        fail(MP_ERR_ARGUMENT, "a tree pass of n_rows_max = %d rows must fit into n_ubatch = %u", params.n_rows_max,
+             n_ubatch);
+    }
+    return std::max<uint32_t>(n_ubatch, params.n_rows_max);
+}
+
+static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_session_params & params, ggml_type type_v) {
+    if (params.flash_attn > 0) {
+        return LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    }
+    if (ggml_is_quantized(type_v)) { // llama.cpp stores V transposed without it, which cannot be quantised
+        if (params.flash_attn == 0) {
+            fail(MP_ERR_ARGUMENT, "a V cache of type %s needs flash attention, which is off", params.type_v);
+        }
+        return LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    }
+    if (params.flash_attn < 0 && model.own_kernels) {
+        return LLAMA_FLASH_ATTN_TYPE_ENABLED; // the operation that maskprobe's attention takes over
+    }
+    // llama.cpp's on the CPU is slower for passes of few rows, and its rounding depends on how many there are.
+    return params.flash_attn < 0 && has_gpu() ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+}
+
+// Candidates of the longest chain: with the state after each and after the root, as far as memory holds them.
+static int32_t choose_max_chain(const mp_model & model, int32_t n_rows_max) {
+    const double most_states = STATES_SHARE * (double) available_memory() / std::max<int64_t>(model.info.state_size, 1);
+    int32_t n = std::min(model.info.max_chain, n_rows_max - 1);
+    while (n > 0 && most_states > 0 && 1 + n > most_states) {
+        n--;
+    }
+    return n;
+}
+
+llama_context_params choose_context_params(const mp_model & model, const mp_session_params & params) {
+    check_range("n_ctx", params.n_ctx, 0, 1 << 28);
+    check_range("n_batch", params.n_batch, 1, 1 << 24);
+    check_range("n_ubatch", params.n_ubatch, 0, 1 << 24);
+    check_range("n_rows_max", params.n_rows_max, 1, MP_N_ROWS_LIMIT);
+    check_range("n_top_max", params.n_top_max, 1, 1 << 20);
+    check_range("n_threads", params.n_threads, 0, GGML_MAX_N_THREADS);
+    check_range("n_threads_batch", params.n_threads_batch, 0, GGML_MAX_N_THREADS);
+    check_range("flash_attn", params.flash_attn, -1, 1);
+
+    const bool can_tree = model.info.can_tree;
+    const int32_t max_chain = choose_max_chain(model, params.n_rows_max);
+    const ggml_type type_k = parse_cache_type(params.type_k, "type_k");
+    const ggml_type type_v = parse_cache_type(params.type_v, "type_v");
+    llama_context_params cp = llama_context_default_params();
+    cp.n_ctx = choose_n_ctx(model, params.n_ctx, can_tree ? cache_bytes_per_token(model.summary, type_k, type_v) : 0);
+    cp.n_ubatch = std::max<uint32_t>(choose_n_ubatch(model, params, cp.n_ctx), max_chain + 2); // llama.cpp asserts this
+    cp.n_batch = std::max<uint32_t>(params.n_batch, cp.n_ubatch);
+    cp.n_seq_max = can_tree ? params.n_rows_max : 1;
+    cp.n_rs_seq = max_chain;
+    cp.kv_unified = true; // one cache for all sequences, else a shared prefix is refused
+    cp.swa_full = true;   // a sliding window must not have dropped what a rollback goes back to
+    cp.type_k = type_k;
+    cp.type_v = type_v;
+    cp.offload_kqv = params.offload_kqv;
+    cp.no_perf = true;
+    cp.flash_attn_type = choose_flash_attn(model, params, type_v);
+    return cp;
+}
+
+llama_context * make_context(const mp_model & model, const llama_context_params & params, accel_link & link) {
+    clear_log_error();
+    abort_guard guard;
+    const accel_opening opening(model.own_kernels ? &link : nullptr);
+    llama_context * ctx = llama_init_from_model(model.weights, params);
+    if (!ctx) {
+        const std::string reason = guard.reason().empty() ? last_log_error() : guard.reason();
+        fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", params.n_ctx, reason.c_str());
+    }
+    use_adapters(ctx, model);
+    return ctx;
+}
+
+void set_threads(llama_context * ctx, const mp_model & model, accel_link & link, int32_t n_threads) {
+    link.workers.limit(n_threads);
+    const int32_t n_ggml = model.own_kernels && !link.leaves_work ? 1 : n_threads;
+    llama_set_n_threads(ctx, n_ggml, n_ggml); // llama.cpp's own choice between two numbers goes by the rows
+}
+
+} // namespace mp
