@@ -1,6 +1,5 @@
 """Text streams: characters and stop strings over the borders of tokens, against Python's own decoder and endswith()."""
 
-import codecs
 import itertools
 import subprocess
 from typing import NamedTuple
@@ -53,6 +52,14 @@ def program(tmp_path_factory):
     running.process.stdout.close()
 
 
+def decoded(data: bytes, final: bool) -> str:
+    """The text of bytes; unless they end there, that which it begins with whatever follows."""
+    followers = [b""] if final else [b"A", b"\x80\x80\x80", b"\x90\x80\x80", b"\xa0\x80\x80"]
+    texts = [(data + follower).decode("utf-8", errors="replace") for follower in followers]
+    same = itertools.takewhile(lambda characters: len(set(characters)) == 1, zip(*texts, strict=False))
+    return "".join(characters[0] for characters in same)
+
+
 def certain(pieces: Pieces, stop: list[str], final: bool) -> tuple[str, bool]:
     """What must have come out after these pieces, character by character, and whether the text has stopped."""
     runs = [
@@ -62,8 +69,7 @@ def certain(pieces: Pieces, stop: list[str], final: bool) -> tuple[str, bool]:
     characters: list[tuple[str, bool]] = []
     for i, (data, visible) in enumerate(runs):
         ends = final or i + 1 < len(runs)
-        text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(data, final=ends)
-        characters += [(c, visible) for c in text]
+        characters += [(c, visible) for c in decoded(data, ends)]
     text = "".join(c for c, _ in characters)
 
     def shown(n: int) -> str:
