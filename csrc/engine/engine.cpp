@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include "model/text.h"
 #include "status.h"
 
 #include <algorithm>
@@ -15,12 +16,24 @@ constexpr double PIECE_PASSES = 2;     // usual passes that a piece may take the
 constexpr int32_t WORTH_A_FORK = 32;   // tokens of a shared prefix
 constexpr double RATE = 1.0 / 8;       // of the newest value, in running means
 
+static std::optional<mask_kind> parse_masks(const char * name) {
+    const std::string kind = name ? name : "none";
+    if (kind == "none") {
+        return std::nullopt;
+    }
+    if (kind != "mean" && kind != "soft") {
+        fail(MP_ERR_ARGUMENT, "masks = '%s' must be none, mean or soft", name);
+    }
+    return kind == "mean" ? mask_kind::mean : mask_kind::soft;
+}
+
 static void move_mean(double & mean, double value) {
     mean += mean > 0 ? RATE * (value - mean) : value;
 }
 
 mp_engine::mp_engine(context_ref context_, const mp_engine_params & params)
-    : context(std::move(context_)), n_rows_fixed(params.n_rows), state(open_state(*context->model, params.state)) {
+    : context(std::move(context_)), n_rows_fixed(params.n_rows), masks(parse_masks(params.masks)),
+      state(open_state(*context->model, params.state)) {
     if (params.n_rows < 0 || params.n_rows > context->n_rows_max) {
         fail(MP_ERR_ARGUMENT, "n_rows = %d must be between 0 (as many as pay) and the context's n_rows_max = %d",
              params.n_rows, context->n_rows_max);
@@ -299,7 +312,7 @@ std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, c
     std::vector<int32_t> tokens_of_bias(sampling.bias_tokens, sampling.bias_tokens + std::max(sampling.n_logit_bias, 0));
     std::vector<float> biases(sampling.bias_values, sampling.bias_values + std::max(sampling.n_logit_bias, 0));
     if (params.ignore_end) {
-        for (const int32_t token : model->end_tokens()) {
+        for (const int32_t token : ends()) {
             tokens_of_bias.push_back(token);
             biases.push_back(-std::numeric_limits<float>::infinity());
         }
@@ -313,13 +326,30 @@ std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, c
     if (can_draft && params.proposer) {
         source = std::make_unique<plugged_proposer>(*params.proposer, model->info.n_vocab, chains_only);
     } else if (can_draft) {
-        source = std::make_unique<evidence_proposer>(state->known, model->info.n_vocab, chains_only);
+        std::unique_ptr<mask_source> vectors;
+        if (masks && model->info.can_tree && model->info.can_probe) {
+            vectors = std::make_unique<mask_source>(*model, *masks, state->known);
+        }
+        source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors));
     }
     auto made = std::make_shared<generation>(model, tokens, n, params, std::move(source));
     made->claims = params.proposer ? &made->own_claims : &state->claims;
     const std::lock_guard<std::mutex> lock(mutex);
     waiting.push_back(made);
     return made;
+}
+
+// All tokens that end a text. The first use looks through the whole vocabulary.
+const std::vector<int32_t> & mp_engine::ends() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (end_tokens.empty()) {
+        for (int32_t token = 0; token < context->model->info.n_vocab; token++) {
+            if (token_is_end(*context->model, token)) {
+                end_tokens.push_back(token);
+            }
+        }
+    }
+    return end_tokens;
 }
 
 // A pass that nobody wants any more is stopped.

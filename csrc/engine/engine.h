@@ -14,6 +14,8 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
 struct mp_engine {
@@ -42,14 +44,16 @@ private:
     template <typename F> void each(F && work);
     std::string setting() const;
 
+    const std::vector<int32_t> & ends();
+
     const int32_t n_rows_fixed; // 0: planned
+    const std::optional<mp::mask_kind> masks;
     const std::shared_ptr<mp::state> state;
     mp::planner planner;
     int64_t depth = 0;              // tokens that a row of the last pass looked at
     double us_of_pass = 0;          // running means, 0: not known
     double us_of_prompt_token = 0;
     bool owes_pass = false;         // the last step ended with a prompt
-    std::vector<int32_t> end_tokens; // for generations that ignore them, found with the first of these
 
     std::vector<std::unique_ptr<mp_session>> idle; // of generations that ended, the newest last
     std::vector<generation_ref> active;            // with a session
@@ -64,6 +68,7 @@ private:
     std::mutex mutex; // of what follows, and of changes to `active`: other threads open and cancel while one steps
     std::list<generation_ref> waiting; // for a session
     bool is_stepping = false;
+    std::vector<int32_t> end_tokens; // found when the first generation ignores them
     bool stops_pass = false; // the pass under way was stopped, as nobody wants it any more
     std::string last_note;
 };

@@ -108,6 +108,7 @@ mp_tree generation::tree(int32_t n_rows) {
         decoded.n_nodes = std::min(n_rows, draft.n_nodes);
         decoded.tokens = draft.tokens;
         decoded.parents = draft.parents;
+        source->add_masks(decoded, *claims);
     }
     decoded.n_top = n_top_of_pass();
     return decoded;
@@ -162,20 +163,19 @@ void generation::accept(const mp_pass & pass) {
 }
 
 void generation::learn(const mp_pass & pass) {
-    if (path.empty() || !source || is_ended) {
-        wants_draft = wants_draft || !path.empty();
+    if (path.empty() || !source || failed) {
         return;
     }
+    wants_draft = true;
     if (!is_drafted) {
-        wants_draft = true;
-        const int32_t n_rows = 1;
-        source->extend(drawn.data(), (int32_t) drawn.size(), {0, n_rows, pass.n_top, pass.top_tokens, pass.top_logprobs});
+        source->extend(drawn.data(), 1, {0, 1, pass.n_top, pass.top_tokens, pass.top_logprobs});
         return;
     }
     const int32_t n_path = (int32_t) path.size();
     if (!source->whole()) {
         const draft_view draft = source->draft();
-        claims->learn(draft.probabilities, draft.parents, draft.tokens, decoded.n_nodes, path.data(), drawn.data(), n_path);
+        claims->learn(draft.probabilities, draft.parents, draft.tokens, draft.n_nodes, decoded.n_nodes, path.data(),
+                      drawn.data(), n_path);
     }
     source->observe({decoded, pass, path.data(), drawn.data(), n_path});
 }
@@ -214,10 +214,8 @@ void generation::emit(float logprob, mp_source source_of, const int32_t * tops, 
     const bool is_end = llama_vocab_is_eog(model->vocab, id);
     if (!is_end) {
         const std::string shown = token_text(*model, id, false);
-        stream.push(shown, true);
-        if (shown.empty()) {
-            stream.push(token_text(*model, id, true), false);
-        }
+        const std::string text_of = shown.empty() ? token_text(*model, id, true) : shown; // a special token's is not shown
+        stream.push(text_of.data(), text_of.size(), !shown.empty());
     }
     e.text = stream.take();
     if (is_end || stream.stopped()) {

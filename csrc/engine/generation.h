@@ -40,6 +40,7 @@ public:
     // A piece of at most n tokens of the prompt. With its end comes the first token. Throws what ends the generation.
     void evaluate_prompt(int32_t n);
     bool has_prompt_left() const { return n_evaluated < n_prompt; }
+    int32_t n_prompt_evaluated() const { return n_evaluated; }
 
     // Starts a draft of at most `room` rows and says what the planner may give it.
     share start_draft(int32_t room);
@@ -60,7 +61,8 @@ public:
     const std::vector<int32_t> & tokens() const { return text; } // the last one is the next root
 
     std::unique_ptr<mp_session> session; // while it is active
-    calibration * claims = nullptr;      // of its candidates; nullptr: nothing is drafted
+    calibration * claims = nullptr;      // of its candidates
+    calibration own_claims;              // of a caller's proposer
 
     // --- any thread ---
 

@@ -10,14 +10,15 @@ namespace mp {
 
 constexpr int32_t N_TOP = 8;          // tokens of a row that evidence is learned from
 constexpr int32_t N_PROMPT_ROWS = 16; // each costs its share of the output matrix
+constexpr int64_t MASK_TRIAL = 64;    // drafts between two masks that are placed only to learn what masks are worth
 constexpr int32_t MOST_FORCED = 32;   // tokens of a forced chain
 constexpr float FORCED_PROBABILITY = 0.97f; // of a forced token, before any was seen
 constexpr float FORCED_RATE = 1.0f / 16;    // of the newest one, in the running mean
 
 // --- all evidence ----------------------------------------------------------------------------------------------------
 
-evidence_proposer::evidence_proposer(std::shared_ptr<knowledge> known, int32_t n_vocab, bool chains_only)
-    : from(std::move(known), chains_only), n_vocab(n_vocab) {}
+evidence_proposer::evidence_proposer(std::shared_ptr<knowledge> known, bool chains_only, std::unique_ptr<mask_source> masks)
+    : from(known, chains_only), n_vocab(known->n_vocab), masks(std::move(masks)) {}
 
 int32_t evidence_proposer::n_top() const {
     return std::min(N_TOP, n_vocab);
@@ -27,9 +28,15 @@ int32_t evidence_proposer::n_prompt_rows() const {
     return N_PROMPT_ROWS;
 }
 
+// The rows are those of the tokens before the newest one, which was drawn from the last of them.
 void evidence_proposer::begin(const std::vector<int32_t> & text, const mp_prefix & rows) {
-    from.begin(text.data(), (int32_t) text.size());
+    const int32_t n = (int32_t) text.size();
+    from.begin(text.data(), n - 1);
     from.learn_prompt(rows);
+    from.extend(&text[n - 1], 1);
+    if (masks) {
+        masks->begin(text.data(), n);
+    }
 }
 
 void evidence_proposer::start(const std::vector<int32_t> &, int32_t) {
@@ -45,8 +52,34 @@ void evidence_proposer::observe(const decoded_pass & done) {
 }
 
 void evidence_proposer::extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) {
-    from.extend(tokens, n);
+    from.extend(tokens, n - 1);
     from.learn_prompt(rows);
+    from.extend(tokens + n - 1, 1);
+}
+
+void evidence_proposer::add_masks(mp_tree & tree, const calibration & claims) {
+    if (!masks) {
+        return;
+    }
+    n_drafts++;
+    probabilities.assign(1, 1.0);
+    for (int32_t i = 1; i < tree.n_nodes; i++) {
+        probabilities.push_back(std::min(claims.probability(from.probabilities()[i]), probabilities.back()));
+    }
+    owners.resize(tree.n_nodes);
+    int32_t n_masks = 0;
+    const bool on_trial = tree.n_nodes > 2 && n_drafts % MASK_TRIAL == 0;
+    tree.n_nodes = place_masks(tree.parents, probabilities.data(), tree.n_nodes, from.mask_gain(), on_trial, owners.data(),
+                               &n_masks);
+    owner_tokens.clear();
+    for (int32_t i = 0; i < n_masks; i++) {
+        owner_tokens.push_back(tree.tokens[owners[i]]);
+    }
+    vectors.resize((size_t) n_masks * masks->n_embd());
+    masks->vectors(owner_tokens.data(), n_masks, vectors.data());
+    tree.n_masks = n_masks;
+    tree.mask_owners = owners.data();
+    tree.masks = vectors.data();
 }
 
 // --- a caller's ------------------------------------------------------------------------------------------------------
@@ -224,6 +257,12 @@ void constrained_proposer::take() {
         n_taken++;
     } else {
         inner->take();
+    }
+}
+
+void constrained_proposer::add_masks(mp_tree & tree, const calibration & claims) {
+    if (!is_forced) {
+        inner->add_masks(tree, claims);
     }
 }
 

@@ -52,6 +52,8 @@ public:
     virtual void drop() = 0;
     // A tree that is to be decoded as it is, nullptr where the planner takes what pays.
     virtual const mp_tree * whole() const { return nullptr; }
+    // Puts masks in the place of some last nodes of the tree, the first part of the draft.
+    virtual void add_masks(mp_tree &, const calibration &) {}
     virtual void observe(const decoded_pass & done) = 0;
     // Tokens that came without a draft of its own, with the rows that they were drawn from.
     virtual void extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) = 0;
@@ -60,7 +62,7 @@ public:
 // All evidence in one tree.
 class evidence_proposer : public proposer {
 public:
-    evidence_proposer(std::shared_ptr<knowledge> known, int32_t n_vocab, bool chains_only);
+    evidence_proposer(std::shared_ptr<knowledge> known, bool chains_only, std::unique_ptr<mask_source> masks);
 
     int32_t n_top() const override;
     int32_t n_prompt_rows() const override;
@@ -74,11 +76,17 @@ public:
     void drop() override { from.drop(); }
     void observe(const decoded_pass & done) override;
     void extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) override;
-
-    drafter from;
+    void add_masks(mp_tree & tree, const calibration & claims) override;
 
 private:
+    drafter from;
     const int32_t n_vocab;
+    const std::unique_ptr<mask_source> masks; // nullptr: none
+    int64_t n_drafts = 0;
+    std::vector<double> probabilities; // (n_nodes) calibrated
+    std::vector<int32_t> owners;       // (n_masks)
+    std::vector<float> vectors;        // (n_masks, n_embd)
+    std::vector<int32_t> owner_tokens; // (n_masks)
 };
 
 // A caller's.
@@ -135,6 +143,7 @@ public:
     int32_t next_parent() const override { return inner->next_parent(); }
     void drop() override { inner->drop(); }
     const mp_tree * whole() const override { return is_forced ? nullptr : inner->whole(); }
+    void add_masks(mp_tree & tree, const calibration & claims) override;
     void observe(const decoded_pass & done) override;
     void extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) override { inner->extend(tokens, n, rows); }
 
