@@ -117,9 +117,11 @@ void mp_engine::plan() {
     if (drawing.empty()) {
         return;
     }
-    const int32_t n_left = context->n_rows_max / (int32_t) drawing.size(); // a root of each has its place in any case
-    const int32_t n_most = n_rows_fixed > 0 ? n_rows_fixed : MOST_ROWS;
-    const int32_t room = std::min({n_left, n_most, context->max_rows()});
+    int32_t room = context->n_rows_max / (int32_t) drawing.size(); // a root of each has its place in any case
+    room = std::min(room, n_rows_fixed > 0 ? n_rows_fixed : MOST_ROWS);
+    if (!context->model->info.can_tree) {
+        room = std::min(room, 1 + context->max_chain);
+    }
     shares.assign(drawing.size(), {});
     each([&](size_t i) { shares[i] = drawing[i]->start_draft(room); });
     for (size_t i = drawing.size(); i-- > 0;) {

@@ -3,6 +3,7 @@
 // but the k most likely tokens are thrown away anyway, the samplers do not see the others.
 #pragma once
 
+#include "guard.h"
 #include "model/constraint.h"
 #include "model/model.h"
 #include "session/top_k.h"
@@ -24,6 +25,7 @@ struct mp_sampler {
     bool grammar_allows(int32_t token); // at this place in the text
 
     const mp::model_ref model;
+    mp::guard guard{"sampler"};
 
 private:
     void build_chain(const mp_sampler_params & params);
