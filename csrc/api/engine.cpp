@@ -33,7 +33,7 @@ mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, 
             fail(MP_ERR_ARGUMENT, "mp_engine_open: context and out must not be NULL");
         }
         *out = nullptr;
-        *out = engines().add(std::make_shared<mp_engine>(context_retain(context), params ? *params : mp_engine_default_params()));
+        *out = engines().add(std::make_shared<mp_engine>(context->shared_from_this(), params ? *params : mp_engine_default_params()));
     });
 }
 

@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
+
+#include <unistd.h>
 
 using namespace mp;
 
@@ -51,7 +52,9 @@ mp_engine::~mp_engine() {
 
 // What the times of passes depend on.
 std::string mp_engine::setting() const {
-    return format("%s, %d threads, %s, %d tokens x %d", host_name().c_str(), context->n_threads, context->model->info.kernels,
+    char machine[256] = "";
+    gethostname(machine, sizeof(machine) - 1);
+    return format("%s, %d threads, %s, %d tokens x %d", machine, context->n_threads, context->model->info.kernels,
                   context->n_ctx, context->n_sessions_max);
 }
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "engine/generation.h"
-#include "engine/state_file.h"
+#include "engine/state.h"
 #include "guard.h"
 #include "plan/planner.h"
 #include "session/context.h"
