@@ -36,7 +36,7 @@ from .proposers import (
     proposer_named,
 )
 from .sampler import Sampler, SamplingParams
-from .session import Pass, Prefix, Session
+from .session import Context, Pass, Prefix, Session
 from .state import StateFile
 from .text import TextStream
 from .tree import TokenTree
@@ -46,6 +46,7 @@ __version__ = version()
 __all__ = [
     "ArgumentError",
     "Cancelled",
+    "Context",
     "ContextFull",
     "DecodeError",
     "Device",
