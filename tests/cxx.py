@@ -31,7 +31,7 @@ def build(program: Path, sources: Iterable[str], flags: Sequence[str] = ()) -> l
     Skips the test where there is no compiler."""
     if not COMPILER:
         pytest.skip("no C++ compiler")
-    command = [COMPILER, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{PROJECT / 'csrc'}", *flags]
+    command = [COMPILER, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", *flags, f"-I{PROJECT / 'csrc'}"]
     command += [*(str(PROJECT / source) for source in sources), "-o", str(program), "-pthread"]
     built = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert built.returncode == 0, built.stderr
