@@ -49,14 +49,16 @@ inline machine metal() {
 struct text {
     bool is_chain = false;
     double rate = 0;          // of a chain: each candidate, given the one before it
-    double easy = 0.35;       // share of the tokens after which the most likely one has a probability of 0.6 to 0.98;
-    double hard = 0.45;       // after the others it has up to this
+    double easy = 0.27;       // share of the tokens after which the most likely one has a probability of 0.6 to 0.98;
+    double hard = 0.42;       // after the others it has up to this
     double repetitive = 0;    // share of the passes in stretches where all candidates are nearly certain
     double boldness = 1;      // claims are probabilities to the power of 1 / boldness
     bool is_adversary = false; // claims 1 and is never right
 };
 
 struct mind : mp::candidates { // one generation
+    static constexpr int32_t N_CHILDREN = 8; // tokens are 10 x parent + index
+
     mp::calibration claims;
     text of;
     std::mt19937_64 random;
@@ -81,9 +83,9 @@ struct mind : mp::candidates { // one generation
 
     double uniform(double low, double high) { return std::uniform_real_distribution<>(low, high)(random); }
 
+    // Of the index-th most likely child.
     static double child(double top, int32_t index, bool is_chain) {
-        constexpr double REST[] = {0.45, 0.2, 0.1, 0.06, 0.04};
-        return index == 0 ? top : is_chain || index > 5 ? 0 : (1 - top) * REST[index - 1];
+        return index == 0 ? top : is_chain || index >= N_CHILDREN ? 0 : top * std::pow(0.65 * (1 - top), index);
     }
 
     void start(uint64_t seed, int32_t pass) {
@@ -103,7 +105,7 @@ struct mind : mp::candidates { // one generation
         }
         int32_t winner = 0;
         double draw = uniform(0, 1);
-        while (winner < 6 && (draw -= child(top, winner, of.is_chain)) >= 0) {
+        while (winner < N_CHILDREN && (draw -= child(top, winner, of.is_chain)) >= 0) {
             winner++;
         }
         const int32_t id = (int32_t) nodes.size();
@@ -246,7 +248,7 @@ inline double worth(const scenario & s, uint64_t seed, int32_t n_passes, int32_t
 
 inline std::vector<scenario> scenarios() {
     text usual, varied, repetitive, modest, bold, chain6, chain85, wrong;
-    varied.easy = 0.2;
+    varied.easy = 0.18;
     repetitive.repetitive = 0.3;
     modest.boldness = 0.6;
     bold.boldness = 2;
