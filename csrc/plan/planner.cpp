@@ -5,6 +5,7 @@
 namespace mp {
 
 constexpr int32_t SHAPES[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+constexpr double CHANGE = 0.02;   // of a step, that a graph of another number of rows must bring
 constexpr int32_t WIDENING = 2; // times the largest number of rows whose time is known: more are not tried
 
 void planner::ask(const share & from, offer & to) {
@@ -49,13 +50,14 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
     const int32_t widest = std::max(WIDENING * times.widest(depth), n_shares);
     n_most = std::min<int64_t>({n_most, n_rows_max, widest});
     shapes.assign(1, n_shares);
-    us.assign(1, times.time(n_shares, depth));
+    us.assign(1, times.hoped_time(n_shares, 0, depth));
     for (int32_t shape : SHAPES) {
         if (shape > n_shares && shapes.back() < n_most) {
             shapes.push_back(std::min<int32_t>(shape, n_most));
             us.push_back(times.hoped_time(shapes.back(), shapes[shapes.size() - 2], depth));
         }
     }
+    for (size_t i = 0; i < shapes.size(); i++) us[i] *= shapes[i] == n_last ? 1 : 1 + CHANGE;
     double expected = n_shares, best = expected / us[0];
     for (size_t i = 1; i < shapes.size(); i++) {
         // Later candidates are no more probable than the next ones.

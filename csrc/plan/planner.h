@@ -36,7 +36,7 @@ public:
     void choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_rows_max);
 
     // The step with that pass took so long, all in all.
-    void observe(int32_t n_rows, int64_t depth, double us) { times.observe(n_rows, depth, us); }
+    void observe(int32_t n_rows, int64_t depth, double us) { n_last = n_rows; times.observe(n_rows, depth, us); }
 
     double time(int32_t n_rows, int64_t depth) const { return times.time(n_rows, depth); }
 
@@ -53,6 +53,7 @@ private:
     void ask(const share & from, offer & to);
     double add_best(const share * shares);
 
+    int32_t n_last = 0; // rows of the last pass
     pass_times times;
     std::vector<offer> offers;   // of the shares
     std::vector<int32_t> shapes; // numbers of rows that this pass may have,
