@@ -10,7 +10,7 @@ namespace mp {
 
 constexpr int32_t SHALLOWEST = 9;   // bits: up to 512 tokens count as one depth
 constexpr int32_t DEEPEST = 40;     // that is kept
-constexpr double MOST = 1.5;         // times the mean: all that a step counts for, as disturbances only add
+constexpr double MOST = 1.5;        // times the mean: all that a step counts for, as disturbances only add
 constexpr int32_t N_MEAN = 16;      // samples that a mean goes over
 constexpr double PRIOR_SLOPE = 0.2; // of T(1) for each further row, where one number of rows is known
 constexpr int32_t FIRST_PAUSE = 4;  // steps
