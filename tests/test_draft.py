@@ -14,7 +14,9 @@ INCLUDE = Path(llama_cpp.__file__).parent.parent / "include"
 CXX_COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
 NO_RANDOM_ADDRESSES = ["setarch", "-R"] if shutil.which("setarch") else []  # older sanitizers know few memory layouts
 SOURCES = sorted((PROJECT / "tests").glob("draft_*.cpp"))
-CHECKS = [name for source in SOURCES for name in re.findall(r"^CHECK\((\w+)\)", source.read_text("utf-8"), re.MULTILINE)]
+CHECKS = [
+    name for source in SOURCES for name in re.findall(r"^CHECK\((\w+)\)", source.read_text("utf-8"), re.MULTILINE)
+]
 OF_THREADS = "threads_share_what_is_known"
 
 
