@@ -70,8 +70,10 @@ struct grown {
         drafter.start();
         while (drafter.n_nodes() < n_most && drafter.next() > 0) {
             const float expected = drafter.next();
+            const int32_t of = drafter.next_token(), after = drafter.next_parent(), added = drafter.n_nodes();
             drafter.take();
-            EXPECT(drafter.probabilities()[drafter.n_nodes() - 1] == expected);
+            EXPECT(drafter.n_nodes() == added + 1 && drafter.probabilities()[added] == expected);
+            EXPECT(drafter.tokens()[added] == of && drafter.parents()[added] == after);
         }
         const int32_t n = drafter.n_nodes();
         token.assign(drafter.tokens(), drafter.tokens() + n);

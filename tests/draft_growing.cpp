@@ -81,6 +81,32 @@ CHECK(a_chain_has_no_branches) {
     }
 }
 
+// The candidates that are passed over are missing with all that would follow them, the others are there.
+CHECK(what_is_passed_over_has_no_place) {
+    for (bool chains_only : {false, true}) {
+        const auto known = learned(5);
+        const grown whole(*drafter_after({1, 2, 3, 1, 2}, known), 256);
+        const auto drafter = drafter_after({1, 2, 3, 1, 2}, known, chains_only);
+        drafter->start();
+        int32_t n_dropped = 0;
+        while (drafter->n_nodes() < 12 && drafter->next() > 0) {
+            if (drafter->next_token() % 3 == 0) {
+                drafter->drop();
+                n_dropped++;
+            } else {
+                drafter->take();
+            }
+        }
+        EXPECT(n_dropped > 0 && drafter->n_nodes() > 3);
+        tokens same = {0}; // its nodes in the whole draft
+        for (int32_t i = 1; i < drafter->n_nodes(); i++) {
+            EXPECT(drafter->tokens()[i] % 3 != 0 && (!chains_only || drafter->parents()[i] == i - 1));
+            same.push_back(whole.find(same[drafter->parents()[i]], drafter->tokens()[i]));
+            EXPECT(same[i] > 0 && whole.probability[same[i]] == drafter->probabilities()[i]);
+        }
+    }
+}
+
 CHECK(a_text_in_pieces_is_the_same_text) {
     const tokens text = {3, 5, 8, 3, 5, 9, 3, 5};
     const auto in_pieces = drafter_after({3, 5});

@@ -210,10 +210,20 @@ void drafter::start() {
 }
 
 // Best first: whatever of all nodes' next candidates has the most probable path; in a chain, of those after the last node.
-void drafter::take() {
+drafter::waiting drafter::pop() {
     const waiting best = heap.front();
     std::pop_heap(heap.begin(), heap.end());
     heap.pop_back();
+    return best;
+}
+
+void drafter::drop() {
+    const waiting best = pop();
+    offer(best.parent, best.child + 1);
+}
+
+void drafter::take() {
+    const waiting best = pop();
     const knowledge::held known(*shared);
     const candidate & c = nodes[best.parent].children[best.child];
     const int32_t token = c.token, source = known->model.main_evidence(nodes[best.parent].depth, c.why);

@@ -37,6 +37,10 @@ public:
     void start();
     float next() const { return heap.empty() ? 0.0f : heap.front().probability; } // 0: there is none
     void take();                                                                  // there must be one
+    // The candidate that next() tells of: its token, and the node after which it would stand.
+    int32_t next_token() const { return nodes[heap.front().parent].children[heap.front().child].token; }
+    int32_t next_parent() const { return heap.front().parent; }
+    void drop(); // passes it over, and with it all that would follow it
 
     // (n_nodes) each, valid until the next call that changes the draft.
     int32_t n_nodes() const { return (int32_t) nodes.size(); }
@@ -106,6 +110,7 @@ private:
     void add(const knowledge::held & known, int32_t token, int32_t parent, float probability, int32_t source);
     void collect(const knowledge::held & known, node & parent);
     void offer(int32_t parent, int32_t child);
+    waiting pop();
     evidence & entry_for(int32_t token);
 
     // learning.cpp

@@ -21,6 +21,8 @@ public:
     // The model must live as long as this.
     mask_source(const mp_model & model, mask_kind kind, std::shared_ptr<knowledge> known);
 
+    int32_t n_embd() const { return (int32_t) mean.size(); }
+
     void begin(const int32_t * prompt, int32_t n); // a new text, n >= 1
 
     // The first mask after each of n nodes with these tokens: out is (n, n_embd), in the space of token embeddings.
