@@ -71,7 +71,12 @@ static void the_caller_stays(int32_t n_threads, int32_t n_jobs) {
     worker_pool workers(n_threads);
     for (int32_t i = 0; i < n_jobs; i++) {
         workers.run(
-            256, [](void *, int32_t) { for (volatile int32_t k = 0; k < 4000; k = k + 1) {} }, nullptr);
+            256,
+            [](void *, int32_t) {
+                for (volatile int32_t k = 0; k < 4000; k = k + 1) {
+                }
+            },
+            nullptr);
     }
     require(n_of_caller == 0, "the caller's thread was moved");
     require(is_own_affinity(before), "the caller's affinity is another one");

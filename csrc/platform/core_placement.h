@@ -23,8 +23,8 @@ public:
     void leave(int core) const; // for another core, if it may use one
 
 private:
-    int64_t id = -1;    // the system's
-    int32_t clock = -1; // of its running time
+    [[maybe_unused]] int64_t id = -1;    // the system's
+    [[maybe_unused]] int32_t clock = -1; // of its running time
 };
 
 } // namespace mp
