@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import llama_cpp
@@ -79,3 +80,44 @@ def compile_c(source: Path, program: Path, prefix: Path, *options: str) -> None:
     warnings = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
     made = run([C_COMPILER, *warnings, *options, source, "-o", program, *pkg_config_flags(prefix)])
     assert made.returncode == 0, made.stderr
+
+
+@dataclass
+class SanitizedBuild:
+    """A build without Python under a sanitizer: its folder with the programs of tests/, and where it is installed."""
+
+    folder: Path
+    prefix: Path
+    flags: tuple[str, ...]  # of programs that are linked with it
+    launcher: tuple[str, ...]  # before the name of a program
+
+
+SANITIZERS = {"address": ("-fsanitize=address,undefined",), "thread": ("-fsanitize=thread",)}
+
+
+def sanitizer_problem(kind: str, folder: Path) -> str | None:
+    """Why a sanitizer cannot be used here: none in the compiler, or one that does not start on this system."""
+    if not (CMAKE and CXX_COMPILER and sys.platform.startswith("linux")):
+        return "no cmake, no C++ compiler, or not Linux"
+    source, program = folder / "empty.cpp", folder / "empty"
+    source.write_text("int main() { return 0; }\n")
+    made = run([CXX_COMPILER, *SANITIZERS[kind], source, "-o", program])
+    if made.returncode != 0:
+        return f"no {kind} sanitizer: {made.stderr.splitlines()[-1]}"
+    done = run([*launcher(kind), program])
+    return f"the {kind} sanitizer does not start: {done.stderr[:200]}" if done.returncode != 0 else None
+
+
+def launcher(kind: str) -> tuple[str, ...]:
+    """Older thread sanitizers know few memory layouts: without random addresses they start."""
+    return ("setarch", "-R") if kind == "thread" and shutil.which("setarch") else ()
+
+
+def build_sanitized(kind: str, folder: Path) -> SanitizedBuild:
+    """The core as an archive under "address", as a shared library under "thread", and the programs that exercise it."""
+    prefix = llama_prefix(folder / "llama.cpp")
+    options = [f"-DMASKPROBE_LLAMA_DIR={prefix}", f"-DMASKPROBE_SANITIZE={kind}", "-DCMAKE_BUILD_TYPE=Debug"]
+    options += ["-DCMAKE_CXX_FLAGS=-O1", f"-DBUILD_SHARED_LIBS={'OFF' if kind == 'address' else 'ON'}"]
+    build(folder / "build", *options)
+    install(folder / "build", folder / "installed")
+    return SanitizedBuild(folder / "build", folder / "installed", SANITIZERS[kind], launcher(kind))
