@@ -9,11 +9,12 @@ from pathlib import Path
 
 import llama_cpp
 
-PROJECT = Path(__file__).parent.parent
+import cxx
+from cxx import PROJECT
+
 TOOLS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 CMAKE = shutil.which("cmake", path=TOOLS)
 C_COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-CXX_COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
 
 
 def run(command, **settings) -> subprocess.CompletedProcess:
@@ -92,25 +93,14 @@ class SanitizedBuild:
     launcher: tuple[str, ...]  # before the name of a program
 
 
-SANITIZERS = {"address": ("-fsanitize=address,undefined",), "thread": ("-fsanitize=thread",)}
+SANITIZERS = {"address": "address,undefined", "thread": "thread"}
 
 
 def sanitizer_problem(kind: str, folder: Path) -> str | None:
-    """Why a sanitizer cannot be used here: none in the compiler, or one that does not start on this system."""
-    if not (CMAKE and CXX_COMPILER and sys.platform.startswith("linux")):
+    """Why there can be no such build here."""
+    if not (CMAKE and cxx.COMPILER and sys.platform.startswith("linux")):
         return "no cmake, no C++ compiler, or not Linux"
-    source, program = folder / "empty.cpp", folder / "empty"
-    source.write_text("int main() { return 0; }\n")
-    made = run([CXX_COMPILER, *SANITIZERS[kind], source, "-o", program])
-    if made.returncode != 0:
-        return f"no {kind} sanitizer: {made.stderr.splitlines()[-1]}"
-    done = run([*launcher(kind), program])
-    return f"the {kind} sanitizer does not start: {done.stderr[:200]}" if done.returncode != 0 else None
-
-
-def launcher(kind: str) -> tuple[str, ...]:
-    """Older thread sanitizers know few memory layouts: without random addresses they start."""
-    return ("setarch", "-R") if kind == "thread" and shutil.which("setarch") else ()
+    return None if cxx.sanitizer_flags(SANITIZERS[kind], folder) else f"no {kind} sanitizer, or it does not start"
 
 
 def build_sanitized(kind: str, folder: Path) -> SanitizedBuild:
@@ -120,4 +110,5 @@ def build_sanitized(kind: str, folder: Path) -> SanitizedBuild:
     options += ["-DCMAKE_CXX_FLAGS=-O1", f"-DBUILD_SHARED_LIBS={'OFF' if kind == 'address' else 'ON'}"]
     build(folder / "build", *options)
     install(folder / "build", folder / "installed")
-    return SanitizedBuild(folder / "build", folder / "installed", SANITIZERS[kind], launcher(kind))
+    launcher = tuple(cxx.NO_RANDOM_ADDRESSES) if kind == "thread" else ()
+    return SanitizedBuild(folder / "build", folder / "installed", (f"-fsanitize={SANITIZERS[kind]}",), launcher)

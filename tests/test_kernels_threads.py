@@ -1,6 +1,7 @@
 """The worker pool and the backend under the thread sanitizer, by themselves."""
 
-from native_build import CXX_COMPILER, run
+import cxx
+from native_build import run
 
 
 def test_no_races(sanitized_build):
@@ -11,7 +12,7 @@ def test_no_races(sanitized_build):
 
 def test_the_sanitizer_would_see_one(sanitized_build, tmp_path):
     made = sanitized_build("thread")
-    source = tmp_path / "race.cpp"
+    source, program = tmp_path / "race.cpp", tmp_path / "race"
     source.write_text("#include <thread>\nint n;\nint main() { std::thread t([] { n++; }); n++; t.join(); }\n")
-    assert run([CXX_COMPILER, *made.flags, source, "-o", tmp_path / "race", "-pthread"]).returncode == 0
-    assert "data race" in run([*made.launcher, tmp_path / "race"]).stderr
+    assert run([cxx.COMPILER, *made.flags, source, "-o", program, "-pthread"]).returncode == 0
+    assert "data race" in run([*made.launcher, program]).stderr

@@ -2,27 +2,20 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 import threading
 
 import pytest
 
+import cxx
 from maskprobe import Model, Session, TokenTree
-from native_build import CXX_COMPILER, PROJECT, run
-
-CSRC = PROJECT / "csrc"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no affinity")
 def test_the_pool_moves_its_own_threads_only(tmp_path):
-    if not CXX_COMPILER:
-        pytest.skip("no C++ compiler")
-    program = tmp_path / "pool_affinity"
-    sources = [CSRC / "platform" / "worker_pool.cpp", CSRC / "platform" / "core_placement.cpp"]
-    command = [CXX_COMPILER, "-std=c++17", "-O1", f"-I{CSRC}", PROJECT / "tests" / "pool_affinity.cpp", *sources]
-    built = run([*command, "-o", program, "-pthread"])
-    assert built.returncode == 0, built.stderr
-    done = run([program], timeout=120)
+    sources = ["tests/pool_affinity.cpp", "csrc/platform/worker_pool.cpp", "csrc/platform/core_placement.cpp"]
+    done = subprocess.run(cxx.build(tmp_path / "pool_affinity", sources), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
