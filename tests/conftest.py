@@ -54,6 +54,24 @@ def tiny_model_path(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def sanitized_build(tmp_path_factory):
+    """build("address" or "thread"): the core with that sanitizer, compiled on first use. Skips where there is none."""
+    from native_build import build_sanitized, sanitizer_problem
+
+    made = {}
+
+    def build(kind: str):
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            made[kind] = sanitizer_problem(kind, folder) or build_sanitized(kind, folder)
+        if isinstance(made[kind], str):
+            pytest.skip(made[kind])
+        return made[kind]
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def bundled_model_path() -> Path:
     """The small model of Python code that comes with maskprobe. It has no chat template."""
     return next(iter(bundled_models().values()))
