@@ -46,9 +46,7 @@ class ConstraintBridge(Bridge):
         self.pointer.user = self.handle
         present = {name: call for name, call in CALLBACKS.items() if callable(getattr(constraint, name, None))}
         if not present:
-            raise ArgumentError(
-                f"a constraint needs one of the methods {', '.join(CALLBACKS)}, this {type(constraint).__name__} has none"
-            )
+            raise ArgumentError(f"{type(constraint).__name__} is no constraint: it needs one of {', '.join(CALLBACKS)}")
         for name, call in present.items():
             setattr(self.pointer, name, call)
 

@@ -10,7 +10,7 @@ from .constraints import ConstraintBridge
 from .errors import ArgumentError
 from .generation import AsyncGeneration, Generation
 from .model import Model
-from .proposers import SOURCES, Proposer, source_named
+from .proposers import Proposer, source_named
 from .proposers.bridge import ProposerBridge
 from .sampler import SamplingParams, c_params
 from .session import Context
@@ -172,7 +172,7 @@ class Engine:
             return text(lib.mp_engine_note(engine))
 
     def close(self) -> None:
-        """Ends all generations and frees the engine and its context; closing twice is fine. What was learned is written.
+        """Ends all generations, writes what was learned, frees the engine and its context; closing twice is fine.
 
         Raises StateError ("busy") when a callback of this engine calls it."""
         self._stepper.close(self.context.cancel)

@@ -23,7 +23,7 @@ class AcceptanceRates:
         self.logprobs = [math.log(rate) for rate in priors]
 
     def observe(self, tree: TokenTree, path: Sequence[int], emitted: Sequence[int]) -> None:
-        """Counts the candidates of a pass by the kinds that the tree's nodes have; those without one are passed over."""
+        """Counts the candidates of a pass by the kinds of the tree's nodes; those without one are passed over."""
         drawn = dict(zip(path, emitted, strict=True))
         tokens, parents, kinds = tree.tokens, tree.parents, tree.kinds
         for node in range(1, tree.n_nodes):
