@@ -105,6 +105,8 @@ def decode_with(
         n_left = len(prompt) + n - len(text)
         room = session.n_ctx - len(session.committed) if n_left > 1 else 1
         tree = TokenTree(text[-1]) if proposer is None else proposer.propose(text, room)
+        if not session.model.info.can_tree:
+            tree = tree.best_chain()
         result = session.decode(tree, 1 if proposer is None else proposer.n_top)
         path, emitted = accept(tree, lambda row: sampler.sample(session.row_logits[row]), lambda _: False, n_left)
         session.commit(path)

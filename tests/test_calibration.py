@@ -4,10 +4,10 @@ import json
 import random
 
 import pytest
+from maskprobe.planner import Draft, Planner
 
 from maskprobe import ArgumentError
 from maskprobe.errors import Error
-from maskprobe.planner import Draft, Planner
 
 RIGHT, WRONG = 1, 99
 

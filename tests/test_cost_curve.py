@@ -4,11 +4,11 @@ import json
 from collections import Counter
 
 import pytest
+from maskprobe.planner import Draft, Planner
 
 from fakes import CURVES
 from maskprobe import StateError
 from maskprobe.errors import Error
-from maskprobe.planner import Draft, Planner
 
 ROOT = Draft([7], [-1], [1.0]).pointer
 

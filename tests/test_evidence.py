@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maskprobe.planner import Draft, Planner
+from maskprobe.proposers.evidence import N_TOP, first_nodes
 
 from conftest import EXACT
 from fakes import FakeModel, FakeSession
 from maskprobe import ArgumentError, Engine, Evidence, Model, ModelError, NoProposer, Pass, SamplingParams, Session
 from maskprobe._capi import check, ffi, lib
 from maskprobe.errors import Error
-from maskprobe.planner import Draft, Planner
-from maskprobe.proposers.evidence import N_TOP, first_nodes
 
 GREEDY = SamplingParams(temp=0.0)
 SAMPLED = SamplingParams(temp=0.8, seed=11)

@@ -1,4 +1,4 @@
-"""The kinds of mask embeddings, their update and their offset."""
+"""The kinds of mask embeddings, and their update."""
 
 import numpy as np
 import pytest
@@ -102,15 +102,6 @@ def test_the_online_update():
     assert np.allclose(mask.vectors([0]), embedding(8))  # 4 -> 6 -> 8
     mask.begin(PROMPT, 1)
     assert np.allclose(mask.vectors([0]), embedding(4))
-
-
-def test_the_offset_is_added_and_not_learned():
-    offset = np.full(N_EMBD, 100.0)
-    mask = begun("token:4", update=0.5, offset=offset)
-    assert np.allclose(mask.vectors([0]), embedding(104))
-    tree, result = a_pass([1], [-1], [[2]], [[1.0]])
-    mask.observe(tree, result, [0], [8])
-    assert np.allclose(mask.vectors([0]), embedding(106))
 
 
 def test_soft_is_the_expected_next_embedding():

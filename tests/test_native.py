@@ -57,9 +57,9 @@ def test_the_c_example_completes_a_prompt(tmp_path, tiny_model_path):
     done = run([program, path, "one two three"], env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     model = maskprobe.Model(path)
-    session = maskprobe.Session(model, n_ctx=512, n_threads=1)
+    engine = maskprobe.Engine(model, n_ctx=512, n_threads=1)
     sampling = maskprobe.SamplingParams(temp=0.0)
-    results = maskprobe.Engine(session).generate(model.tokenize("one two three"), sampling, max_tokens=64)
+    results = engine.generate(model.tokenize("one two three"), sampling, max_tokens=64)
     tokens = [r.token for r in results if not model.is_end(r.token)]
     assert done.stdout.encode("utf-8", "surrogateescape") == model.detokenize(tokens)
     wrong = run([program, tmp_path / "missing.gguf", "x"])

@@ -4,10 +4,10 @@ import itertools
 import random
 
 import pytest
-
-from fakes import CURVES
 from maskprobe.planner import SHAPES, Draft, Planner
 from maskprobe.proposers.planned import LOOK_EVERY
+
+from fakes import CURVES
 
 WRONG = 999  # a token that no candidate has
 

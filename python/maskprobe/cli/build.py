@@ -194,8 +194,9 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Pr
         return MaskProbe(model, tree=args.tree, masks=args.masks, mask_children=args.mask_children, mask=mask, **rows)
 
 
-def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str | Proposer) -> Engine:
-    """An engine for one text. What its state file and its memory have to say is said."""
+@contextmanager
+def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str | Proposer) -> Iterator[Engine]:
+    """An engine for one text. What there is to say about its memory and its state file is said, once."""
     keeps = proposer == "all" and args.rows is None and not args.no_state
     with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa"):
         engine = Engine(
@@ -212,10 +213,14 @@ def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str
             type_v=args.cache_type_v,
             flash_attn=SWITCH[args.flash_attn],
         )
-    if engine.note:
-        say(f"{parser.prog}: {engine.note}")
+    said = engine.note
+    if said:
+        say(f"{parser.prog}: {said}")
     found, wanted = engine.context.max_chain, model.info.max_chain
     if proposer != "none" and not model.info.can_tree and found < wanted:
         states = f"{wanted + 1} states of {model.info.state_size / 2**20:.1f} MiB"
         say(f"{parser.prog}: chains of {found} candidates instead of {wanted}: memory is short for {states}")
-    return engine
+    with engine:
+        yield engine
+        if engine.note != said:
+            say(f"{parser.prog}: {engine.note.removeprefix(said).lstrip('; ')}")
