@@ -25,10 +25,12 @@ class FakeModel:
         self._logits: dict[tuple[int, ...], np.ndarray] = {}
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
-        """What follows `tokens`, (n_vocab,)."""
+        """What follows `tokens`, (n_vocab,); token 0 is unlikely."""
         key = tuple(tokens)
         if key not in self._logits:
-            self._logits[key] = np.random.default_rng([len(key), *key]).normal(0.0, 2.0, self.info.n_vocab)
+            logits = np.random.default_rng([len(key), *key]).normal(0.0, 2.0, self.info.n_vocab)
+            logits[0] -= 8.0
+            self._logits[key] = logits
         return self._logits[key]
 
     def embedding_rows(self, tokens: Sequence[int]) -> np.ndarray:
@@ -84,7 +86,7 @@ class FakeSampler:
 
     def __init__(self, params: SamplingParams) -> None:
         self.temp = params.temp
-        self.noise = np.random.default_rng(params.seed)
+        self.noise = np.random.default_rng(max(params.seed, 0))
         self.drawn: list[int] = []
 
     def sample(self, logits: np.ndarray) -> int:

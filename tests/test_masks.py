@@ -125,13 +125,6 @@ def test_soft_keeps_what_the_accepted_row_said():
     assert np.allclose(mask.vectors([7])[0, 0], embedding(2))
 
 
-def test_soft_adds_the_offset_once():
-    mask = begun("soft", n_masks=1, offset=np.full(N_EMBD, 100.0))
-    tree, result = a_pass([9], [-1], [[1]], [[1.0]])
-    mask.observe(tree, result, [0], [1])
-    assert np.allclose(mask.vectors([9, 8])[:, 0], [embedding(101), embedding(106)])
-
-
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -154,7 +147,3 @@ def test_settings_that_are_refused():
     for update in (-0.1, 1.5, float("nan")):
         with pytest.raises(ArgumentError, match="between 0 and 1"):
             mask_embedding("mean", FakeModel(), update=update)
-    with pytest.raises(ArgumentError, match="the mask offset has 2 values, the model's embeddings have 6"):
-        mask_embedding("mean", FakeModel(), offset=np.zeros(2))
-    with pytest.raises(ArgumentError, match="NaN"):
-        mask_embedding("mean", FakeModel(), offset=np.full(N_EMBD, np.inf))

@@ -106,6 +106,7 @@ def test_a_generation_that_was_broken_off_leaves_nothing_behind(name):
     """The second generation makes the same passes as one of a new proposer."""
     proposer = FREE[name](8)
     generate(proposer, SAMPLED, prompt=[7, 7, 2], n=23)
+    proposer.begin([7, 7, 2])
     proposer.propose([7, 7, 2], 8)  # and no pass over it
     tokens, rows_of_passes = generate(proposer)
     expected, rows_of_fresh_one = generate(FREE[name](8))

@@ -154,7 +154,7 @@ def test_a_damaged_file_is_set_aside(model, plain, fewest, tmp_path, damage):
 def test_a_file_that_is_no_state_is_left_alone(model, tmp_path):
     path = tmp_path / "letter.txt"
     path.write_text("Dear Mr. State,\n")
-    with pytest.raises(ArgumentError, match="letter.txt"):
+    with pytest.raises(ArgumentError, match=r"letter\.txt"):
         opened(model, path)
     assert path.read_text() == "Dear Mr. State,\n"
 
