@@ -9,7 +9,7 @@ import numpy as np
 from .._capi import NULL, Bridge, array_of, ffi
 from ..errors import StateError
 from ..model import Model
-from ..session import Inputs, Pass
+from ..session import Pass, _Inputs
 from ..tree import TokenTree
 from .base import Proposer
 
@@ -29,7 +29,7 @@ class ProposerBridge(Bridge):
         self._can_tree = model.info.can_tree
         self._context: list[int] = []
         self._tree: TokenTree | None = None  # proposed last
-        self._inputs = Inputs(proposer.n_rows_max, model.info.n_embd)
+        self._inputs = _Inputs(proposer.n_rows_max, model.info.n_embd)
         self._probabilities = np.empty(proposer.n_rows_max, np.float32)
         self.pointer = ffi.new("mp_proposer *")
         self.pointer.user = self.handle
@@ -52,8 +52,7 @@ class ProposerBridge(Bridge):
                 f"the proposer's root is token {tree.tokens[0]}, the newest token is {self._context[-1]}", "internal"
             )
         self._tree = tree = tree if self._can_tree else tree.best_chain()
-        self._inputs.write(tree, n_top=1)
-        draft.tree = self._inputs.tree[0]
+        self._inputs.write(tree, self._proposer.n_top, draft.tree)
         draft.probabilities = NULL
         if not (self._proposer.whole and self._can_tree):  # chains of one pass have one length: they may be cut
             self._probabilities[: tree.n_nodes] = [math.exp(min(logprob, 0.0)) for logprob in tree.logprobs]
