@@ -17,7 +17,7 @@
 //   - every function that can fail returns an mp_status; mp_last_error() then has one line that says why (per thread);
 //   - after a failure, an error or a cancel, the cache holds exactly the committed tokens of every session;
 //   - a context with its sessions, a sampler, an engine: one thread at a time, a second one gets MP_ERR_BUSY. Free of that
-//     are mp_context_cancel and all of mp_generation_*, which may be called while another thread is in mp_engine_step;
+//     are mp_context_cancel and mp_generation_*, which may be called while another thread is in mp_engine_step;
 //   - what an object was made from lives until the object is freed, whatever the order of the mp_*_free calls;
 //   - all sizes are counts of elements, all times microseconds, all log-probabilities natural logarithms.
 #ifndef MASKPROBE_H
@@ -71,27 +71,16 @@ typedef enum mp_status {
 
 // --- library ---------------------------------------------------------------------------------------------------------
 
-// "0.1.0"
-MP_API const char * mp_version(void);
-
-// What it was compiled with: "gcc 12.2.0".
-MP_API const char * mp_compiler(void);
-
-// The last failure on this thread, one line without a line break; "" if there was none. Valid until the next failure.
-MP_API const char * mp_last_error(void);
-
-// The name of a status, for instance "context full".
-MP_API const char * mp_status_name(mp_status status);
-
-// llama.cpp's own log lines: off (the default), or passed on to stderr.
-MP_API void mp_set_verbose(bool verbose);
+MP_API const char * mp_version(void);                      // "0.1.0"
+MP_API const char * mp_compiler(void);                     // what it was compiled with: "gcc 12.2.0"
+MP_API const char * mp_last_error(void);                   // of this thread, one line; "" if there was none
+MP_API const char * mp_status_name(mp_status status);      // for instance "context full"
+MP_API void         mp_set_verbose(bool verbose);          // pass llama.cpp's own log lines on to stderr. Off by default
 
 typedef struct mp_device {
-    const char * name;        // "CPU", "Metal", ...
-    const char * description;
-    const char * kind;        // "cpu", "gpu", "igpu", "accel"
-    size_t       memory_free; // bytes
-    size_t       memory_total;
+    const char * name, * description;       // "CPU", "Metal", ...
+    const char * kind;                      // "cpu", "gpu", "igpu", "accel"
+    size_t       memory_free, memory_total; // bytes
 } mp_device;
 
 // The i-th compute device of ggml. MP_ERR_ARGUMENT past the last.
@@ -100,8 +89,7 @@ MP_API mp_status mp_device_get(int32_t i, mp_device * out);
 // Ceilings for the time of a pass, measured now (half a second): reading a large buffer, and the dot instructions of the
 // kernels' instruction set on registers alone (0 where it has none). n_threads = 0: the physical cores. Errors: ARGUMENT.
 typedef struct mp_machine_speed {
-    double read_bytes_per_second;
-    double int8_macs_per_second; // multiplications with accumulation
+    double read_bytes_per_second, int8_macs_per_second;
 } mp_machine_speed;
 
 MP_API mp_status mp_measure_machine(int32_t n_threads, mp_machine_speed * out);
@@ -112,17 +100,15 @@ MP_API mp_status mp_measure_machine(int32_t n_threads, mp_machine_speed * out);
 typedef bool (*mp_progress_callback)(float progress, void * user_data);
 
 typedef enum mp_kernels {
-    MP_KERNELS_AUTO  = 0,     // ours where the weights lie on the CPU and most of their bytes have a type of ours, else stock
-    MP_KERNELS_OURS  = 1,     // maskprobe's own, where there is one for a matrix; its weights are repacked into memory and no
-                              // longer mapped. The environment variable MASKPROBE_ISA ("avx2", "portable", ...), read once,
-                              // forces an instruction set
-    MP_KERNELS_STOCK = 2,     // llama.cpp's
+    MP_KERNELS_AUTO  = 0, // ours where the weights lie on the CPU and most of their bytes have a type of ours, else stock
+    MP_KERNELS_OURS  = 1, // where there is one for a matrix; its weights are repacked into memory and no longer mapped. The
+                          // environment variable MASKPROBE_ISA ("avx2", "portable", ...) forces an instruction set
+    MP_KERNELS_STOCK = 2, // llama.cpp's
 } mp_kernels;
 
-// A LoRA adapter of a model, in a GGUF file of its own.
-typedef struct mp_lora {
+typedef struct mp_lora { // an adapter of a model, in a GGUF file of its own
     const char * path;
-    float        scale;       // of what it adds, 1: as it was trained; 0: as if it were not there
+    float        scale;  // of what it adds, 1: as it was trained; 0: as if it were not there
 } mp_lora;
 
 typedef struct mp_model_params {
@@ -144,14 +130,9 @@ typedef struct mp_model_info {
     char    arch[64];         // general.architecture
     char    name[128];        // general.name, or ""
     char    description[128]; // llama.cpp's own, for instance "llama 1B Q4_0"
-    int64_t size;             // bytes of all tensors
-    int64_t n_params;
-    int32_t n_vocab;
-    int32_t n_embd;
-    int32_t n_layer;
-    int32_t n_ctx_train;
-    int32_t token_bos;        // -1 where the model has none
-    int32_t token_eos;
+    int64_t size, n_params;   // size: bytes of all tensors
+    int32_t n_vocab, n_embd, n_layer, n_ctx_train;
+    int32_t token_bos, token_eos; // -1 where the model has none
     bool    add_bos;          // the tokenizer puts BOS first
     bool    can_tree;         // the cache can be rolled back: trees of tokens can be verified
     int32_t max_chain;        // without can_tree: candidates of the longest chain that can be verified; 0 = none
@@ -165,17 +146,13 @@ typedef struct mp_model_info {
                               // computes so that drafting may change a token; or ""
 } mp_model_info;
 
-MP_API mp_model_params mp_model_default_params(void);
-
 // Opens a GGUF model (for a split one: its first file). It and its adapters are checked before llama.cpp sees them.
 // params may be NULL. Errors: FILE, FORMAT, UNSUPPORTED, MEMORY, CANCELLED.
-MP_API mp_status mp_model_open(const char * path, const mp_model_params * params, mp_model ** out);
-MP_API void      mp_model_free(mp_model * model);
-
-MP_API mp_status mp_model_get_info(const mp_model * model, mp_model_info * out);
-
-// A metadata value as text, NULL if the model has no such key. Valid as long as the model.
-MP_API const char * mp_model_metadata(const mp_model * model, const char * key);
+MP_API mp_model_params mp_model_default_params(void);
+MP_API mp_status       mp_model_open    (const char * path, const mp_model_params * params, mp_model ** out);
+MP_API void            mp_model_free    (mp_model * model);
+MP_API mp_status       mp_model_get_info(const mp_model * model, mp_model_info * out);
+MP_API const char *    mp_model_metadata(const mp_model * model, const char * key); // as text, NULL: no such key
 
 // The input embeddings of tokens, as the file has them, dequantised: out is (n, n_embd).
 // Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table).
@@ -190,8 +167,7 @@ MP_API mp_status mp_tokenize(const mp_model * model, const char * text, size_t n
 MP_API mp_status mp_token_bytes(const mp_model * model, int32_t token, bool special, char * bytes, int32_t capacity,
                                 int32_t * n);
 
-// Whether a token ends the generation (EOS, EOT, ...). false for a token out of range.
-MP_API bool mp_token_is_end(const mp_model * model, int32_t token);
+MP_API bool mp_token_is_end(const mp_model * model, int32_t token); // EOS, EOT, ...; false for a token out of range
 
 // The conversation through the model's chat template as llama.cpp knows it. roles and contents hold n strings.
 // *n_text is the number of bytes needed, as above. Errors: UNSUPPORTED (no template, or one llama.cpp does not know).
@@ -209,47 +185,42 @@ typedef struct mp_context_params {
     int32_t      n_top_max;       // candidates kept per row at most. Default 64
     int32_t      n_threads;       // threads of tree passes, 0 = the physical cores. Default 0
     int32_t      n_threads_batch; // threads of prompt evaluation, 0 = n_threads. Default 0
-    const char * type_k;          // K cache: "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0". Default "f16"
-    const char * type_v;          // V cache, likewise; a quantised one needs flash attention
+    const char * type_k, * type_v; // of the cache: "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0". Default
+                                  // "f16"; a quantised V needs flash attention
     int32_t      flash_attn;      // 1 on, 0 off, -1 = on with maskprobe's kernels; with llama.cpp's off on the CPU (slower
                                   // for few rows there) and its own choice on a GPU
     bool         offload_kqv;     // keep the cache on the GPU if layers are there. Default true
 } mp_context_params;
 
-MP_API mp_context_params mp_context_default_params(void);
-
 // params may be NULL. Errors: ARGUMENT, MEMORY.
+MP_API mp_context_params mp_context_default_params(void);
 MP_API mp_status mp_context_open(mp_model * model, const mp_context_params * params, mp_context ** out);
 MP_API void      mp_context_free(mp_context * context);
 
 MP_API int32_t   mp_context_n_ctx    (const mp_context * context); // tokens that fit into each session
 MP_API int32_t   mp_context_n_threads(const mp_context * context); // threads of a tree pass
-
 // Where the model can verify chains only: candidates of the longest one, 0 = none. At most the model's max_chain and
 // n_rows_max - 1, less where memory is short: a session keeps one recurrent state more than that.
 MP_API int32_t   mp_context_max_chain(const mp_context * context);
 
 // An empty sequence in the cache, or one that shares all committed tokens of another. Errors: STATE (n_sessions_max are open).
-MP_API mp_status mp_session_open(mp_context * context, mp_session ** out);
-MP_API mp_status mp_session_fork(mp_session * session, mp_session ** out);
-MP_API void      mp_session_free(mp_session * session);
-
+MP_API mp_status mp_session_open  (mp_context * context, mp_session ** out);
+MP_API mp_status mp_session_fork  (mp_session * session, mp_session ** out);
+MP_API void      mp_session_free  (mp_session * session);
 MP_API int32_t   mp_session_n_past(const mp_session * session); // committed tokens in the cache
 
 // What came of setting the prefix. The arrays belong to the session and are valid until its next call.
 typedef struct mp_prefix {
     int32_t         n_reused;     // tokens that the cache held already
-    int32_t         n_rows;       // row i is the output behind token n - n_rows + i: the last tokens that were evaluated, as
+    int32_t         n_rows, n_top; // row i is the output after token n - n_rows + i: the last tokens that were evaluated, as
                                   // many as were wanted; fewer where others follow a row that is not finite
-    int32_t         n_top;
     const int32_t * top_tokens;   // (n_rows, n_top) most likely first, equals by id
     const float *   top_logprobs; // (n_rows, n_top)
 } mp_prefix;
 
 // Makes the session hold exactly tokens[0..n). The common prefix with what it holds is kept, the rest is evaluated.
-// Of the last n_outputs (0..MP_N_ROWS_LIMIT) of the rest, the n_top (1..n_top_max) most likely successors are put into *out:
-// what is computed anyway but for the output matrix. They change nothing in the cache; with n_outputs = 0 they cost nothing
-// and n_top does not count. out may be NULL. A cancelled call keeps the part that is complete, and leaves no rows.
+// Of the last n_outputs (0..MP_N_ROWS_LIMIT) of the rest, the n_top (1..n_top_max) most likely successors are put into *out,
+// which may be NULL. With n_outputs = 0 n_top does not count. A cancelled call keeps the part that is complete.
 // Errors: ARGUMENT, CONTEXT_FULL, CANCELLED, DECODE.
 MP_API mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, int32_t n, int32_t n_outputs,
                                        int32_t n_top, mp_prefix * out);
@@ -258,7 +229,7 @@ MP_API mp_status mp_session_set_prefix(mp_session * session, const int32_t * tok
 //
 //   node 0 is the root: the newest token, not in the cache yet. It follows the committed tokens.
 //   node i > 0 is a candidate for the place after node parent[i]; parents come before their children.
-//   mask j of an owner stands j places behind it and sees what the owner sees, the owner, and its masks before j.
+//   mask j of an owner stands j places after it and sees what the owner sees, the owner, and its masks before j.
 //   no node ever sees a mask, so a node's logits are those of plain decoding.
 //
 //   row:        root  a  b  c | m(root) m(a)      a, b children of the root, c a child of a
@@ -275,7 +246,7 @@ typedef struct mp_tree {
     const int32_t * parents;      // (n_nodes), parents[0] = -1, parents[i] < i
     const float *   embd;         // (number of tokens that are -1, n_embd), or NULL
     int32_t         n_masks;
-    const int32_t * mask_owners;  // (n_masks), in the order of their places behind the owner
+    const int32_t * mask_owners;  // (n_masks), in the order of their places after the owner
     const float *   masks;        // (n_masks, n_embd), in the space of token embeddings
     int32_t         n_top;        // candidates wanted per row, 1..n_top_max
 } mp_tree;
@@ -283,13 +254,11 @@ typedef struct mp_tree {
 // The outputs of a pass. All pointers belong to the session and are valid until its next pass.
 // Rows are numbered: node i is row i, mask j is row n_nodes + j.
 typedef struct mp_pass {
-    int32_t         n_rows;       // n_nodes + n_masks
-    int32_t         n_top;
+    int32_t         n_rows, n_top; // n_rows = n_nodes + n_masks
     const int32_t * best;         // (n_rows) the most likely token, the lowest id among equals; -1: the row is not finite
     const int32_t * top_tokens;   // (n_rows, n_top) most likely first, equals by id; undefined where the row is not finite
     const float *   top_logprobs; // (n_rows, n_top)
-    int64_t         decode_us;    // inside llama_decode, of the whole pass
-    int64_t         engine_us;    // all else inside mp_context_decode: layout, cache, top-K
+    int64_t         decode_us, engine_us; // of the whole pass: inside llama_decode; all else: layout, cache, top-K
 } mp_pass;
 
 // One pass over the trees of n sessions, all different: trees[i] is that of sessions[i], passes[i] what came of it.
@@ -298,32 +267,26 @@ typedef struct mp_pass {
 MP_API mp_status mp_context_decode(mp_context * context, int32_t n, mp_session * const * sessions, const mp_tree * trees,
                                    mp_pass * passes);
 
-// The full logits of a row of the session's last pass, (n_vocab), valid until the context's next pass or prefix.
-// Errors: ARGUMENT for no such row, STATE if there was no pass.
-MP_API mp_status mp_session_logits(mp_session * session, int32_t row, const float ** logits);
-
-// The log-probability of one token in a row of the last pass.
+// The full logits of a row of the session's last pass, (n_vocab), valid until the context's next pass or prefix; the
+// log-probability of one token in such a row. Errors: ARGUMENT for no such row, STATE if there was no pass.
+MP_API mp_status mp_session_logits (mp_session * session, int32_t row, const float ** logits);
 MP_API mp_status mp_session_logprob(mp_session * session, int32_t row, int32_t token, float * logprob);
 
-// Keeps nodes path[0..n) of the last pass in the cache and drops every other row. path[0] = 0, each next node is a
-// child of the one before. n = 0 drops them all, as does any other call that follows a decode.
+// Keeps nodes path[0..n) of the last pass and drops every other row. path[0] = 0, each next node is a child of the one
+// before. n = 0 drops them all, as does any other call that follows a decode.
 MP_API mp_status mp_session_commit(mp_session * session, const int32_t * path, int32_t n);
 
 // What maskprobe's kernels have cost in this context so far.
 typedef struct mp_part {
-    char    name[16];         // products by the type of their weights, for instance "q4_0"; "head", the output matrix;
-                              // "attention"
-    int64_t n_ops;
-    int64_t ns;               // nanoseconds of the session's thread
-    int64_t bytes;            // of packed weights, or of keys and values, that the operations went through
-    int64_t macs;             // multiplications with accumulation
+    char    name[16];         // products by the type of their weights: "q4_0"; "head", the output matrix; "attention"
+    int64_t n_ops, ns;        // nanoseconds of the calling thread
+    int64_t bytes, macs;      // of packed weights, or of keys and values, that were gone through; multiplications
 } mp_part;
 
 // The i-th part that cost something. MP_ERR_ARGUMENT past the last one; with llama.cpp's kernels there is none.
 MP_API mp_status mp_context_get_part(mp_context * context, int32_t i, mp_part * out);
 
-// Stops the pass that is running, from any thread (on the CPU within the pass), or the next one.
-// It returns MP_ERR_CANCELLED; then the context is ready for use again.
+// Stops the pass that is running (on the CPU within it), or the next one: it returns MP_ERR_CANCELLED.
 MP_API void mp_context_cancel(mp_context * context);
 
 // --- sampler ---------------------------------------------------------------------------------------------------------
@@ -335,8 +298,7 @@ typedef struct mp_sampler_params {
     float        min_p;             // <= 0: off. Default 0.05
     int32_t      penalty_last_n;    // tokens looked back at, -1 = the whole context. Default 64
     float        penalty_repeat;    // 1: off. Default 1
-    float        penalty_frequency; // 0: off
-    float        penalty_presence;  // 0: off
+    float        penalty_frequency, penalty_presence; // 0: off
     uint32_t     seed;              // 0xFFFFFFFF: a random one. Default
     int32_t      n_logit_bias;
     const int32_t * bias_tokens;    // (n_logit_bias)
@@ -344,17 +306,14 @@ typedef struct mp_sampler_params {
     const char * grammar;           // GBNF with a rule named root, or NULL
 } mp_sampler_params;
 
-MP_API mp_sampler_params mp_sampler_default_params(void);
-
 // libllama's own sampler chain. Errors: ARGUMENT (NaN, negative temperature, token out of range, bad grammar).
-MP_API mp_status mp_sampler_open(mp_model * model, const mp_sampler_params * params, mp_sampler ** out);
-MP_API void      mp_sampler_free(mp_sampler * sampler);
+MP_API mp_sampler_params mp_sampler_default_params(void);
+MP_API mp_status mp_sampler_open (mp_model * model, const mp_sampler_params * params, mp_sampler ** out);
+MP_API void      mp_sampler_free (mp_sampler * sampler);
+MP_API mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, int32_t n); // shows prompt tokens to penalties
 
-// Shows prompt tokens to the penalties.
-MP_API mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, int32_t n);
-
-// Draws the token that follows a row of the session's last pass and accepts it into the sampler's state: one draw per
-// emitted token, so that a seed gives the same text with any proposer. Errors: ARGUMENT, STATE, NUMERIC (not finite).
+// Draws the token that follows a row of the session's last pass: one draw per emitted token, so that a seed gives the same
+// text with any proposer. Errors: ARGUMENT, STATE (grammar and biases leave none), NUMERIC (the row is not finite).
 MP_API mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, int32_t row, int32_t * token);
 
 // --- what can be plugged in ------------------------------------------------------------------------------------------
@@ -388,38 +347,28 @@ typedef struct mp_constraint {
     int32_t (*logits) (void * user, const int32_t * tokens, int32_t n, float * logits); // (n_vocab) to be changed at will
 } mp_constraint;
 
-// What guessed a token.
+// What guessed a token: nothing, the model alone; what the model had given as likely after the token before it, after the two,
+// the three before it; what followed the same tokens earlier in the text; a mask of the last pass; another likely token of the
+// row before; rows of rejected candidates; what followed in an earlier text; an mp_proposer; a constraint that forced it.
 typedef enum mp_source {
-    MP_BY_MODEL      = -1, // nothing: the model alone
-    MP_BY_TOKEN      = 0,  // what the model had given as likely after the token before it,
-    MP_BY_PAIR       = 1,  // after the two before it,
-    MP_BY_TRIPLE     = 2,  // after the three before it
-    MP_BY_NGRAM      = 3,  // followed the same tokens earlier in the text
-    MP_BY_MASK       = 4,  // a mask of the last pass
-    MP_BY_LAST       = 5,  // another likely token of the row before
-    MP_BY_SIBLING    = 6,  // the rows of rejected candidates
-    MP_BY_EARLIER    = 7,  // followed the same tokens in an earlier text
-    MP_BY_PROPOSER   = 8,  // an mp_proposer
-    MP_BY_CONSTRAINT = 9,  // a constraint forced it
-    MP_N_SOURCES     = 10,
+    MP_BY_MODEL = -1, MP_BY_TOKEN = 0, MP_BY_PAIR = 1, MP_BY_TRIPLE = 2, MP_BY_NGRAM = 3, MP_BY_MASK = 4, MP_BY_LAST = 5,
+    MP_BY_SIBLING = 6, MP_BY_EARLIER = 7, MP_BY_PROPOSER = 8, MP_BY_CONSTRAINT = 9, MP_N_SOURCES = 10,
 } mp_source;
 
-// "token", "pair", ...; "model" for MP_BY_MODEL.
-MP_API const char * mp_source_name(mp_source source);
+MP_API const char * mp_source_name(mp_source source); // "model", "token", "pair", ...
 
 // --- engine ----------------------------------------------------------------------------------------------------------
 
 typedef struct mp_engine_params {
     int32_t      n_rows;     // rows of a pass per generation, 0 = as many as pay here. Default 0
-    const char * masks;      // behind the nodes of its own drafts: "none", "mean" or "soft". Default "none"
+    const char * masks;      // after the nodes of its own drafts: "none", "mean" or "soft". Default "none"
     const char * state;      // file of what is learned about the model; "" = its place in the user's cache folder;
                              // NULL = none, nothing is read or kept. Default NULL
 } mp_engine_params;
 
+// Several engines on one model learn into the same tables; the last one that is freed writes them. params may be NULL.
+// Errors: ARGUMENT.
 MP_API mp_engine_params mp_engine_default_params(void);
-
-// An engine takes all sessions of its context; other engines on the same model learn into the same tables. Errors: ARGUMENT,
-// STATE (the context has sessions). Freed last, it writes what was learned.
 MP_API mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, mp_engine ** out);
 MP_API void      mp_engine_free(mp_engine * engine);
 
@@ -428,11 +377,9 @@ MP_API void      mp_engine_free(mp_engine * engine);
 // Errors: CANCELLED, DECODE, MEMORY; the generations go on with the next step.
 MP_API mp_status mp_engine_step(mp_engine * engine, int32_t * n_active);
 
-// What a pass of n rows takes at the depth of the last one, 0 before there was any.
-MP_API mp_status mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us);
-
-// One line about the state file, "" where there is nothing to say. Valid as long as the engine.
-MP_API const char * mp_engine_note(const mp_engine * engine);
+// What a pass of n rows takes at the depth of the last one, 0 before there was any; one line about the state file, or "".
+MP_API mp_status    mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us);
+MP_API const char * mp_engine_note   (const mp_engine * engine);
 
 typedef struct mp_generation_params {
     const mp_sampler_params * sampler;  // NULL: the defaults
@@ -446,13 +393,9 @@ typedef struct mp_generation_params {
     const mp_constraint * constraint;   // NULL: none
 } mp_generation_params;
 
+// Why a generation ended: an end token or a stop string; n_max; the context is full; the constraint allows no token.
 typedef enum mp_finish {
-    MP_FINISH_NONE       = 0,
-    MP_FINISH_STOP       = 1, // an end token, or a stop string
-    MP_FINISH_LENGTH     = 2, // n_max
-    MP_FINISH_CONTEXT    = 3, // the context is full
-    MP_FINISH_CONSTRAINT = 4, // the constraint allows no token
-    MP_FINISH_CANCELLED  = 5,
+    MP_FINISH_NONE = 0, MP_FINISH_STOP, MP_FINISH_LENGTH, MP_FINISH_CONTEXT, MP_FINISH_CONSTRAINT, MP_FINISH_CANCELLED,
 } mp_finish;
 
 // One emitted token. The pointers belong to the generation and are valid until its next mp_generation_next.
@@ -473,25 +416,21 @@ typedef struct mp_token {
 typedef struct mp_stats {
     int64_t n_prompt, n_prompt_reused; // prompt tokens; of these, in the cache already
     int64_t n_gen, n_drafted, n_accepted, n_passes, n_rows; // n_rows: of its own, in these passes
-    int64_t prompt_us;            // of the steps until its first token,
-    int64_t gen_us, decode_us;    // of the steps after it; of these, inside llama_decode
+    int64_t prompt_us, gen_us, decode_us; // until its first token; after it; of that, inside llama_decode
 } mp_stats;
 
-MP_API mp_generation_params mp_generation_default_params(void);
-
 // Starts after tokens[0..n), n >= 1, with the next step; where all sessions are taken it waits for one. params may be NULL.
-// Errors: ARGUMENT, CONTEXT_FULL (the prompt does not fit).
+// Errors: ARGUMENT, CONTEXT_FULL (the prompt does not fit). Freed under way, it ends; its callbacks may still be called by
+// the step that another thread is in.
+MP_API mp_generation_params mp_generation_default_params(void);
 MP_API mp_status mp_generation_open(mp_engine * engine, const int32_t * tokens, int32_t n, const mp_generation_params * params,
                                     mp_generation ** out);
-MP_API void      mp_generation_free(mp_generation * generation); // ends it if it is under way
+MP_API void      mp_generation_free(mp_generation * generation);
 
-// The next token; MP_AGAIN while there is none. After the last one: STATE. Errors of the generation itself come out here:
-// NUMERIC, CALLBACK, DECODE.
+// The next token; MP_AGAIN while there is none. After the last: STATE. What ended the generation: NUMERIC, CALLBACK, DECODE.
 MP_API mp_status mp_generation_next(mp_generation * generation, mp_token * out);
-
-// From any thread: it ends after the pass that is under way; where no other is active, that pass is stopped.
-MP_API void      mp_generation_cancel(mp_generation * generation);
-
+// It ends after the pass that is under way; where no other is active, that pass is stopped.
+MP_API void      mp_generation_cancel   (mp_generation * generation);
 MP_API mp_status mp_generation_get_stats(mp_generation * generation, mp_stats * out);
 
 #ifdef __cplusplus

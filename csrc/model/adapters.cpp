@@ -39,6 +39,7 @@ bool add_adapter(mp_model & model, const mp_lora & lora) {
     }
     model.adapters.push_back(adapter);
     model.adapter_scales.push_back(lora.scale);
+    model.adapter_paths.push_back(lora.path);
     model.info.packed_size += loading.packed_bytes();
     return changes_input;
 }

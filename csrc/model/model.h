@@ -20,6 +20,7 @@ struct mp_model {
     mp::embedding_table embeddings;
     std::vector<llama_adapter_lora *> adapters; // freed with the weights
     std::vector<float> adapter_scales;          // of each of them
+    std::vector<std::string> adapter_paths;     // likewise
     mp_model_info info = {};
     bool own_kernels = false;   // loaded for maskprobe's CPU kernels
     int32_t n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)

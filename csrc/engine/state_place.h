@@ -1,0 +1,20 @@
+// Whose a state is, where it lies by default, and on which machine.
+#pragma once
+
+#include "model/model.h"
+
+#include <string>
+
+namespace mp {
+
+// What tells a model from others: its own figures, and its adapters by their contents and scales.
+std::string model_identity(const mp_model & model);
+
+// MASKPROBE_STATE_DIR, or maskprobe/state in the user's cache directory, and a name made of the identity.
+// "" where the user has no home.
+std::string default_place(const mp_model & model, const std::string & identity);
+
+// This machine: its name in the network and its kind of processor.
+std::string host_name();
+
+} // namespace mp
