@@ -381,6 +381,7 @@ def test_what_a_proposer_is_told(engine, plain):
         ("propose", PROMPT + expected[:1]),
         ("observe", [0, 1, 2], expected[1:4]),
         ("propose", PROMPT + expected[:4]),
+        ("observe", [0, 1], expected[4:]),
     ]
 
 

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from conftest import EXACT
+from conftest import SHARED
 from fakes import Adversary, Oracle
 from maskprobe import Engine, Model, SamplingParams, StateError, TokenTree
 
@@ -21,20 +21,20 @@ JOBS = [(prompt, SAMPLINGS[i % 3]) for i, prompt in enumerate(PROMPTS)]
 
 @pytest.fixture(scope="module")
 def model(tiny_model_path):
-    with Model(tiny_model_path("tiny-llama"), n_threads=1) as model:
+    with Model(tiny_model_path("tiny-llama"), kernels="ours", n_threads=1) as model:
         yield model
 
 
 @pytest.fixture
 def engine(model):
-    with Engine(model, n_ctx=512, n_parallel=N_PARALLEL, **EXACT) as engine:
+    with Engine(model, n_ctx=512, n_parallel=N_PARALLEL, **SHARED) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def alone(model):
     """The tokens of each job, decoded plainly and alone."""
-    with Engine(model, n_ctx=512, proposer="none", **EXACT) as engine:
+    with Engine(model, n_ctx=512, proposer="none", **SHARED) as engine:
         return [[r.token for r in generated(engine, job)] for job in JOBS]
 
 
@@ -161,15 +161,15 @@ def test_cancel_of_one(engine, alone):
 
 
 def test_cancel_from_another_thread_ends_a_generation_without_end(model):
-    with Engine(model, n_ctx=16384, proposer="none", **EXACT) as engine:
+    with Engine(model, n_ctx=16384, proposer="none", **SHARED) as engine:
         generation = engine.generate([5, 6, 7], SAMPLINGS[0], ignore_eos=True)
         begun = threading.Event()
 
         def read():
             for result in generation:
-                begun.set()
-                last = result
-            return last
+                if result.n_gen == 30:
+                    begun.set()
+            return result
 
         crowd = Crowd(read)
         assert begun.wait(TIMEOUT_S)
@@ -271,7 +271,7 @@ def test_a_generation_dropped_in_the_callback_of_another(engine, alone):
 
 
 def test_an_engine_closed_while_threads_wait(model):
-    engine = Engine(model, n_ctx=16384, n_parallel=2, proposer="none", **EXACT)
+    engine = Engine(model, n_ctx=16384, n_parallel=2, proposer="none", **SHARED)
     begun = threading.Semaphore(0)
 
     def read():
@@ -400,7 +400,7 @@ def test_a_failing_callback_in_a_loop(engine, alone):
 
 
 def test_an_engine_closed_under_a_loop(model):
-    engine = Engine(model, n_ctx=16384, proposer="none", **EXACT)
+    engine = Engine(model, n_ctx=16384, proposer="none", **SHARED)
 
     async def run():
         generation = engine.generate_async([5, 6, 7], SAMPLINGS[0], ignore_eos=True)
