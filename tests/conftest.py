@@ -20,6 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Two spinning threads on a busy two-core machine wait for each other most of the time.
 N_THREADS = 1
 EXACT = {"n_threads": N_THREADS, "type_k": "f32", "type_v": "f32", "flash_attn": 0}
+SHARED = {**EXACT, "flash_attn": 1}  # for several sessions in one context, with our kernels, which are exact with it
 
 
 @pytest.fixture(scope="session")
