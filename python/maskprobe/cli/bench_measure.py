@@ -15,8 +15,8 @@ CALIBRATION_BINS = 20
 PLAIN = "none"  # plain decoding among the sources of candidates
 
 WHAT_IS_TIMED = (
-    "Timed are all passes of a generation, from asking for candidates to learning from the pass. The first token comes\n"
-    "with the prompt and does not count; not timed are loading, prompt evaluation and output"
+    "Timed are all passes of a generation, from asking for candidates to learning from the pass; not timed are\n"
+    "loading, prompt evaluation with the first token, and output"
 )
 
 
