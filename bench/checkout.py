@@ -24,7 +24,7 @@ def cache_folder(name: str) -> Path:
 
 
 def kept_random_model(shape: str, weight_type: str) -> Path:
-    """Random weights in the shape of a model, made once. Raises ArgumentError for a shape or a type that is not known."""
+    """Random weights in the shape of a model, made once. Raises ArgumentError for an unknown shape or type."""
     for name, known in ((shape, SHAPES), (weight_type, MIXES)):
         if name not in known:
             raise ArgumentError(f"models/random_gguf.py has no {name!r}: use one of {', '.join(known)}")

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import llama_tools as tools
 from plain_llama_cpp import LlamaCpp
@@ -37,8 +36,8 @@ WORKER = Path(__file__).with_name("peer_worker.py")
 ROWS_ROOM = 64  # of the context, for what peers guess beyond its end
 
 TIMED = (
-    "Timed is generation alone, greedy, until an end token or -n, from the first token to the last: not loading, not the\n"
-    "prompt's evaluation. llama.cpp's programs by their own clocks, llama-completion's of passes and sampling."
+    "Timed is generation alone, greedy, until an end token or -n, from the first token to the last: not loading, not\n"
+    "the prompt's evaluation. llama.cpp's programs by their own clocks, llama-completion's of passes and sampling."
 )
 DESCRIPTION = f"""\
 All run the same prompts in turns. Speed-ups are ratios of median times per token over llama.cpp's plain decoding (one
