@@ -32,12 +32,12 @@ PIECE = 64  # tokens by which plain decoding and the adversary alternate
 
 HOW = (
     "`auto`: rows as many as pay. A number: rows of every pass, as far as there are candidates. Each begins with "
-    "nothing learned, in a context of its own, and keeps what it learns from prompt to prompt. They take turns, and write the "
-    "same text. Ratios are those of the time for all tokens; the quartiles are of single prompts, turns or pieces. The "
-    "best fixed number, plain decoding's one row among them, is found by the times of the same run, so a little of its "
-    f"lead is luck. The adversary offers a chain of {WRONG} wrong candidates for every pass and claims that each is "
-    f"right with {CLAIMED}; its turns are pieces of {PIECE} tokens. It is written in Python: its own work, and the way "
-    "there and back, are in its time."
+    "nothing learned, in a context of its own, and keeps what it learns from prompt to prompt. They take turns, and "
+    "write the same text. Ratios are those of the time for all tokens; the quartiles are of single prompts, turns or "
+    "pieces. The best fixed number, plain decoding's one row among them, is found by the times of the same run, so a "
+    f"little of its lead is luck. The adversary offers a chain of {WRONG} wrong candidates for every pass and claims "
+    f"that each is right with {CLAIMED}; its turns are pieces of {PIECE} tokens. It is written in Python: its own "
+    "work, and the way there and back, are in its time."
 )
 
 
