@@ -42,9 +42,9 @@ DEPTH = 256  # tokens in the cache where T(n) is measured
 HOW = (
     "Together: the conversations are generations of one engine, each with a share of every pass. One after another: "
     "the same prompts and seeds, one at a time. Both draft, with rows as many as pay, and have learned nothing but "
-    "from a warm-up with another prompt. They take turns; medians over the rounds. Decoding: tokens that come after the "
-    "first token of the last conversation, by the time until the last one's end. Whole: all tokens by all of the time, "
-    "prompts included."
+    "from a warm-up with another prompt. They take turns; medians over the rounds. Decoding: tokens that come after "
+    "the first token of the last conversation, by the time until the last one's end. Whole: all tokens by all of the "
+    "time, prompts included."
 )
 HOW_LONG = (
     "Waits: the longest time between two passes of any of the other conversations, from when the long prompt was "

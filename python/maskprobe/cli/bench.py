@@ -16,7 +16,7 @@ DESCRIPTION = """\
 What a pass costs on this machine, and what candidates gain on it.
 
 What else was measured of maskprobe, and the programs that did, are in the folder bench/ of a checkout: other programs'
-speculation (peers.py), a stated acceptance (synthetic.py), recorded texts (trace.py), real models (real_models.py).
+speculation (peers.py), a stated acceptance (synthetic.py), recorded texts (traces.py), real models (real_models.py).
 """
 
 

@@ -1,6 +1,6 @@
 """Sources of candidates replayed on recorded texts, without running the model.
 
-python bench/trace.py --texts answers.jsonl --propose lookup,ngram
+python bench/traces.py --texts answers.jsonl --propose lookup,ngram
 """
 
 import argparse
@@ -21,7 +21,7 @@ from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, plain_tex
 from maskprobe.cli.build import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 
-PROG = "trace.py"
+PROG = "traces.py"
 
 DESCRIPTION = """\
 Tokens per pass that a source of candidates would reach if the model wrote just these texts. The model is there for its
