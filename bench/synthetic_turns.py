@@ -83,7 +83,7 @@ class Decoder:
         widest = max(offer.rows for offer in offers)
         settings = {"n_ctx": depth + n_predict + SLACK + widest, "n_threads": n_threads}
         self._plain = Engine(model, proposer=PLAIN, n_rows_max=1, **settings)
-        self._trees = Engine(model, proposer=PLAIN, n_rows_max=widest, **settings)
+        self._trees = Engine(model, proposer=PLAIN, rows=widest, n_rows_max=widest, **settings)
         self._plans = Engine(model, proposer=PLAIN, n_rows_max=widest, **settings)  # it learns times by itself
         self.n_threads = self._plain.context.n_threads
         self.series = [

@@ -20,6 +20,7 @@ from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names, widths
 from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, plain_text, render
 from maskprobe.cli.build import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
+from maskprobe.proposers import source_named
 
 PROG = "traces.py"
 
@@ -114,6 +115,8 @@ def run(args: argparse.Namespace) -> str:
                 progress(done, len(sources))
                 counts = {task: Count() for task in tasks}
                 try:
+                    if source_named(name).probes:
+                        raise OutputsWanted
                     source = proposer_named(name, model, rows=n_rows)
                     for text in texts:
                         counts[text.task].add(replay(source, text))

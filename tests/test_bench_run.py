@@ -55,7 +55,7 @@ def test_counts_add_up(capfd, arguments):
         passes = sum(row["accept_hist"])
         n_timed = (N - 1) * n_runs  # the first token comes with the prompt
         assert row["tokens_per_step"] * passes == pytest.approx(n_timed)
-        assert passes + row["draft_n_accepted"] == n_timed
+        assert 0 <= passes + row["draft_n_accepted"] - n_timed <= n_runs  # a text may end with an accepted candidate
         assert row["rows_per_step"] * passes == pytest.approx(passes + row["draft_n"])  # lookup has no masks
         assert sum(n for n, _, _ in row["calibration"]) == row["draft_n"]
         assert sum(accepted for _, _, accepted in row["calibration"]) == row["draft_n_accepted"]
@@ -106,7 +106,7 @@ def test_forms(capfd, arguments):
 
 def test_a_run_goes_on_where_it_was(capfd, arguments, tmp_path, monkeypatch):
     file = tmp_path / "results.jsonl"
-    whole = [*arguments, "--resume", str(file)]
+    whole = [*arguments, "--rows", "4", "--resume", str(file)]
     first = rows_of(capfd, *whole)
     lines = file.read_bytes().splitlines(keepends=True)
     assert len(lines) == 4  # the settings and three prompts

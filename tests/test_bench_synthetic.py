@@ -20,7 +20,7 @@ GREEDY = SamplingParams(temp=0.0)
 @pytest.fixture(scope="module")
 def engine(tiny_model_path):
     model = Model(tiny_model_path("tiny-llama"), n_threads=1)
-    with Engine(model, n_ctx=512, proposer="none", **EXACT) as engine:
+    with Engine(model, n_ctx=512, proposer="none", rows=64, **EXACT) as engine:
         yield engine
 
 
@@ -91,7 +91,7 @@ def test_all_are_measured_beside_llama_cpp(capfd, arguments):
     for row in rows:
         assert len(row["samples_ns"]) == 3 and row["speed_up"] > 0.0 and row["n_splits"] == 0
         asked = row["tokens_per_step_asked"] or 1.0
-        assert row["tokens_per_step"] == pytest.approx(asked, abs=0.05)
+        assert row["tokens_per_step"] == pytest.approx(asked, rel=0.06)
         assert row["rows_per_step"] == (row["rows_per_step_asked"] or 1)
     assert rows[0]["speed_up"] == 1.0
 

@@ -233,10 +233,12 @@ class Bench:
                         self._engines[case] = opened.enter_context(
                             Engine(model, proposer=propose, rows=AUTO if rows is None else rows, **settings)
                         )
-            if self._watched:
-                n_rows_max = max(watched.n_rows_max for watched in self._watched.values())
-                shared = opened.enter_context(Engine(model, proposer=PLAIN, n_rows_max=n_rows_max, **settings))
-                self._engines |= dict.fromkeys(self._watched, shared)
+            for rows in {source.rows for source, _, _ in self._watched}:  # these sources share an engine for each width
+                cases = [case for case in self._watched if case[0].rows == rows]
+                n_rows_max = max(self._watched[case].n_rows_max for case in cases)
+                width = {"rows": AUTO if rows is None else n_rows_max, "n_rows_max": n_rows_max}
+                shared = opened.enter_context(Engine(model, proposer=PLAIN, **width, **settings))
+                self._engines |= dict.fromkeys(cases, shared)
             self._opened = opened.pop_all()
         self.n_threads = self._plain.context.n_threads
 
