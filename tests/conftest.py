@@ -11,7 +11,7 @@ import pytest
 from maskprobe import bundled_models, named_models
 
 PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT / "models"))
+sys.path[:0] = [str(PROJECT / "models"), str(PROJECT / "bench")]
 
 # A shell ignores Ctrl-C for what it runs in the background, and what it starts inherits that: the tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
