@@ -33,7 +33,8 @@ mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, 
             fail(MP_ERR_ARGUMENT, "mp_engine_open: context and out must not be NULL");
         }
         *out = nullptr;
-        *out = engines().add(std::make_shared<mp_engine>(context->shared_from_this(), params ? *params : mp_engine_default_params()));
+        *out = engines().add(
+            std::make_shared<mp_engine>(context->shared_from_this(), params ? *params : mp_engine_default_params()));
     });
 }
 
@@ -132,7 +133,7 @@ mp_status mp_generation_next(mp_generation * generation, mp_token * out) {
         }
         const entry inside(generation->reading, __func__);
         emitted_token & last = generation->last;
-        has_one = generation->work->next(last);
+        has_one = generation->work->read(last);
         if (has_one) {
             *out = last.token;
             out->n_top = (int32_t) last.top_tokens.size();
@@ -161,7 +162,8 @@ mp_status mp_generation_get_stats(mp_generation * generation, mp_stats * out) {
 }
 
 const char * mp_source_name(mp_source source) {
-    static const char * const names[MP_N_SOURCES] = {"token", "pair", "triple", "n-gram", "mask", "row before",
-                                                     "rejected rows", "earlier texts", "proposer", "constraint"};
+    static const char * const names[MP_N_SOURCES] = {"token",    "pair",       "triple",        "n-gram",
+                                                     "mask",     "row before", "rejected rows", "earlier texts",
+                                                     "proposer", "constraint"};
     return source >= 0 && source < MP_N_SOURCES ? names[source] : "model";
 }

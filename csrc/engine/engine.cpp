@@ -109,17 +109,15 @@ void mp_engine::take_step() {
             drawing.push_back(g);
         }
     }
-    plan();
     if (!drawing.empty()) {
-        pass();
+        const int64_t started = ggml_time_us();
+        plan();
+        pass(started);
     }
 }
 
-// Whose draft fails is not in the pass.
+// Who gets how many rows.
 void mp_engine::plan() {
-    if (drawing.empty()) {
-        return;
-    }
     int32_t room = context->n_rows_max / (int32_t) drawing.size(); // a root of each has its place in any case
     room = std::min(room, n_rows_fixed > 0 ? n_rows_fixed : MOST_ROWS);
     if (!context->model->info.can_tree) {
@@ -127,39 +125,54 @@ void mp_engine::plan() {
     }
     shares.assign(drawing.size(), {});
     each([&](size_t i) { shares[i] = drawing[i]->start_draft(room); });
+    leave_out_ended();
+    if (drawing.empty()) {
+        return;
+    }
+    depth = 0;
+    for (const generation_ref & g : drawing) {
+        depth += (int64_t) g->session->tokens.size() / (int64_t) drawing.size();
+    }
+    {
+        const std::lock_guard<std::mutex> lock(state->mutex);
+        n_rows_fixed > 0 ? take_fixed() : planner.choose(shares.data(), (int32_t) shares.size(), depth, context->n_rows_max);
+    }
+    each([&](size_t i) { drawing[i]->check_draft(); });
+    leave_out_ended();
+    if (!context->model->info.can_tree) { // chains of one pass have one length
+        int32_t fewest = context->n_rows_max;
+        for (const share & s : shares) {
+            fewest = std::min(fewest, s.n_rows);
+        }
+        for (share & s : shares) {
+            s.n_rows = fewest;
+        }
+    }
+}
+
+void mp_engine::take_fixed() {
+    for (share & s : shares) {
+        for (; s.from && s.n_rows < s.n_most && s.from->next() > 0; s.n_rows++) {
+            s.from->take();
+        }
+    }
+}
+
+// A generation whose draft failed is not in the pass.
+void mp_engine::leave_out_ended() {
     for (size_t i = drawing.size(); i-- > 0;) {
         if (drawing[i]->ended()) {
             drawing.erase(drawing.begin() + i);
             shares.erase(shares.begin() + i);
         }
     }
-    depth = 0;
-    for (const generation_ref & g : drawing) {
-        depth += (int64_t) g->session->tokens.size() / (int64_t) drawing.size();
-    }
-    const std::lock_guard<std::mutex> lock(state->mutex);
-    if (n_rows_fixed == 0) {
-        planner.choose(shares.data(), (int32_t) shares.size(), depth, context->n_rows_max);
-    } else {
-        for (share & s : shares) {
-            for (; s.from && s.n_rows < s.n_most && s.from->next() > 0; s.n_rows++) {
-                s.from->take();
-            }
-        }
-    }
-    if (!context->model->info.can_tree) { // chains of one pass have one length
-        const auto fewest = std::min_element(shares.begin(), shares.end(),
-                                             [](const share & a, const share & b) { return a.n_rows < b.n_rows; });
-        const int32_t n_rows = fewest == shares.end() ? 1 : fewest->n_rows;
-        for (share & s : shares) {
-            s.n_rows = n_rows;
-        }
-    }
 }
 
 // Decode, accept, commit, learn: one llama_decode for all generations that draw.
-void mp_engine::pass() {
-    const int64_t started = ggml_time_us();
+void mp_engine::pass(int64_t started) {
+    if (drawing.empty()) {
+        return;
+    }
     sessions.clear();
     trees.clear();
     passes.assign(drawing.size(), {});
@@ -246,7 +259,8 @@ void mp_engine::retire() {
         return g->ended();
     };
     waiting.remove_if(is_over);
-    const auto over = std::stable_partition(active.begin(), active.end(), [&](const generation_ref & g) { return !is_over(g); });
+    const auto over =
+        std::stable_partition(active.begin(), active.end(), [&](const generation_ref & g) { return !is_over(g); });
     if (over != active.end()) {
         for (auto g = over; g != active.end(); ++g) {
             idle.push_back(std::move((*g)->session));

@@ -39,8 +39,10 @@ private:
     void admit();
     std::unique_ptr<mp_session> take_session(const std::vector<int32_t> & prompt);
     bool evaluate_piece();
-    void pass();
+    void pass(int64_t started);
     void plan();
+    void take_fixed();
+    void leave_out_ended();
     template <typename F> void each(F && work);
     std::string setting() const;
 
@@ -50,10 +52,10 @@ private:
     const std::optional<mp::mask_kind> masks;
     const std::shared_ptr<mp::state> state;
     mp::planner planner;
-    int64_t depth = 0;              // tokens that a row of the last pass looked at
-    double us_of_pass = 0;          // running means, 0: not known
+    int64_t depth = 0;     // tokens that a row of the last pass looked at
+    double us_of_pass = 0; // running means, 0: not known
     double us_of_prompt_token = 0;
-    bool owes_pass = false;         // the last step ended with a prompt
+    bool owes_pass = false; // the last step ended with a prompt
 
     std::vector<std::unique_ptr<mp_session>> idle; // of generations that ended, the newest last
     std::vector<generation_ref> active;            // with a session
@@ -69,6 +71,6 @@ private:
     std::list<generation_ref> waiting; // for a session
     bool is_stepping = false;
     std::vector<int32_t> end_tokens; // found when the first generation ignores them
-    bool stops_pass = false; // the pass under way was stopped, as nobody wants it any more
+    bool stops_pass = false;         // the pass under way was stopped, as nobody wants it any more
     std::string last_note;
 };

@@ -82,17 +82,38 @@ void generation::evaluate_prompt(int32_t n) {
 share generation::start_draft(int32_t room) {
     room = std::min(room, session->context->n_ctx - (int32_t) session->tokens.size());
     is_drafted = source && wants_draft && n_left > 1 && room > 1; // the last token needs no candidates
+    broken.reset();
     share rows = {nullptr, claims, 1, 1};
     if (is_drafted) {
         source->start(text, room);
         if (const mp_tree * whole = source->whole()) {
             rows.n_most = rows.n_rows = whole->n_nodes + whole->n_masks;
         } else {
-            rows.from = source.get();
+            rows.from = this;
             rows.n_most = room;
         }
     }
     return rows;
+}
+
+// A caller's callback that fails while the planner asks all generations in turn concerns this one alone.
+float generation::next() {
+    try {
+        return broken ? 0 : source->next();
+    } catch (const failure & e) {
+        broken.emplace(e);
+        return 0;
+    }
+}
+
+void generation::take() {
+    source->take();
+}
+
+void generation::check_draft() const {
+    if (broken) {
+        throw *broken;
+    }
 }
 
 mp_tree generation::tree(int32_t n_rows) {
@@ -148,7 +169,9 @@ void generation::accept(const mp_pass & pass) {
         n_accepted += next >= 0;
         const size_t tops = (size_t) node * pass.n_top;
         emit(session->logprob(node, drawn.back()), // the source is that of the child that had guessed it
-             next < 0 ? MP_BY_MODEL : draft.sources ? (mp_source) draft.sources[next] : MP_BY_PROPOSER,
+             next < 0        ? MP_BY_MODEL
+             : draft.sources ? (mp_source) draft.sources[next]
+                             : MP_BY_PROPOSER,
              pass.top_tokens + tops, pass.top_logprobs + tops);
         node = is_ended ? -1 : next;
     }
@@ -273,7 +296,7 @@ void generation::count_pass(int64_t us, int64_t decode_us) {
 
 // --- any thread ------------------------------------------------------------------------------------------------------
 
-bool generation::next(emitted_token & out) {
+bool generation::read(emitted_token & out) {
     std::lock_guard<std::mutex> lock(mutex);
     if (!unread.empty()) {
         out = std::move(unread.front());

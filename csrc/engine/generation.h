@@ -2,9 +2,9 @@
 // The engine's thread does the work; whoever holds the handle reads, cancels and asks for counts from any thread.
 #pragma once
 
-#include "model/constraint.h"
 #include "engine/proposer.h"
 #include "engine/text_stream.h"
+#include "model/constraint.h"
 #include "model/sampler.h"
 #include "session/session.h"
 #include "status.h"
@@ -29,7 +29,7 @@ struct emitted_token {
     std::string text;
 };
 
-class generation {
+class generation : private candidates {
 public:
     // `source` proposes; nullptr: nothing is drafted.
     generation(model_ref model, const int32_t * tokens, int32_t n, const mp_generation_params & params,
@@ -44,6 +44,7 @@ public:
 
     // Starts a draft of at most `room` rows and says what the planner may give it.
     share start_draft(int32_t room);
+    void check_draft() const; // throws what went wrong while the draft grew
     // The tree of the pass: the first n_rows nodes of the draft, or as they were given. It lives until learn().
     mp_tree tree(int32_t n_rows);
     // Draws tokens as far as the tree goes, and keeps what was accepted. Throws what ends the generation.
@@ -66,11 +67,13 @@ public:
 
     // --- any thread ---
 
-    bool next(emitted_token & out); // false: nothing to read yet. Throws what ended it
+    bool read(emitted_token & out); // false: nothing to read yet. Throws what ended it
     mp_stats stats() const;
     std::atomic<bool> cancelled{false};
 
 private:
+    float next() override;
+    void take() override;
     int32_t n_top_of_pass() const;
     int32_t child(int32_t node, int32_t token, const mp_pass & pass) const;
     bool draw(const float * logits, int32_t best);
@@ -92,6 +95,7 @@ private:
 
     // the pass under way
     bool is_drafted = false;
+    std::optional<failure> broken; // the draft
     mp_tree decoded = {};
     std::vector<int32_t> path, drawn;
     std::vector<emitted_token> fresh; // not published yet

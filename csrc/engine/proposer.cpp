@@ -8,10 +8,10 @@
 
 namespace mp {
 
-constexpr int32_t N_TOP = 8;          // tokens of a row that evidence is learned from
-constexpr int32_t N_PROMPT_ROWS = 16; // each costs its share of the output matrix
-constexpr int64_t MASK_TRIAL = 64;    // drafts between two masks that are placed only to learn what masks are worth
-constexpr int32_t MOST_FORCED = 32;   // tokens of a forced chain
+constexpr int32_t N_TOP = 8;                // tokens of a row that evidence is learned from
+constexpr int32_t N_PROMPT_ROWS = 16;       // each costs its share of the output matrix
+constexpr int64_t MASK_TRIAL = 64;          // drafts between two masks that are placed only to learn what masks are worth
+constexpr int32_t MOST_FORCED = 32;         // tokens of a forced chain
 constexpr float FORCED_PROBABILITY = 0.97f; // of a forced token, before any was seen
 constexpr float FORCED_RATE = 1.0f / 16;    // of the newest one, in the running mean
 
@@ -69,8 +69,8 @@ void evidence_proposer::add_masks(mp_tree & tree, const calibration & claims) {
     owners.resize(tree.n_nodes);
     int32_t n_masks = 0;
     const bool on_trial = tree.n_nodes > 2 && n_drafts % MASK_TRIAL == 0;
-    tree.n_nodes = place_masks(tree.parents, probabilities.data(), tree.n_nodes, from.mask_gain(), on_trial, owners.data(),
-                               &n_masks);
+    tree.n_nodes =
+        place_masks(tree.parents, probabilities.data(), tree.n_nodes, from.mask_gain(), on_trial, owners.data(), &n_masks);
     owner_tokens.clear();
     for (int32_t i = 0; i < n_masks; i++) {
         owner_tokens.push_back(tree.tokens[owners[i]]);
@@ -142,7 +142,8 @@ void plugged_proposer::check(int32_t root, int32_t room) const {
             fail(MP_ERR_CALLBACK, "node %d of the proposer's draft claims a probability of %g", i, given.probabilities[i]);
         }
         if (given.probabilities && tree.tokens[i] < 0) {
-            fail(MP_ERR_CALLBACK, "node %d of the proposer's draft is an embedding row: such a tree has no probabilities", i);
+            fail(MP_ERR_CALLBACK, "node %d of the proposer's draft is an embedding row: such a tree has no probabilities",
+                 i);
         }
     }
 }
