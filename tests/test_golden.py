@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import EXACT, N_THREADS
-from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, bundled_models, mask_embedding
+from maskprobe import Engine, MaskProbe, Model, SamplingParams, bundled_models, mask_embedding
 
 GOLDEN = Path(__file__).parent / "golden.json"
 N_GEN = 48
@@ -68,8 +68,8 @@ def model_path(name: str, tiny_model_path) -> Path:
     return next(iter(bundled_models().values())) if name == "bundled" else tiny_model_path(name)
 
 
-def generate(session: Session, prompt: list[int], proposer=None) -> list:
-    return list(Engine(session, proposer).generate(prompt, GREEDY, max_tokens=N_GEN, ignore_eos=True))
+def generate(engine: Engine, prompt: list[int], proposer) -> list:
+    return list(engine.generate(prompt, GREEDY, max_tokens=N_GEN, ignore_eos=True, proposer=proposer))
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,10 @@ def golden() -> dict:
 @pytest.mark.parametrize("name", list(PROMPTS))
 def test_greedy_tokens_are_the_golden_ones(name, golden, tiny_model_path):
     model = Model(model_path(name, tiny_model_path))
-    session = Session(model, n_ctx=N_CTX, **EXACT)
-    probes = [
+    proposers = [
+        "none",
+        "all",
+        "lookahead",
         MaskProbe(model, tree="14"),
         MaskProbe(model, tree="7,2"),
         MaskProbe(model, tree="dynamic", rows=30),
@@ -89,10 +91,11 @@ def test_greedy_tokens_are_the_golden_ones(name, golden, tiny_model_path):
         MaskProbe(model, tree="4", mask=mask_embedding("soft", model)),
     ]
     assert golden[name]
+    engine = Engine(model, n_ctx=N_CTX, **EXACT)
     for case in golden[name]:
         assert model.tokenize(case["prompt"]) == case["prompt_tokens"]
-        for proposer in [None, *probes]:
-            results = generate(session, case["prompt_tokens"], proposer)
+        for proposer in proposers:
+            results = generate(engine, case["prompt_tokens"], proposer)
             assert [r.token for r in results] == case["tokens"]
 
 
@@ -116,12 +119,12 @@ def write_goldens() -> None:
         for name, prompts in PROMPTS.items():
             path = model_path(name, made)
             model = Model(path)
-            session = Session(model, n_ctx=N_CTX, **EXACT)
+            engine = Engine(model, n_ctx=N_CTX, **EXACT)
             goldens[name] = []
             for prompt in prompts:
                 tokens = model.tokenize(prompt)
                 expected = reference_tokens(path, tokens)
-                results = generate(session, tokens)
+                results = generate(engine, tokens, "none")
                 margin = min(r.margin for r in results)
                 same = [r.token for r in results] == expected
                 print(f"{name}: {prompt!r}: margin {margin:.3f}, {'same' if same else 'NOT THE SAME'}")

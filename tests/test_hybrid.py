@@ -10,20 +10,18 @@ import numpy as np
 import pytest
 
 from conftest import EXACT
-from fakes import FakeModel, FakeSession
+from fakes import FakeModel, FakeSession, decode_with
 from hybrid_layers import HYBRIDS as PLAIN_HYBRIDS
 from maskprobe import (
     ArgumentError,
     Cancelled,
+    Context,
     ContextFull,
     DecodeError,
     Engine,
-    Evidence,
     MaskProbe,
     Model,
     ModelError,
-    NoProposer,
-    Planned,
     Proposer,
     SamplingParams,
     Session,
@@ -32,6 +30,7 @@ from maskprobe import (
     proposer_named,
 )
 from maskprobe.cli import run
+from maskprobe.proposers import SOURCES
 from maskprobe.proposers.oracle import Oracle
 from random_hybrid import HYBRIDS, N_CTX, N_VOCAB, write_random_hybrid
 
@@ -42,7 +41,7 @@ SAMPLED = SamplingParams(temp=0.8, seed=7)
 ROUNDING = 1e-3  # of logits with a deviation of about 10: llama.cpp's F32 products differ in one row and in several
 # Their keys and values differ in width: attention is llama.cpp's, which rounds by the number of rows.
 WITHOUT_OUR_ATTENTION = ("bailingmoe3", "kimi-k3")
-SOURCES = ("all", "lookup", "ngram", "lookahead", "recycle", "logits")
+CHAINED = ("all", "lookup", "ngram", "lookahead", "recycle", "logits")  # sources that need no masks
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +118,14 @@ def assert_holds(session: Session, tokens: list[int], settings: dict = EXACT) ->
     assert_same(logits, plain_logits(session.model, [*tokens, 9], settings), settings)
 
 
-def generated(session: Session, proposer: Proposer | None, sampling: SamplingParams, prompt: list[int], n: int):
-    """The tokens and the engine that made them."""
-    engine = Engine(session, proposer)
-    results = list(engine.generate(prompt, sampling, max_tokens=n, ignore_eos=True))
-    return [r.token for r in results], engine
+def engine_on(model: Model, settings: dict = EXACT, **more) -> Engine:
+    return Engine(model, **{"n_ctx": 256, "rows": 1 + MAX_CHAIN, **settings, **more})
+
+
+def generated(engine: Engine, proposer: Proposer | str, sampling: SamplingParams, prompt: list[int], n: int):
+    """The tokens and the counts."""
+    generation = engine.generate(prompt, sampling, max_tokens=n, ignore_eos=True, proposer=proposer)
+    return [r.token for r in generation], generation.stats
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def test_a_pure_recurrent_model_decodes_plainly(tiny_model_path):
     assert model.info.max_chain == 0 and "decoding plainly" in model.info.note
     session = opened(model)
     assert session.max_chain == 0 and session.max_rows == 1
-    assert all(type(proposer_named(name, model)) is NoProposer for name in SOURCES)
+    assert not any(source.runs_on(model) for source in SOURCES.values())
     with pytest.raises(ModelError, match="recurrent"):
         session.decode(chain([3, 4]))
 
@@ -346,9 +348,10 @@ def test_the_end_of_the_context(pair):
         session.decode(TokenTree(3))
     session.set_prefix(tokens[:-2])
     assert_holds(session, tokens[:-2], settings)
-    plain, _ = generated(session, None, GREEDY, tokens[:-20], 100)
-    drafted, engine = generated(session, proposer_named("ngram", model), GREEDY, tokens[:-20], 100)
-    assert drafted == plain and len(plain) == 21 and engine.stats.finish_reason == "context"
+    engine = engine_on(model, settings)
+    plain, _ = generated(engine, "none", GREEDY, tokens[:-20], 100)
+    drafted, stats = generated(engine, "ngram", GREEDY, tokens[:-20], 100)
+    assert drafted == plain and len(plain) == 21 and stats.finish_reason == "context"
 
 
 OVERFLOWING = 77  # a token whose own row overflows in the end; what other tokens see of it is finite
@@ -427,13 +430,11 @@ PROMPT = text_of(24, seed=2) * 2  # it repeats itself: look-ups find something
 def test_drafting_changes_no_token(pair, sampling):
     """With every source on the commoner models, with two on the others."""
     model, settings = pair
-    expected, _ = generated(opened(model, settings, n_rows_max=1), None, sampling, PROMPT, 60)
-    session = opened(model, settings)
-    for source in SOURCES if model.info.arch in PLAIN_HYBRIDS else ("all", "recycle"):
-        proposer = proposer_named(source, model, rows=None if source == "all" else 16)
+    engine = engine_on(model, settings)
+    expected, _ = generated(engine, "none", sampling, PROMPT, 60)
+    for source in CHAINED if model.info.arch in PLAIN_HYBRIDS else ("all", "recycle"):
         for _ in range(2):  # the second time it has learned something
-            assert generated(session, proposer, sampling, PROMPT, 60)[0] == expected, source
-    assert session.n_past == len(PROMPT) + 60 - 1
+            assert generated(engine, source, sampling, PROMPT, 60)[0] == expected, source
 
 
 def right_candidates(text: list[int]) -> Oracle:
@@ -443,21 +444,23 @@ def right_candidates(text: list[int]) -> Oracle:
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "T 0.8"])
 def test_an_oracle_gives_whole_chains(pair, sampling):
     model, settings = pair
-    n = 10 * (1 + MAX_CHAIN)
-    expected, plain = generated(opened(model, settings, n_rows_max=1), None, sampling, PROMPT, n)
-    tokens, engine = generated(opened(model, settings), right_candidates(PROMPT + expected), sampling, PROMPT, n)
+    n = 1 + 10 * (1 + MAX_CHAIN)
+    engine = engine_on(model, settings)
+    expected, plain = generated(engine, "none", sampling, PROMPT, n)
+    tokens, stats = generated(engine, right_candidates(PROMPT + expected), sampling, PROMPT, n)
     assert tokens == expected
-    assert plain.stats.passes == n and engine.stats.passes == 10
-    assert engine.stats.accept_hist == [0] * MAX_CHAIN + [10]
+    assert plain.passes == n - 1 and stats.passes == 10
+    assert stats.accept_hist == [0] * MAX_CHAIN + [10]
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "T 0.8"])
 def test_an_adversary_gives_plain_decoding(pair, sampling):
     model, settings = pair
-    expected, _ = generated(opened(model, settings, n_rows_max=1), None, sampling, PROMPT, 60)
-    tokens, engine = generated(opened(model, settings), Adversary(PROMPT + expected), sampling, PROMPT, 60)
-    assert tokens == expected and engine.stats.passes == 60 and engine.stats.accept_hist == [60]
-    assert engine.stats.rows > 60
+    engine = engine_on(model, settings)
+    expected, _ = generated(engine, "none", sampling, PROMPT, 60)
+    tokens, stats = generated(engine, Adversary(PROMPT + expected), sampling, PROMPT, 60)
+    assert tokens == expected and stats.passes == 59 and stats.accept_hist == [59]
+    assert stats.rows > 60
 
 
 class Adversary(Proposer):
@@ -477,36 +480,36 @@ class Adversary(Proposer):
 class CancelsAt(Proposer):
     """Stops the pass number n of a source of candidates."""
 
-    def __init__(self, source: Proposer, session: Session, n: int) -> None:
+    def __init__(self, source: Proposer, context: Context, n: int) -> None:
         self.n_rows_max, self.n_top = source.n_rows_max, source.n_top
-        self._source, self._session, self._n_left = source, session, n
+        self._source, self._context, self._n_left = source, context, n
 
     def propose(self, context, room):
         self._n_left -= 1
         if self._n_left == 0:
-            self._session.cancel()
+            self._context.cancel()
         return self._source.propose(context, room)
 
 
-def test_a_generation_that_is_cancelled_in_the_middle(pair):
+def test_a_generation_goes_on_after_a_pass_that_was_cancelled(pair):
     model, settings = pair
-    expected, _ = generated(opened(model, settings, n_rows_max=1), None, GREEDY, PROMPT, 60)
-    session = opened(model, settings)
+    engine = engine_on(model, settings)
+    expected, _ = generated(engine, "none", GREEDY, PROMPT, 60)
     text = PROMPT + expected
     for n in (1, 2, 5):
-        engine = Engine(session, CancelsAt(right_candidates(text), session, n))
-        results = engine.generate(PROMPT, GREEDY, max_tokens=60, ignore_eos=True)
+        proposer = CancelsAt(right_candidates(text), engine.context, n)
+        generation = engine.generate(PROMPT, GREEDY, max_tokens=60, ignore_eos=True, proposer=proposer)
+        tokens = []
         with pytest.raises(Cancelled):
-            list(results)
-        assert session.n_past == len(PROMPT) - 1 + (n - 1) * (1 + MAX_CHAIN)
-        assert_holds(session, text[: session.n_past], settings)
-    assert generated(session, right_candidates(text), GREEDY, PROMPT, 60)[0] == expected
+            tokens.extend(r.token for r in generation)
+        assert len(tokens) == 1 + (n - 1) * (1 + MAX_CHAIN)
+        assert tokens + [r.token for r in generation] == expected
 
 
 def test_probing_is_refused(lfm2):
     with pytest.raises(ArgumentError, match="recurrent state"):
         MaskProbe(lfm2)
-    assert type(proposer_named("esp", lfm2)) is NoProposer
+    assert not SOURCES["esp"].runs_on(lfm2) and SOURCES["all"].runs_on(lfm2)
 
 
 @pytest.mark.parametrize("name", ["all", "recycle", "esp"])
@@ -528,60 +531,23 @@ class ChainsOnly(FakeSession):
     """It refuses what a recurrent state cannot follow."""
 
     def __init__(self, max_chain: int = MAX_CHAIN) -> None:
-        super().__init__(
-            FakeModel(n_vocab=N_VOCAB, can_tree=False, can_probe=False, max_chain=max_chain, n_params=10**6)
-        )
+        model = FakeModel(n_vocab=N_VOCAB, can_tree=False, can_probe=False, max_chain=max_chain)
+        super().__init__(model, n_rows_max=1 + max_chain)
 
-    def decode(self, tree, n_top=8):
+    def decode(self, tree, n_top):
         assert tree.parents == list(range(-1, tree.n_nodes - 1)) and tree.n_masks == 0
-        assert tree.n_rows <= self.max_rows
         return super().decode(tree, n_top)
 
 
-@pytest.mark.parametrize("max_chain", [1, 3, MAX_CHAIN])
-@pytest.mark.parametrize("source", SOURCES)
-def test_every_source_gives_chains(source, max_chain):
-    session = ChainsOnly(max_chain)
-    plain, _ = generated(ChainsOnly(), None, SAMPLED, [3, 4, 5], 60)
-    for rows in (None, 16) if source != "lookahead" else (None,):
-        tokens, _ = generated(session, proposer_named(source, session.model, rows=rows), SAMPLED, [3, 4, 5] * 4, 60)
-        assert len(tokens) == 60
-        assert generated(session, proposer_named(source, session.model, rows=rows), SAMPLED, [3, 4, 5], 60)[0] == plain
-    assert max(session.rows_of_passes) > 1
-
-
-def test_a_planned_source_of_trees_gives_chains():
+@pytest.mark.parametrize("source", CHAINED[1:])
+def test_every_source_gives_chains(source):
     session = ChainsOnly()
-    plain, _ = generated(ChainsOnly(), None, GREEDY, [3, 4, 5], 60)
-    source = proposer_named("recycle", session.model, rows=16)
-    assert generated(session, Planned(source), GREEDY, [3, 4, 5], 60)[0] == plain
+    plain = decode_with(ChainsOnly(), None, [3, 4, 5], SAMPLED, 60)
+    for rows in (2, 1 + MAX_CHAIN):
+        proposer = proposer_named(source, session.model, rows=rows)
+        assert len(decode_with(session, proposer, [3, 4, 5] * 4, SAMPLED, 60)) == 60
+        assert decode_with(session, proposer, [3, 4, 5], SAMPLED, 60) == plain
     assert max(session.rows_of_passes) > 1
-
-
-def test_nothing_is_asked_beforehand():
-    """Passes over single tokens would be trees."""
-    session = ChainsOnly()
-    Engine(session, Evidence(session.model)).begin([3, 4, 5], GREEDY)
-    assert session.rows_of_passes == []
-
-
-def test_the_drafter_takes_the_best_child_each_time():
-    model = FakeModel(n_vocab=N_VOCAB, can_tree=False, max_chain=MAX_CHAIN)
-    drafts = {}
-    for name, session in (("tree", FakeSession(FakeModel(n_vocab=N_VOCAB))), ("chain", FakeSession(model))):
-        evidence = Evidence(session.model, rows=64)
-        evidence.attach(session)
-        text = [3 + i % 20 for i in range(41)]
-        rows = np.array([[3 + (token + step) % 20 for step in (-2, 3, 5)] for token in text[:-1]], np.int32)
-        logprobs = np.tile(np.log(np.array([0.5, 0.3, 0.1], np.float32)), (40, 1))
-        evidence.begin(text)
-        evidence.learn_prompt(rows, logprobs)
-        drafts[name] = evidence.propose(text, 64)
-    tree, grown = drafts["tree"], drafts["chain"]
-    assert len(set(tree.parents)) < tree.n_nodes == 64
-    assert grown.parents == list(range(-1, grown.n_nodes - 1)) and grown.n_nodes > 2
-    assert grown.tokens == tree.best_chain().tokens[: grown.n_nodes]
-    np.testing.assert_allclose(np.diff(grown.logprobs) <= 0, True)
 
 
 def test_the_best_chain_of_a_tree():

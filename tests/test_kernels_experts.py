@@ -13,7 +13,7 @@ import pytest
 
 import maskprobe
 from fakes import Oracle
-from maskprobe import Engine, Model, SamplingParams, Session, TokenTree, proposer_named
+from maskprobe import Engine, Model, SamplingParams, Session, TokenTree
 
 PROJECT = Path(__file__).parent.parent
 MODULE = Path(maskprobe.prefix(), "lib", "libggml-maskprobe.so")
@@ -148,19 +148,19 @@ def test_drafted_tokens_are_those_of_plain_decoding(path, temperature):
     sampling = SamplingParams(temp=temperature, seed=7)
     model = Model(path, kernels="ours", n_threads=1)
     assert model.info.n_vocab == N_VOCAB
-    session, prompt = open_session(model), arbitrary_tokens(23)
+    engine, prompt = Engine(model, n_ctx=256, n_threads=1), arbitrary_tokens(23)
 
     def generate(proposer):
-        engine = Engine(session, proposer)
-        results = list(engine.generate(prompt, sampling, max_tokens=N_GEN, ignore_eos=True))
-        return [r.token for r in results], [r.margin for r in results], engine.stats
+        generation = engine.generate(prompt, sampling, max_tokens=N_GEN, ignore_eos=True, proposer=proposer)
+        results = list(generation)
+        return [r.token for r in results], [r.margin for r in results], generation.stats
 
-    tokens, margins, _ = generate(None)
+    tokens, margins, _ = generate("none")
     text = prompt + tokens
     for proposer, passes in (
-        (Oracle(text, 7), N_GEN // 8),
-        (Adversary(text), N_GEN),
-        (proposer_named("all", model), None),
+        (Oracle(text, 7), (N_GEN - 1 + 7) // 8),
+        (Adversary(text, 23), N_GEN - 1),
+        ("all", None),
     ):
         drafted, drafted_margins, stats = generate(proposer)
         assert drafted == tokens

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
-from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, proposer_named
+from maskprobe import Engine, MaskProbe, Model, SamplingParams
 from quantise import FILE_TYPES, quantise
 
 N_GEN = 50
@@ -43,15 +43,15 @@ CODE = ["def fibonacci(n):", "import os\n", "class Stack:\n    def push(self", "
 STORIES = ["Once upon a time", "Lily and Tom were", "One day, a little dog", '"I like your hat," said']
 
 
-def decode(session, proposer, prompts):
+def decode(engine, proposer, prompts):
     """Tokens and gaps of all prompts, one after the other, and whether candidates were accepted."""
     tokens, gaps, n_accepted = [], [], 0
     for prompt in prompts:
-        engine = Engine(session, proposer)
-        results = list(engine.generate(prompt, GREEDY, max_tokens=N_GEN, ignore_eos=True))
+        generation = engine.generate(prompt, GREEDY, max_tokens=N_GEN, ignore_eos=True, proposer=proposer)
+        results = list(generation)
         tokens.append([r.token for r in results])
         gaps.append([r.margin for r in results])
-        n_accepted += engine.stats.n_gen - engine.stats.passes
+        n_accepted += generation.stats.n_accepted
     return tokens, np.array(gaps), n_accepted
 
 
@@ -60,15 +60,15 @@ def check_lossless(path, prompts_for, n_threads=1, **settings):
     expected = None
     for n in range(1, n_threads + 1):
         model = Model(path, kernels="ours", n_threads=n)
-        session = Session(model, n_ctx=256, n_rows_max=64, n_threads=n, **settings)
+        engine = Engine(model, n_ctx=256, rows=16, n_threads=n, **settings)
         prompts = prompts_for(model)
-        for proposer in (None, MaskProbe(model, tree="14"), proposer_named("recycle", model)):
-            tokens, gaps, n_accepted = decode(session, proposer, prompts)
+        for proposer in ("none", MaskProbe(model, tree="14"), "recycle", "all"):
+            tokens, gaps, n_accepted = decode(engine, proposer, prompts)
             expected = expected or (tokens, gaps)
             assert tokens == expected[0]
             # A sum over the cells in another order may round its last bit differently, once in about 10^8 times.
             np.testing.assert_allclose(gaps, expected[1], rtol=0, atol=1e-5)
-            assert (n_accepted > 0) == (proposer is not None)
+            assert (n_accepted > 0) == (proposer != "none")
 
 
 def arbitrary_prompts(model):

@@ -1,6 +1,7 @@
 """LoRA adapters: their effect against merged weights, batch invariance with our kernels, and bad ones."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -13,9 +14,8 @@ from bad_files import f32, text
 from conftest import N_THREADS
 from gguf_bytes import ARRAY, TENSOR_F16, TENSOR_F32, TENSOR_Q4_0, U32, File, Tensor, Value, tensor_size
 from gguf_mutations import Mutator
-from maskprobe import ArgumentError, Engine, Model, ModelError, SamplingParams, Session, TokenTree, proposer_named
+from maskprobe import ArgumentError, Engine, Model, ModelError, SamplingParams, Session, TokenTree
 from maskprobe.cli import run
-from maskprobe.state import StateFile
 
 RANK = 4
 ALPHA = 8.0
@@ -147,12 +147,13 @@ def test_drafted_is_plain(tiny_model_path, tmp_path):
     path = tiny_model_path("tiny-llama", weight_type="q4_0")
     model = Model(path, loras=[write(tmp_path, adapter_of(path))], kernels="ours", n_threads=N_THREADS)
     texts, accepted = [], []
-    with Session(model, n_ctx=256, n_threads=N_THREADS) as session:
-        for proposer in (None, proposer_named("recycle", model), proposer_named("all", model, rows=8)):
-            engine = Engine(session, proposer)
-            results = engine.generate(PROMPT, SamplingParams(temp=0.0), max_tokens=60, ignore_eos=True)
+    with Engine(model, n_ctx=256, rows=8, n_threads=N_THREADS) as engine:
+        for proposer in ("none", "recycle", "all"):
+            results = engine.generate(
+                PROMPT, SamplingParams(temp=0.0), max_tokens=60, ignore_eos=True, proposer=proposer
+            )
             texts.append([(r.token, r.margin) for r in results])
-            accepted.append(engine.stats.n_gen - engine.stats.passes)
+            accepted.append(results.stats.n_accepted)
     assert texts[1] == texts[0] and texts[2] == texts[0] and accepted[0] == 0 and accepted[1] > 0
 
 
@@ -162,12 +163,17 @@ def test_what_was_learned_is_kept_apart(tiny_model_path, tmp_path):
     one, two = write(tmp_path, adapter_of(path)), write(tmp_path, adapter_of(path, seed=2), "two.gguf")
     copy = write(tmp_path, adapter_of(path), "copy.gguf")
 
-    def state(*loras):
-        with Model(path, loras=loras, self_check=False) as model:
-            return StateFile(model, warn=pytest.fail).path
+    def states(*loras):
+        """How many states there are once this one has been kept."""
+        with (
+            Model(path, loras=loras, self_check=False) as model,
+            Engine(model, n_ctx=256, state="", n_threads=N_THREADS) as engine,
+        ):
+            list(engine.generate(PROMPT, max_tokens=5))
+        return len(list(Path(os.environ["MASKPROBE_STATE_DIR"]).glob("*.state")))
 
-    assert len({state(), state(one), state(two), state((one, 0.5)), state(one, two)}) == 5
-    assert state(one) == state(copy) and state((one, 0.0)) == state()
+    assert [states(), states(one), states(two), states((one, 0.5)), states(one, two)] == [1, 2, 3, 4, 5]
+    assert states(copy) == states((one, 0.0)) == 5
 
 
 # --- bad ones --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The kinds of mask embeddings, their update and their offset."""
+"""The kinds of mask embeddings, and their update."""
 
 import numpy as np
 import pytest
@@ -104,15 +104,6 @@ def test_the_online_update():
     assert np.allclose(mask.vectors([0]), embedding(4))
 
 
-def test_the_offset_is_added_and_not_learned():
-    offset = np.full(N_EMBD, 100.0)
-    mask = begun("token:4", update=0.5, offset=offset)
-    assert np.allclose(mask.vectors([0]), embedding(104))
-    tree, result = a_pass([1], [-1], [[2]], [[1.0]])
-    mask.observe(tree, result, [0], [8])
-    assert np.allclose(mask.vectors([0]), embedding(106))
-
-
 def test_soft_is_the_expected_next_embedding():
     mask = begun("soft")
     assert np.allclose(mask.vectors([9]), embedding(6))  # not seen: the mean
@@ -132,13 +123,6 @@ def test_soft_keeps_what_the_accepted_row_said():
     tree, result = a_pass([9, 7, 8, 7], [-1, 0, 0, 2], [[1], [2], [3], [4]], [[1.0]] * 4)
     mask.observe(tree, result, [0, 1], [7, 2])
     assert np.allclose(mask.vectors([7])[0, 0], embedding(2))
-
-
-def test_soft_adds_the_offset_once():
-    mask = begun("soft", n_masks=1, offset=np.full(N_EMBD, 100.0))
-    tree, result = a_pass([9], [-1], [[1]], [[1.0]])
-    mask.observe(tree, result, [0], [1])
-    assert np.allclose(mask.vectors([9, 8])[:, 0], [embedding(101), embedding(106)])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +147,3 @@ def test_settings_that_are_refused():
     for update in (-0.1, 1.5, float("nan")):
         with pytest.raises(ArgumentError, match="between 0 and 1"):
             mask_embedding("mean", FakeModel(), update=update)
-    with pytest.raises(ArgumentError, match="the mask offset has 2 values, the model's embeddings have 6"):
-        mask_embedding("mean", FakeModel(), offset=np.zeros(2))
-    with pytest.raises(ArgumentError, match="NaN"):
-        mask_embedding("mean", FakeModel(), offset=np.full(N_EMBD, np.inf))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from conftest import EXACT, N_THREADS
-from maskprobe import Cancelled, DecodeError, Engine, Evidence, Model, SamplingParams, Session, StateError, TokenTree
+from maskprobe import Cancelled, DecodeError, Engine, Model, SamplingParams, Session, StateError, TokenTree
 from random_gguf import write_random_gguf
 
 TOLERANCE = {  # of log-probabilities; as in test_layout.py
@@ -121,12 +121,12 @@ def test_outputs_change_no_bit_of_what_follows(kernels, n_batch, tiny_model_path
     for n_outputs in (1, 27, 75):
         assert np.array_equal(without, logits(n_outputs))
 
-    def generated(proposer: Evidence | None) -> list[int]:
-        session = Session(model, n_ctx=256, n_batch=n_batch, n_ubatch=32, n_rows_max=12, **settings)
-        results = Engine(session, proposer).generate(tokens, GREEDY, max_tokens=40, ignore_eos=True)
+    def generated(proposer: str) -> list[int]:
+        engine = Engine(model, n_ctx=256, rows=12, n_batch=n_batch, n_ubatch=32, **settings)
+        results = engine.generate(tokens, GREEDY, max_tokens=40, ignore_eos=True, proposer=proposer)
         return [result.token for result in results]
 
-    assert generated(Evidence(model, rows=12)) == generated(None)
+    assert generated("all") == generated("none")
 
 
 def test_outputs_of_a_prefix_are_no_pass(session):
@@ -174,8 +174,8 @@ def test_a_row_that_is_not_finite_is_no_failure(overflowing_model):
             np.testing.assert_array_equal(prefix.top_tokens, rows_of_passes(session, text, 40 - n_rows)[0])
     prompt = [*tokens[:20], OVERFLOWING, *tokens[20:]]
     texts = []
-    for proposer in (None, Evidence(overflowing_model, rows=12)):
-        session.set_prefix([])
-        results = Engine(session, proposer).generate(prompt, GREEDY, max_tokens=30, ignore_eos=True)
+    for proposer in ("none", "all"):
+        engine = Engine(overflowing_model, n_ctx=256, rows=12, **EXACT)
+        results = engine.generate(prompt, GREEDY, max_tokens=30, ignore_eos=True, proposer=proposer)
         texts.append([result.token for result in results])
-    assert texts[0] == texts[1]
+    assert texts[0] == texts[1] and len(texts[0]) == 30

@@ -1,4 +1,4 @@
-"""Sources of candidates that need no masks: the rules of their papers on small sequences, and what holds for all."""
+"""Sources of candidates that need no masks: the rules of their papers on small sequences."""
 
 import itertools
 import math
@@ -8,55 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import EXACT
-from fakes import N_VOCAB, FakeModel, FakeSession
 from maskprobe import (
-    ArgumentError,
-    Cancelled,
-    Engine,
-    Evidence,
     LastLogits,
     Lookahead,
-    MaskProbe,
-    Model,
     NgramAutomaton,
-    NoProposer,
     Pass,
-    Planned,
     PromptLookup,
-    SamplingParams,
-    Session,
     TokenRecycling,
     TokenTree,
-    accept,
-    proposer_named,
 )
-from maskprobe.proposers import SOURCES
 from maskprobe.proposers.ngram import SuffixAutomaton
 from maskprobe.proposers.rates import AcceptanceRates
 from maskprobe.proposers.recycle import RANK_SHARES
 
 PROMPT = [3, 14, 15, 9]
-GREEDY = SamplingParams(temp=0.0)
-SAMPLED = SamplingParams(temp=0.8, seed=11)
-FREE = {
-    "lookup": PromptLookup,
-    "ngram": NgramAutomaton,
-    "lookahead": lambda rows: Lookahead.within(rows),
-    "recycle": TokenRecycling,
-    "recycle warm": lambda rows: TokenRecycling(rows, keep=True),
-    "logits": LastLogits,
-}
-
-
-class ShortMemory(FakeModel):
-    """Its next token depends on the last two, so that it repeats itself."""
-
-    def logits(self, tokens):
-        return super().logits(tokens[-2:])
-
-
-MODEL = ShortMemory()
 
 
 def chain_after(proposer, text: list[int], room: int = 1000) -> list[int]:
@@ -277,17 +242,17 @@ def test_the_tree_has_the_most_probable_nodes(rows):
 def test_claimed_probabilities_follow_what_is_accepted():
     rates = AcceptanceRates([0.5, 0.5])
     tree = TokenTree(0)
-    for token in (1, 2):
-        tree.add(0, token, 0.0)
+    for kind, token in enumerate((1, 2)):
+        tree.add(0, token, 0.0, kind)
     for i in range(400):
-        rates.observe(tree, [0, 0, 1], [0], [1 if i % 4 else 2])
+        rates.observe(tree, [0], [1 if i % 4 else 2])
     assert np.exp(rates.logprobs) == pytest.approx([0.75, 0.25], abs=0.02)
     rates = AcceptanceRates([0.75, 0.5])
     behind = TokenTree(0)
-    behind.add(behind.add(0, 1, 0.0), 5, 0.0)
+    behind.add(behind.add(0, 1, 0.0, 1), 5, 0.0, 0)
+    behind.add(0, 2, 0.0)  # of no kind
     for _ in range(400):
-        rates.observe(behind, [0, 1, 0], [0], [2])  # node 2: its parent did not stand
-        rates.observe(TokenTree(0), [0, 0, 1], [0], [2])  # a tree of another source
+        rates.observe(behind, [0], [2])  # node 2: its parent did not stand
     assert np.exp(rates.logprobs) == pytest.approx([0.75, 0.0], abs=0.02)
 
 
@@ -335,171 +300,3 @@ def test_the_look_up_behind_the_root_prefers_the_newest_place_with_six_tokens():
     text = [4, 1, 2, 3, 4, 11, 12, 13, 14, 15, 16, 17, 4, 21, 22, 4]
     proposer = LastLogits(7)
     assert chain_after(proposer, text) == [11, 12, 13, 14, 15, 16]
-
-
-# --- what holds for all ----------------------------------------------------------------------------------------------
-
-
-def generate(proposer, sampling=GREEDY, model=MODEL, prompt=PROMPT, n=60, n_ctx=400):
-    """Tokens and statistics of one generation."""
-    engine = Engine(FakeSession(model, n_ctx=n_ctx, n_rows_max=256), proposer)
-    tokens = [result.token for result in engine.generate(prompt, sampling, max_tokens=n)]
-    return tokens, engine
-
-
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("rows", [2, 4, 8, 16, 32])
-@pytest.mark.parametrize("name", FREE)
-def test_the_output_is_that_of_plain_decoding(name, rows, sampling):
-    expected, _ = generate(None, sampling, n=100)
-    tokens, engine = generate(FREE[name](rows), sampling, n=100)
-    assert tokens == expected
-    assert max(engine.session.rows_of_passes) <= rows
-    if sampling is GREEDY:  # it falls into a loop
-        assert engine.stats.tokens_per_pass > 1.15
-
-
-@pytest.mark.parametrize("n_ctx", [1, 2, 5, 9, 23])
-@pytest.mark.parametrize("name", FREE)
-def test_the_context_is_used_to_its_last_place(name, n_ctx):
-    expected, _ = generate(None, prompt=PROMPT[:1], n=40)
-    tokens, engine = generate(FREE[name](16), prompt=PROMPT[:1], n=40, n_ctx=n_ctx)
-    assert tokens == expected[:n_ctx] and engine.stats.finish_reason == "context"
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    name=st.sampled_from(list(FREE)),
-    rows=st.integers(2, 40),
-    rooms=st.lists(st.integers(1, 40), min_size=1, max_size=30),
-    prompt=st.lists(st.integers(0, 5), min_size=1, max_size=12),
-    seed=st.integers(0, 1000),
-)
-def test_any_text_and_any_room(name, rows, rooms, prompt, seed):
-    """Random outputs and draws: trees keep within their bounds, claims are log-probabilities, nothing raises."""
-    numbers = np.random.default_rng(seed)
-    proposer = FREE[name](rows)
-    text = list(prompt)
-    proposer.begin(prompt)
-    for room in rooms:
-        tree = proposer.propose(text, room)
-        assert tree.tokens[0] == text[-1] and tree.n_rows <= min(room, proposer.n_rows_max) and tree.n_masks == 0
-        assert len(set(zip(tree.parents, tree.tokens, strict=True))) == tree.n_nodes
-        assert all(tree.logprobs[i] < tree.logprobs[p] for i, p in enumerate(tree.parents) if p >= 0)
-        top = [numbers.permutation(12)[: proposer.n_top].tolist() for _ in range(tree.n_nodes)]
-        path, emitted = accept(tree, lambda row, top=top: top[row][0] % 6, lambda token: False, 50)
-        proposer.observe(tree, result_of(top), path, emitted)
-        text += emitted
-
-
-@pytest.mark.parametrize("name", FREE)
-def test_an_interrupted_generation_leaves_nothing_behind(name):
-    """The second generation makes the same passes as one of a new proposer."""
-    proposer = FREE[name](8)
-    session = FakeSession(MODEL, n_rows_max=256)
-    session.fail_at = {9: Cancelled("cancelled")}
-    engine = Engine(session, proposer)
-    with pytest.raises(Cancelled):
-        list(engine.generate([7, 7, 2], SAMPLED, max_tokens=40))
-    tokens = [result.token for result in engine.generate(PROMPT, GREEDY, max_tokens=60)]
-    expected, fresh = generate(FREE[name](8))
-    assert tokens == expected
-    if name not in ("recycle warm", "logits"):  # logits grows its tree by rates that it keeps
-        assert session.rows_of_passes[10:] == fresh.session.rows_of_passes
-
-
-@pytest.mark.parametrize("name", FREE)
-def test_large_vocabularies(name):
-    model = ShortMemory(n_vocab=130_000)
-    prompt = [129_999, 128_000, 129_999]
-    expected, _ = generate(None, model=model, prompt=prompt, n=8)
-    assert generate(FREE[name](8), model=model, prompt=prompt, n=8)[0] == expected
-
-
-@pytest.mark.parametrize("name", FREE)
-def test_a_tree_of_another_source_can_be_observed(name):
-    proposer = FREE[name](16)
-    proposer.begin(PROMPT)
-    proposer.propose(PROMPT, 100)
-    proposer.observe(TokenTree(9), result_of([[1, 2, 3]]), [0], [2])
-    assert proposer.propose([*PROMPT, 2], 100).tokens[0] == 2
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_model_path):
-    with Model(tiny_model_path("tiny-llama"), n_threads=1) as model:
-        yield Session(model, n_ctx=256, n_rows_max=64, **EXACT)
-
-
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("name", [name for name in SOURCES if name != "none"])
-def test_a_real_pass_changes_no_token(name, tiny, sampling):
-    prompts = [tiny.model.tokenize(text) for text in ("def f(x): return x", "a b a b a b")]
-    outputs = []
-    for proposer in (None, proposer_named(name, tiny.model, rows=12)):
-        engine = Engine(tiny, proposer)
-        outputs.append([[r.token for r in engine.generate(p, sampling, max_tokens=60)] for p in prompts])
-    assert outputs[0] == outputs[1]
-
-
-# --- by name ---------------------------------------------------------------------------------------------------------
-
-
-def test_sources_by_name():
-    kinds = {
-        "none": NoProposer,
-        "all": Planned,
-        "esp": MaskProbe,
-        "esp-soft": MaskProbe,
-        "lookup": PromptLookup,
-        "ngram": NgramAutomaton,
-        "lookahead": Lookahead,
-        "recycle": TokenRecycling,
-        "logits": LastLogits,
-    }
-    for name, kind in kinds.items():
-        assert type(proposer_named(name, MODEL)) is kind
-        for rows in (4, 8, 19):
-            proposer = proposer_named(name, MODEL, rows=rows)
-            assert type(proposer) is (Evidence if name == "all" else kind) and proposer.n_rows_max <= rows
-    with pytest.raises(ArgumentError, match="'magic': use one of none, all, esp, esp-soft, lookup"):
-        proposer_named("magic", MODEL)
-
-
-def test_models_without_trees_or_probes_are_decoded_plainly():
-    for name, source in SOURCES.items():
-        assert type(proposer_named(name, FakeModel(can_tree=False))) is NoProposer
-        unprobed = proposer_named(name, FakeModel(can_probe=False))
-        assert (type(unprobed) is NoProposer) == (source.probes or name == "none")
-
-
-def test_a_small_vocabulary_limits_the_candidates():
-    for name in SOURCES:
-        assert proposer_named(name, FakeModel(n_vocab=5), rows=16).n_top <= 5
-
-
-@pytest.mark.parametrize("name", [name for name in SOURCES if name != "none"])
-@pytest.mark.parametrize("rows", [-1, 0, 257, 1000])
-def test_rows_out_of_range(name, rows):
-    with pytest.raises(ArgumentError, match=str(rows)):
-        proposer_named(name, MODEL, rows=rows)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: PromptLookup(ngram=0),
-        lambda: TokenRecycling(n_top=9),
-        lambda: LastLogits(n_top=0),
-        lambda: Lookahead(ngram=1),
-        lambda: Lookahead(window=0),
-        lambda: Lookahead(window=30, guesses=40),
-    ],
-)
-def test_settings_out_of_range(make):
-    with pytest.raises(ArgumentError, match="out of range"):
-        make()
-
-
-def test_the_vocabulary_of_the_fakes_is_what_the_tests_assume():
-    assert len(RANK_SHARES) < N_VOCAB

@@ -43,37 +43,45 @@ def session(tiny_model_path):
     return Session(Model(tiny_model_path("tiny-llama")), n_ctx=256, n_rows_max=64, **EXACT)
 
 
-def generate(session, sampling, proposer=None, n=48):
-    engine = Engine(session, proposer)
-    return list(engine.generate(session.model.tokenize("one two"), sampling, max_tokens=n))
+@pytest.fixture(scope="module")
+def engine(session):
+    return Engine(session.model, n_ctx=256, **EXACT)
+
+
+def generate(engine, sampling, proposer="none", n=48):
+    return list(engine.generate(engine.model.tokenize("one two"), sampling, max_tokens=n, proposer=proposer))
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
-def test_probing_changes_no_token(session, name):
-    expected = [r.token for r in generate(session, SETTINGS[name])]
-    for tree, mask in (("4", "mean"), ("14", "soft"), ("7,2", "mean")):
-        proposer = MaskProbe(session.model, tree=tree, mask=mask_embedding(mask, session.model))
-        results = generate(session, SETTINGS[name], proposer)
+def test_drafting_changes_no_token(engine, name):
+    expected = [r.token for r in generate(engine, SETTINGS[name])]
+    probes = [
+        MaskProbe(engine.model, tree=tree, mask=mask_embedding(mask, engine.model))
+        for tree, mask in (("4", "mean"), ("14", "soft"), ("7,2", "mean"))
+    ]
+    for proposer in ("all", "recycle", *probes):
+        results = generate(engine, SETTINGS[name], proposer)
         assert [r.token for r in results] == expected
         assert results[-1].n_gen == len(expected)
 
 
-def test_a_seed_is_a_text(session):
+def test_a_seed_is_a_text(engine):
     def tokens(seed):
-        return [r.token for r in generate(session, SamplingParams(temp=1.2, seed=seed))]
+        return [r.token for r in generate(engine, SamplingParams(temp=1.2, seed=seed))]
 
     assert tokens(1) == tokens(1) != tokens(2)
 
 
 @pytest.mark.parametrize("name", ["greedy grammar", "sampled grammar"])
-def test_a_grammar_is_followed(session, name):
-    text = "".join(r.text for r in generate(session, SETTINGS[name]))
+@pytest.mark.parametrize("proposer", ["none", "all", "lookup"])
+def test_a_grammar_is_followed(engine, name, proposer):
+    text = "".join(r.text for r in generate(engine, SETTINGS[name], proposer))
     assert re.fullmatch("[0-9]+( [a-c]*)?", text)
 
 
-def test_a_forbidden_token_never_comes(session):
-    best = generate(session, SamplingParams(temp=0.0), n=1)[0].token
-    others = generate(session, SamplingParams(temp=0.0, logit_bias={best: -math.inf}))
+def test_a_forbidden_token_never_comes(engine):
+    best = generate(engine, SamplingParams(temp=0.0), n=1)[0].token
+    others = generate(engine, SamplingParams(temp=0.0, logit_bias={best: -math.inf}))
     assert best not in [r.token for r in others]
 
 
@@ -141,13 +149,12 @@ def test_unlikely_tokens_make_no_difference(session, params):
     assert not {t for t, bias in params.logit_bias.items() if bias == -math.inf} & set(drawn)
 
 
-def test_a_repeat_penalty_needs_the_prompt(session):
+@pytest.mark.parametrize("proposer", ["none", "all"])
+def test_a_repeat_penalty_needs_the_prompt(engine, proposer):
     """The prompt counts as text that was seen: its tokens are penalised from the first draw on."""
-    prompt = session.model.tokenize("one two")
-    session.set_prefix([])
     strong = SamplingParams(temp=0.0, penalty_repeat=1e6, penalty_last_n=-1)
-    tokens = [r.token for r in Engine(session).generate(prompt, strong, max_tokens=20)]
-    assert not set(tokens) & set(prompt)
+    tokens = [r.token for r in generate(engine, strong, proposer, n=20)]
+    assert not set(tokens) & set(engine.model.tokenize("one two"))
     assert len(set(tokens)) == len(tokens)
 
 

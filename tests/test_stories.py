@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import EXACT, PROJECT
-from maskprobe import Engine, MaskProbe, Model, SamplingParams, Session, mask_embedding
+from maskprobe import Engine, MaskProbe, Model, SamplingParams, mask_embedding
 
 N_GEN = 120
 PROMPTS = [line for line in (PROJECT / "bench" / "prompts" / "stories.txt").read_text("utf-8").splitlines() if line]
@@ -20,37 +20,37 @@ SHAPES = {
 }
 
 
-def decode(session, proposer, sampling, prompts):
+def decode(engine, proposer, sampling, prompts):
     """The tokens of every prompt, and tokens per pass over all of them."""
     outputs, n_gen, passes = [], 0, 0
     for prompt in prompts:
-        engine = Engine(session, proposer)
-        results = engine.generate(session.model.tokenize(prompt), sampling, max_tokens=N_GEN, ignore_eos=True)
-        outputs.append([r.token for r in results])
-        n_gen, passes = n_gen + engine.stats.n_gen, passes + engine.stats.passes
+        tokens = engine.model.tokenize(prompt)
+        generation = engine.generate(tokens, sampling, max_tokens=N_GEN, ignore_eos=True, proposer=proposer)
+        outputs.append([r.token for r in generation])
+        n_gen, passes = n_gen + generation.stats.n_gen - 1, passes + generation.stats.passes
     return outputs, n_gen / passes
 
 
 @pytest.fixture(scope="module")
-def session(shared_folder):
+def engine(shared_folder):
     path = shared_folder / "models" / "stories260K.gguf"
     if not path.exists():
         pytest.skip(f"no {path.name}")
-    return Session(Model(path), n_ctx=512, n_rows_max=64, **EXACT)
+    return Engine(Model(path), n_ctx=512, **EXACT)
 
 
 @pytest.fixture(scope="module", params=[0.0, 0.8], ids=["greedy", "temperature 0.8"])
-def plain(request, session):
+def plain(request, engine):
     sampling = SamplingParams(temp=request.param, seed=7)
-    return sampling, decode(session, None, sampling, PROMPTS)[0]
+    return sampling, decode(engine, "none", sampling, PROMPTS)[0]
 
 
 @pytest.mark.parametrize("name", list(SHAPES))
-def test_probing_changes_no_token(name, session, plain):
+def test_probing_changes_no_token(name, engine, plain):
     settings, mask, fewest = SHAPES[name]
     sampling, expected = plain
-    proposer = MaskProbe(session.model, mask=mask_embedding(mask, session.model), **settings)
-    outputs, tokens_per_pass = decode(session, proposer, sampling, PROMPTS)
+    proposer = MaskProbe(engine.model, mask=mask_embedding(mask, engine.model), **settings)
+    outputs, tokens_per_pass = decode(engine, proposer, sampling, PROMPTS)
     assert outputs == expected
     if sampling.temp == 0.0:
         assert tokens_per_pass > fewest

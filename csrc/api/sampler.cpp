@@ -29,7 +29,9 @@ mp_status mp_sampler_open(mp_model * model, const mp_sampler_params * params, mp
 }
 
 void mp_sampler_free(mp_sampler * sampler) {
-    delete sampler;
+    if (sampler && sampler->guard.is_own_process()) {
+        delete sampler;
+    }
 }
 
 mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, int32_t n) {
@@ -37,20 +39,32 @@ mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, int32_t
         if (!sampler || n < 0 || (n > 0 && !tokens)) {
             fail(MP_ERR_ARGUMENT, "mp_sampler_prime: sampler and tokens must not be NULL, n = %d", n);
         }
+        const entry inside(sampler->guard, __func__);
         sampler->prime(tokens, n);
     });
 }
 
 mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, int32_t row, int32_t * token) {
     return guarded([&] {
-        if (!sampler || !token) {
-            fail(MP_ERR_ARGUMENT, "mp_sampler_sample: sampler and token must not be NULL");
+        if (!sampler || !session || !token) {
+            fail(MP_ERR_ARGUMENT, "mp_sampler_sample: sampler, session and token must not be NULL");
         }
-        const session_entry entry(session, __func__);
-        if (sampler->model != session->model) {
+        const entry inside(sampler->guard, __func__);
+        const entry inside_context(session->context->guard, __func__);
+        if (sampler->model != session->context->model) {
             fail(MP_ERR_ARGUMENT, "the sampler belongs to another model than the session");
         }
         const float * logits = session->logits(row); // checks the row
-        *token = sampler->sample(logits, session->best[row]);
+        const int32_t best = session->best(row);
+        if (best < 0) {
+            fail(MP_ERR_NUMERIC,
+                 "the logits of row %d have NaN or infinite values: the model file is damaged, or its weights overflow in "
+                 "this cache type",
+                 row);
+        }
+        *token = sampler->sample(logits, best);
+        if (*token < 0) {
+            fail(MP_ERR_STATE, "the grammar and the logit biases leave no token");
+        }
     });
 }

@@ -36,6 +36,14 @@ struct evidence {
     }
 };
 
+// A candidate that followed an accepted node, and whether it was right: bench/learn_prior.py learns the first weights from
+// these.
+struct example {
+    uint8_t depth; // its parent's class of depth
+    uint8_t right;
+    evidence why;
+};
+
 class acceptance_model {
 public:
     acceptance_model();

@@ -1,104 +1,82 @@
-// Grows one tree of candidates from all evidence at hand, and learns from what became of it. It knows tokens and
+// Grows a tree of candidates for one text from all evidence at hand, and learns from what became of it. It knows tokens and
 // probabilities; sessions, caches and how many rows are worth computing are others' business.
 //
 //     begin(prompt)        a new text
-//     learn_prompt(rows)   what the model gave behind its last tokens
-//     learn_unseen(rows)   what it gave behind some of unseen(), tokens that no row told about yet
-//     start(), grow(n)     candidates for the places after the newest token, the most probable first
-//     observe(pass, path)  the pass over the first of them has been decoded
-//     extend(tokens)       instead of observe, for tokens that came without a tree
+//     learn_prompt(rows)   what the model gave after its last tokens
+//     start()              the root alone: the newest token
+//     next(), take()       the most probable candidate that is no node yet; it becomes one
+//     observe(pass, path)  a pass over the tree has been decoded
+//     extend(tokens)       instead of observe(), for tokens that came without a tree
+//
+// In a steady step nothing is allocated: what grows keeps its room.
 #pragma once
 
-#include "draft/acceptance_model.h"
-#include "draft/evidence_tables.h"
+#include "draft/knowledge.h"
 #include "maskprobe.h"
 
-#include <string>
+#include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
-struct mp_drafter {
-    explicit mp_drafter(int32_t n_vocab);
+namespace mp {
 
+class drafter {
+public:
+    // chains_only: the most probable chain instead of the most probable tree.
+    drafter(std::shared_ptr<knowledge> known, bool chains_only);
+
+    // The text before becomes an earlier one, of which some n-grams stay.
     void begin(const int32_t * tokens, int32_t n);
-    void learn_prompt(int32_t n_rows, int32_t n_top, const int32_t * top_tokens, const float * top_logprobs);
-    // At most n tokens, the likeliest to come first.
-    std::vector<int32_t> unseen(int32_t n) const;
-    // Row 0 is the newest token's, row i that of tokens[i - 1] behind it.
-    void learn_unseen(const int32_t * tokens, int32_t n, int32_t n_top, const int32_t * top_tokens,
-                      const float * top_logprobs);
     void extend(const int32_t * tokens, int32_t n);
-    void start(mp_draft & draft); // the root alone
-    // To n nodes, or as many as there are. Returns the probability of the node that would come next, 0 if there is none.
-    float grow(int32_t n, mp_draft & draft);
-    void observe(const mp_draft_result & result);
+    // Row i was the output after token n_text - n_rows + i of the text as it stands: the last row is that of its newest
+    // token. The token that is drawn from it comes by extend().
+    void learn_prompt(const mp_prefix & rows);
 
-    int32_t n_repeated() const { return repeated; }
+    // The draft. Any first part of it is the best tree of its size. The text must not be empty.
+    void start();
+    float next() const { return heap.empty() ? 0.0f : heap.front().probability; } // 0: there is none
+    void take();                                                                  // there must be one
+    // The candidate that next() tells of: its token, and the node after which it would stand.
+    int32_t next_token() const { return nodes[heap.front().parent].children[heap.front().child].token; }
+    int32_t next_parent() const { return heap.front().parent; }
+    void drop(); // passes it over, and with it all that would follow it
 
-    std::string save() const;
-    bool load(const char * bytes, size_t n);
+    // (n_nodes) each, valid until the next call that changes the draft.
+    int32_t n_nodes() const { return (int32_t) nodes.size(); }
+    const int32_t * tokens() const { return out_tokens.data(); }
+    const int32_t * parents() const { return out_parents.data(); }
+    const float * probabilities() const { return out_probabilities.data(); } // of the path down to the node, not increasing
+    const int8_t * sources() const { return out_sources.data(); }            // mp_source of each, -1 for the root
 
-    int32_t n_text() const { return (int32_t) text.size(); }
-    int32_t n_grown() const { return n_nodes; } // nodes of the draft under way
-    int32_t parent_of(int32_t at) const { return nodes[at].parent; }
+    // Learns from a pass and adds emitted[0..n_path) to the text. decoded: the draft or a part of it, with masks; nodes that
+    // the draft has not are only learned from as rows. Its root is the newest token, path[0] = 0. The draft is over.
+    void observe(const mp_tree & decoded, const mp_pass & pass, const int32_t * path, const int32_t * emitted,
+                 int32_t n_path);
 
-    const int32_t n_vocab;
-    bool chains_only = false;          // drafts without branches
-    int64_t earned[MP_N_SOURCES] = {}; // accepted candidates, by what spoke most for them
-    std::vector<mp_example> examples;  // of the last observe()
+    // By how much, lately, the masks after the last accepted node had raised the emitted token's probability, per pass.
+    double mask_gain() const { return gain_of_masks; }
+
+    std::vector<example> * record = nullptr; // gets what observe() learned from; nullptr: nobody asks
 
 private:
+    static constexpr int32_t MAX_CHILDREN = 16; // candidates looked at after one node
+    static constexpr int32_t N_SIBLING_DEPTHS = 2;
+    static constexpr int32_t N_FROM_ROW = 12; // tokens looked at in a row of the last pass
+
     struct candidate {
         int32_t token;
         float probability; // given its parent, before those of one parent are made to sum up to 1 at most
-        mp::evidence why;
+        evidence why;
     };
 
     struct node {
         int32_t token, parent, depth;
-        float probability;               // of the whole path
-        float share;                     // what its children's probabilities are multiplied with
-        std::vector<candidate> children; // the likely tokens behind it, whether or not they are in the tree
+        float probability; // of the whole path
+        float share;       // what its children's probabilities are multiplied with
+        int32_t n_children;
+        candidate children[MAX_CHILDREN]; // the likely tokens after it, whether or not they are in the tree
     };
-
-    // Tokens of a row of the last pass, most likely first.
-    struct distribution {
-        std::vector<int32_t> tokens;
-        std::vector<float> probabilities;
-    };
-
-    // What the model gave as likely behind one token: n_top tokens with their log-probabilities.
-    struct model_row {
-        const int32_t * tokens;
-        const float * logprobs;
-        int32_t n_top;
-        distribution as_distribution() const;
-    };
-
-    void add_ngrams_of_last();
-    void forget_pass();
-    void add(int32_t token, int32_t parent, float probability, int32_t source);
-    void collect(int32_t at); // fills nodes[at].children
-    void offer(int32_t parent, size_t child);
-    mp::evidence & entry_for(int32_t token);
-    void learn_row(const model_row & row, int32_t token, int32_t before, int32_t first);
-    void learn_mask_gain(const mp_draft_result & result);
-    void learn_siblings(const mp_draft_result & result, int32_t accepted);
-
-    mp::acceptance_model model;
-    mp::successor_table by_token, by_pair, by_triple;
-    mp::continuation_table by_ngram;   // of this text
-    mp::continuation_table by_earlier; // of earlier ones too
-    std::vector<int32_t> text;         // of this generation
-    int32_t repeated = 0;              // of its last tokens
-
-    // left by the last pass
-    std::vector<distribution> masks;   // of the last accepted node, nearest first
-    distribution last;                 // of the last accepted row: the root was drawn from it
-    std::vector<distribution> sibling; // [d]: for the children of a node of depth d
-
-    // Rise of the emitted token's probability by what the masks of the pass before said, per pass: a running mean. A guess,
-    // until masks were tried.
-    double gain_of_masks = 0.05;
 
     struct waiting { // children[child] of a node, not in the draft yet
         float probability;
@@ -111,13 +89,62 @@ private:
         }
     };
 
-    std::vector<waiting> heap; // while a draft grows
-    std::vector<node> nodes;   // the draft under way, nodes[0] is the root
-    int32_t n_nodes = 0;
-    std::vector<std::pair<int32_t, mp::evidence>> collected; // while a node's candidates are put together
+    // Tokens of a row of the last pass, most likely first.
+    struct distribution {
+        int32_t n = 0;
+        int32_t tokens[N_FROM_ROW];
+        float probabilities[N_FROM_ROW];
+    };
 
-    // what start() hands out, (MP_N_ROWS_LIMIT)
-    std::vector<int32_t> out_tokens, out_parents;
-    std::vector<float> out_probabilities;
-    std::vector<int8_t> out_sources;
+    // What the model gave as likely after one token.
+    struct model_row {
+        const int32_t * tokens; // (n_top)
+        const float * logprobs; // (n_top)
+        int32_t n_top;
+        distribution as_distribution() const;
+    };
+
+    // drafter.cpp
+    void add_to_text(int32_t token);
+    void forget_pass();
+    void add(const knowledge::held & known, int32_t token, int32_t parent, float probability, int32_t source);
+    void collect(const knowledge::held & known, node & parent);
+    void offer(int32_t parent, int32_t child);
+    waiting pop();
+    evidence & entry_for(int32_t token);
+
+    // learning.cpp
+    void find_nodes(const mp_tree & decoded);
+    void learn_outcomes(const int32_t * path, const int32_t * emitted, int32_t n_path);
+    void learn_mask_gain(knowledge::held & known, const int32_t * path, const int32_t * emitted, int32_t n_path);
+    void learn_row(const model_row & row, int32_t token, int32_t before, int32_t first);
+    void learn_siblings(const mp_tree & decoded, const mp_pass & pass, int32_t accepted);
+
+    const std::shared_ptr<knowledge> shared;
+    const bool chains_only;
+    std::vector<int32_t> text;
+    continuation_table by_ngram; // of this text
+
+    // left by the last pass
+    std::vector<distribution> masks;        // of the last accepted node, nearest first; empty ones where not finite
+    distribution last;                      // of a row,
+    size_t last_is_before = 0;              // from which this token of the text was drawn
+    distribution sibling[N_SIBLING_DEPTHS]; // [d]: for the children of a node of depth d
+
+    double gain_of_masks = 0.05; // a running mean. A guess, until masks were tried
+
+    // the draft under way, nodes[0] is the root
+    std::vector<node> nodes;
+    std::vector<waiting> heap;
+    std::vector<int32_t> out_tokens, out_parents; // (n_nodes)
+    std::vector<float> out_probabilities;         // (n_nodes)
+    std::vector<int8_t> out_sources;              // (n_nodes)
+
+    // room for a moment's work
+    std::vector<std::pair<int32_t, evidence>> collected; // of a node's candidates
+    std::vector<candidate> scored;                       // the same with their probabilities
+    std::vector<int32_t> node_of;                        // (nodes decoded) the draft's, -1 where it has none
+    std::vector<std::pair<float, int32_t>> sums;         // probability and token
 };
+
+} // namespace mp

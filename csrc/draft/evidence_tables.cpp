@@ -142,14 +142,6 @@ void successor_table::clear() {
     std::fill(slots.begin(), slots.end(), successors());
 }
 
-void successor_table::add_probabilities(std::vector<float> & sums) const {
-    for (const successors & slot : slots) {
-        for (int32_t i = 0; slot.key != 0 && i < slot.n; i++) {
-            sums[slot.tokens[i]] += slot.probabilities[i];
-        }
-    }
-}
-
 void successor_table::save(std::string & bytes) const {
     save_entries(slots, bytes, [](const successors & entry, std::string & to) {
         to.append((const char *) entry.probabilities, entry.n * sizeof(entry.probabilities[0]));
@@ -175,19 +167,46 @@ bool successor_table::load(const char *& bytes, const char * end, int32_t n_voca
 
 // --- continuations ---------------------------------------------------------------------------------------------------
 
-continuation_table::continuation_table(int32_t n_slots) : slots(n_slots) {}
+continuation_table::continuation_table(int32_t n_first, int32_t n_most)
+    : n_first((size_t) n_first), n_most((size_t) n_most), slots((size_t) n_first) {}
 
-continuations & continuation_table::slot_of(uint64_t key) {
-    return slots[key & (slots.size() - 1)];
+// The slot of the entry whose place in the largest table is that of `key`, or else a free one. With n_most slots each place
+// is a slot of its own; with fewer the next free one is taken.
+size_t continuation_table::place_of(uint64_t key) const {
+    size_t at = key & (slots.size() - 1);
+    while (slots[at].key != 0 && ((slots[at].key ^ key) & (n_most - 1)) != 0) {
+        at = (at + 1) & (slots.size() - 1);
+    }
+    return at;
+}
+
+continuations & continuation_table::slot_for(uint64_t key) {
+    size_t at = place_of(key);
+    if (slots[at].key == 0 && slots.size() < n_most && 2 * (n_used + 1) > slots.size()) {
+        grow();
+        at = place_of(key);
+    }
+    n_used += slots[at].key == 0;
+    return slots[at];
+}
+
+void continuation_table::grow() {
+    std::vector<continuations> old(2 * slots.size());
+    old.swap(slots);
+    for (const continuations & entry : old) {
+        if (entry.key != 0) {
+            slots[place_of(entry.key)] = entry;
+        }
+    }
 }
 
 const continuations * continuation_table::find(uint64_t key) const {
-    const continuations & slot = const_cast<continuation_table *>(this)->slot_of(key);
+    const continuations & slot = slots[place_of(key)];
     return slot.key == key ? &slot : nullptr;
 }
 
 void continuation_table::put(uint64_t key, int32_t token) {
-    continuations & slot = slot_of(key);
+    continuations & slot = slot_for(key);
     if (slot.key != key) {
         slot.key = key;
         slot.n = 0;
@@ -206,7 +225,8 @@ void continuation_table::put(uint64_t key, int32_t token) {
 }
 
 void continuation_table::clear() {
-    std::fill(slots.begin(), slots.end(), continuations());
+    slots.assign(n_first, continuations());
+    n_used = 0;
 }
 
 void continuation_table::save(std::string & bytes) const {
@@ -216,7 +236,7 @@ void continuation_table::save(std::string & bytes) const {
 bool continuation_table::load(const char *& bytes, const char * end, int32_t n_vocab) {
     clear();
     return load_entries<continuations>(bytes, end, n_vocab, 1, N_CONTINUATIONS, [&](continuations & entry) {
-        slot_of(entry.key) = entry;
+        slot_for(entry.key) = entry;
         return true;
     });
 }

@@ -1,6 +1,7 @@
-// What earlier tokens tell about the next one, in tables of fixed size: a new entry takes the place of an old one.
+// What earlier tokens tell about the next one, in tables of bounded size: there a new entry takes the place of an old one.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -21,7 +22,7 @@ constexpr int32_t N_EARLIER_LENGTHS = 4;
 constexpr int32_t N_PROBABILITY_LEVELS = 8;
 int32_t probability_level(float probability);
 
-// The tokens that the model found most likely behind a token (or two, or three) in the passes that had it as a row; the
+// The tokens that the model found most likely after a token (or two, or three) in the passes that had it as a row; the
 // newest rows count most.
 struct successors {
     uint64_t key = 0; // 0: free
@@ -35,12 +36,9 @@ public:
     explicit successor_table(int32_t n_slots); // a power of two
 
     const successors * find(uint64_t key) const; // nullptr where there is none
-    // Another row's n most likely tokens behind `key`, best first, with their log-probabilities.
+    // Another row's n most likely tokens after `key`, best first, with their log-probabilities.
     void put(uint64_t key, const int32_t * tokens, const float * logprobs, int32_t n);
     void clear();
-
-    // Adds to sums[token], (n_vocab), the probabilities that it has behind all keys.
-    void add_probabilities(std::vector<float> & sums) const;
 
     // Appends the entries to `bytes`; reads them back from there. load() returns false where they make no sense.
     void save(std::string & bytes) const;
@@ -59,21 +57,27 @@ struct continuations {
     int32_t n = 0;
 };
 
+// It begins with n_first slots and doubles as entries fill it, up to n_most, powers of two. What it keeps does not depend on
+// n_first: two keys are in each other's place exactly if they would be so in a table of n_most slots.
 class continuation_table {
 public:
-    explicit continuation_table(int32_t n_slots); // a power of two
+    continuation_table(int32_t n_first, int32_t n_most);
 
     const continuations * find(uint64_t key) const;
     void put(uint64_t key, int32_t token);
-    void clear();
+    void clear(); // has n_first slots again
 
     // As above.
     void save(std::string & bytes) const;
     bool load(const char *& bytes, const char * end, int32_t n_vocab);
 
 private:
-    continuations & slot_of(uint64_t key);
+    size_t place_of(uint64_t key) const;
+    continuations & slot_for(uint64_t key); // grows for a new entry
+    void grow();
 
+    size_t n_first, n_most;
+    size_t n_used = 0;
     std::vector<continuations> slots;
 };
 

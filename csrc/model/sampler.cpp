@@ -100,7 +100,7 @@ void mp_sampler::build_chain(const mp_sampler_params & p) {
         add(llama_sampler_init_temp(p.temp));
         add(llama_sampler_init_dist(p.seed));
     }
-    takes_best = p.temp == 0 && p.n_logit_bias == 0 && !penalises && !p.grammar;
+    takes_best = p.temp == 0 && p.n_logit_bias == 0 && !penalises;
     const bool only_lowers = std::all_of(p.bias_values, p.bias_values + p.n_logit_bias, [](float b) { return b <= 0; });
     const int32_t n_kept = p.temp == 0 ? 1 : p.top_k;
     if (n_kept > 0 && only_lowers && !penalises) {
@@ -123,19 +123,30 @@ llama_token_data_array mp_sampler::load(const float * logits, int32_t n) {
     return {candidates.data(), candidates.size(), -1, false};
 }
 
-int32_t mp_sampler::draw(const float * logits, bool grammar_first) {
-    llama_token_data_array array = load(logits, grammar_first ? 0 : n_listed);
-    if (grammar_first) {
+// With `rules_first` the grammar and the rules apply before anything else. -1 where no token is left.
+int32_t mp_sampler::draw(const float * logits, bool rules_first, constraint * rules) {
+    llama_token_data_array array = load(logits, rules_first ? 0 : n_listed);
+    if (rules_first && grammar) {
         llama_sampler_apply(grammar.get(), &array);
+    }
+    if (rules) {
+        rules->mask(array);
+    }
+    if (std::none_of(array.data, array.data + array.size, [](const auto & c) { return c.logit > -INFINITY; })) {
+        return -1;
     }
     llama_sampler_apply(chain.get(), &array);
     if (array.selected < 0 || array.selected >= (int64_t) array.size) {
         fail(MP_ERR_INTERNAL, "the sampler chain selected none of %zu candidates", array.size);
     }
-    return array.data[array.selected].id;
+    const llama_token_data & selected = array.data[array.selected];
+    return selected.logit > -INFINITY ? selected.id : -1; // biases may forbid all that the rules allow
 }
 
 bool mp_sampler::grammar_allows(int32_t token) {
+    if (!grammar) {
+        return true;
+    }
     llama_token_data single = {token, 1, 0};
     llama_token_data_array array = {&single, 1, -1, false};
     llama_sampler_apply(grammar.get(), &array);
@@ -152,17 +163,17 @@ void mp_sampler::prime(const int32_t * tokens, int32_t n) {
     }
 }
 
-int32_t mp_sampler::sample(const float * logits, int32_t best) {
-    if (takes_best) {
-        return best;
+int32_t mp_sampler::sample(const float * logits, int32_t best, constraint * rules) {
+    const auto allowed = [&](int32_t token) { return grammar_allows(token) && (!rules || rules->allows(token)); };
+    int32_t id = takes_best && best >= 0 ? best : draw(logits, false, nullptr);
+    if (id >= 0 && !allowed(id)) {
+        id = draw(logits, true, rules);
     }
-    int32_t id = draw(logits, false);
-    if (grammar && !grammar_allows(id)) {
-        id = draw(logits, true);
-    }
-    llama_sampler_accept(chain.get(), id);
-    if (grammar) {
-        llama_sampler_accept(grammar.get(), id);
+    if (id >= 0) {
+        llama_sampler_accept(chain.get(), id);
+        if (grammar) {
+            llama_sampler_accept(grammar.get(), id);
+        }
     }
     return id;
 }

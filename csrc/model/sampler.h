@@ -3,6 +3,8 @@
 // but the k most likely tokens are thrown away anyway, the samplers do not see the others.
 #pragma once
 
+#include "guard.h"
+#include "model/constraint.h"
 #include "model/model.h"
 #include "session/top_k.h"
 
@@ -15,16 +17,20 @@ struct mp_sampler {
     // Shows prompt tokens to the penalties.
     void prime(const int32_t * tokens, int32_t n);
 
-    // The next token, given the logits of a row (n_vocab) and the most likely token among them.
-    int32_t sample(const float * logits, int32_t best);
+    // The next token, given the logits of a row (n_vocab) and the most likely token among them, -1 where that is not known.
+    // Returns -1 where the grammar, the rules and the biases leave none.
+    int32_t sample(const float * logits, int32_t best, mp::constraint * rules = nullptr);
+
+    bool has_grammar() const { return grammar != nullptr; }
+    bool grammar_allows(int32_t token); // at this place in the text
 
     const mp::model_ref model;
+    mp::guard guard{"sampler"};
 
 private:
     void build_chain(const mp_sampler_params & params);
     llama_token_data_array load(const float * logits, int32_t n);
-    int32_t draw(const float * logits, bool grammar_first);
-    bool grammar_allows(int32_t token);
+    int32_t draw(const float * logits, bool rules_first, mp::constraint * rules);
 
     using sampler_ptr = std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)>;
     sampler_ptr chain{nullptr, llama_sampler_free};

@@ -59,6 +59,17 @@ int32_t token_bytes(const mp_model & model, int32_t token, bool special, char * 
     return count < 0 ? -count : count;
 }
 
+std::string token_text(const mp_model & model, int32_t token, bool special) {
+    std::string text(64, '\0');
+    const int32_t n = token_bytes(model, token, special, text.data(), (int32_t) text.size());
+    const bool fits = n <= (int32_t) text.size();
+    text.resize(n);
+    if (!fits) {
+        token_bytes(model, token, special, text.data(), n);
+    }
+    return text;
+}
+
 bool token_is_end(const mp_model & model, int32_t token) {
     return token >= 0 && token < model.info.n_vocab && llama_vocab_is_eog(model.vocab, token);
 }

@@ -4,6 +4,8 @@
 
 #include "model/model.h"
 
+#include <string>
+
 namespace mp {
 
 // The text must be valid UTF-8 without a NUL.
@@ -11,6 +13,8 @@ int32_t tokenize(const mp_model & model, const char * text, size_t n_text, bool 
                  int32_t * tokens, int32_t capacity);
 
 int32_t token_bytes(const mp_model & model, int32_t token, bool special, char * bytes, int32_t capacity);
+
+std::string token_text(const mp_model & model, int32_t token, bool special);
 
 bool token_is_end(const mp_model & model, int32_t token);
 

@@ -7,12 +7,17 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 namespace mp {
 
 static constexpr int64_t SCORE_BYTES = 512ll << 20; // the attention scores of one graph should stay below this
-static constexpr int32_t N_CTX_GRAIN = 256;         // llama.cpp pads contexts to this
-static constexpr double STATES_SHARE = 1.0 / 8;     // of the free memory, what the recurrent states may take
+static constexpr int32_t N_CTX_GRAIN = 256;         // llama.cpp pads contexts to this, after it has made n_batch smaller
+static constexpr int64_t N_CELLS_MOST = 1 << 30;
+// Rows from which ggml's attention multiplies keys and values that a row must not see by zero: with NaN among them, of
+// another session, that is NaN. Fewer rows skip them.
+static constexpr uint32_t GGML_TILE_ROWS = 64;
+static constexpr double STATES_SHARE = 1.0 / 8; // of the free memory, what the recurrent states may take
 
 struct cache_type {
     const char * name;
@@ -46,48 +51,70 @@ static double cache_bytes_per_token(const gguf_summary & s, ggml_type type_k, gg
     return s.n_layer * s.n_head_kv * (width(s.n_embd_head_k, type_k) + width(s.n_embd_head_v, type_v));
 }
 
-static int32_t choose_n_ctx(const mp_model & model, int32_t wanted, double bytes_per_token) {
+// Tokens of each session.
+static int64_t choose_n_ctx(const mp_model & model, const mp_context_params & params, double bytes_per_token) {
     const double available = (double) available_memory();
     const int64_t n_positions = model.summary.n_ctx_max;
-    if (n_positions > 0 && wanted > n_positions) {
-        fail(MP_ERR_ARGUMENT, "n_ctx = %d is more than the %lld positions that this %s model was made for", wanted,
+    const int32_t n_sessions = params.n_sessions_max;
+    const double bytes_per_place = n_sessions * bytes_per_token;
+    if (n_positions > 0 && params.n_ctx > n_positions) {
+        fail(MP_ERR_ARGUMENT, "n_ctx = %d is more than the %lld positions that this %s model was made for", params.n_ctx,
              (long long) n_positions, model.info.arch);
     }
-    if (wanted > 0) {
-        if (available > 0 && wanted * bytes_per_token > available) {
+    if ((int64_t) params.n_ctx * n_sessions > N_CELLS_MOST) {
+        fail(MP_ERR_ARGUMENT, "n_ctx = %d for n_sessions_max = %d are more than %lld tokens together", params.n_ctx,
+             n_sessions, (long long) N_CELLS_MOST);
+    }
+    if (params.n_ctx > 0) {
+        if (available > 0 && params.n_ctx * bytes_per_place > available) {
             fail(MP_ERR_MEMORY,
-                 "a context of %d tokens needs %.1f GiB for its cache, %.1f GiB are free: use a smaller context "
-                 "or a quantised cache",
-                 wanted, wanted * bytes_per_token / (1 << 30), available / (1 << 30));
+                 "%d sessions of %d tokens need %.1f GiB for their cache, %.1f GiB are free: use a smaller context, fewer "
+                 "sessions or a quantised cache",
+                 n_sessions, params.n_ctx, params.n_ctx * bytes_per_place / (1 << 30), available / (1 << 30));
         }
-        return wanted;
+        return params.n_ctx;
     }
     // The model's own context, as far as half of the free memory holds it: the rest is for buffers and for others.
-    int32_t n_ctx = std::max(model.info.n_ctx_train, 1);
-    if (available > 0 && bytes_per_token > 0 && n_ctx * bytes_per_token > available / 2) {
-        n_ctx = (int32_t) (available / 2 / bytes_per_token) / N_CTX_GRAIN * N_CTX_GRAIN;
-        n_ctx = std::max(n_ctx, N_CTX_GRAIN);
+    int64_t n_ctx = std::clamp<int64_t>(model.info.n_ctx_train, 1, N_CELLS_MOST / n_sessions);
+    if (available > 0 && bytes_per_place > 0 && n_ctx * bytes_per_place > available / 2) {
+        n_ctx = (int64_t) (available / 2 / bytes_per_place) / N_CTX_GRAIN * N_CTX_GRAIN;
+        n_ctx = std::max<int64_t>(n_ctx, N_CTX_GRAIN);
     }
     return n_ctx;
 }
 
-static uint32_t choose_n_ubatch(const mp_model & model, const mp_session_params & params, uint32_t n_ctx) {
-    uint32_t n_ubatch = params.n_ubatch;
-    if (n_ubatch == 0) {
-        const int64_t row_bytes = (int64_t) n_ctx * std::max(llama_model_n_head(model.weights), 1) * sizeof(float);
-        n_ubatch = 512;
-        while (n_ubatch > 64 && n_ubatch * row_bytes > SCORE_BYTES) {
-            n_ubatch /= 2;
+static bool is_shared_on_stock_kernels(const mp_model & model, const mp_context_params & params) {
+    return params.n_sessions_max > 1 && !model.own_kernels;
+}
+
+static uint32_t choose_n_ubatch(const mp_model & model, const mp_context_params & params, uint32_t n_ctx) {
+    if (params.n_ubatch > 0) {
+        if (params.n_ubatch < params.n_rows_max) {
+            fail(MP_ERR_ARGUMENT, "a tree pass of n_rows_max = %d rows must fit into n_ubatch = %d", params.n_rows_max,
+                 params.n_ubatch);
         }
-    } else if (n_ubatch < (uint32_t) params.n_rows_max) {
-        fail(MP_ERR_ARGUMENT, "a tree pass of n_rows_max = %d rows must fit into n_ubatch = %u", params.n_rows_max,
-             n_ubatch);
+        return params.n_ubatch;
+    }
+    const int64_t row_bytes = (int64_t) n_ctx * std::max(llama_model_n_head(model.weights), 1) * sizeof(float);
+    uint32_t n_ubatch = 512;
+    while (n_ubatch > 64 && n_ubatch * row_bytes > SCORE_BYTES) {
+        n_ubatch /= 2;
+    }
+    if (is_shared_on_stock_kernels(model, params) && model.info.can_tree) {
+        return std::min(n_ubatch, GGML_TILE_ROWS - 1); // a larger pass is more than one graph
     }
     return std::max<uint32_t>(n_ubatch, params.n_rows_max);
 }
 
-static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_session_params & params, ggml_type type_v) {
+static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_context_params & params, ggml_type type_v) {
     if (params.flash_attn > 0) {
+        return LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    }
+    if (params.n_sessions_max > 1) { // without it the values that a row must not see are multiplied by zero, and may be NaN
+        if (params.flash_attn == 0) {
+            fail(MP_ERR_ARGUMENT, "n_sessions_max = %d sessions in one context need flash attention, which is off",
+                 params.n_sessions_max);
+        }
         return LLAMA_FLASH_ATTN_TYPE_ENABLED;
     }
     if (ggml_is_quantized(type_v)) { // llama.cpp stores V transposed without it, which cannot be quantised
@@ -103,18 +130,19 @@ static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_
     return params.flash_attn < 0 && has_gpu() ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 
-// Candidates of the longest chain: with the state after each and after the root, as far as memory holds them.
-static int32_t choose_max_chain(const mp_model & model, int32_t n_rows_max) {
-    const double most_states = STATES_SHARE * (double) available_memory() / std::max<int64_t>(model.info.state_size, 1);
-    int32_t n = std::min(model.info.max_chain, n_rows_max - 1);
-    while (n > 0 && most_states > 0 && 1 + n > most_states) {
+// Candidates of the longest chain: each session has the state after each and after the root, as far as memory holds them.
+static int32_t choose_max_chain(const mp_model & model, const mp_context_params & params) {
+    const double n_states = STATES_SHARE * (double) available_memory() / std::max<int64_t>(model.info.state_size, 1);
+    int32_t n = std::min(model.info.max_chain, params.n_rows_max - 1);
+    while (n > 0 && n_states > 0 && (1.0 + n) * params.n_sessions_max > n_states) {
         n--;
     }
     return n;
 }
 
-llama_context_params choose_context_params(const mp_model & model, const mp_session_params & params) {
+void check_context_params(const mp_context_params & params) {
     check_range("n_ctx", params.n_ctx, 0, 1 << 28);
+    check_range("n_sessions_max", params.n_sessions_max, 1, MP_N_SESSIONS_LIMIT);
     check_range("n_batch", params.n_batch, 1, 1 << 24);
     check_range("n_ubatch", params.n_ubatch, 0, 1 << 24);
     check_range("n_rows_max", params.n_rows_max, 1, MP_N_ROWS_LIMIT);
@@ -122,16 +150,22 @@ llama_context_params choose_context_params(const mp_model & model, const mp_sess
     check_range("n_threads", params.n_threads, 0, GGML_MAX_N_THREADS);
     check_range("n_threads_batch", params.n_threads_batch, 0, GGML_MAX_N_THREADS);
     check_range("flash_attn", params.flash_attn, -1, 1);
+}
 
+llama_context_params choose_context_params(const mp_model & model, const mp_context_params & params) {
     const bool can_tree = model.info.can_tree;
-    const int32_t max_chain = choose_max_chain(model, params.n_rows_max);
+    const int32_t max_chain = choose_max_chain(model, params);
     const ggml_type type_k = parse_cache_type(params.type_k, "type_k");
     const ggml_type type_v = parse_cache_type(params.type_v, "type_v");
     llama_context_params cp = llama_context_default_params();
-    cp.n_ctx = choose_n_ctx(model, params.n_ctx, can_tree ? cache_bytes_per_token(model.summary, type_k, type_v) : 0);
+    const int64_t n_ctx = choose_n_ctx(model, params, can_tree ? cache_bytes_per_token(model.summary, type_k, type_v) : 0);
+    const int64_t n_cells = n_ctx * params.n_sessions_max; // a session never fills the room of another
+    cp.n_ctx = (uint32_t) ((n_cells + N_CTX_GRAIN - 1) / N_CTX_GRAIN * N_CTX_GRAIN);
     cp.n_ubatch = std::max<uint32_t>(choose_n_ubatch(model, params, cp.n_ctx), max_chain + 2); // llama.cpp asserts this
-    cp.n_batch = std::max<uint32_t>(params.n_batch, cp.n_ubatch);
-    cp.n_seq_max = can_tree ? params.n_rows_max : 1;
+    cp.n_batch = std::max({(uint32_t) params.n_batch, cp.n_ubatch, (uint32_t) params.n_rows_max});
+    // A trunk for each session, and for each row of a pass, of which one session's may be the trunk.
+    cp.n_seq_max =
+        can_tree ? std::min(params.n_rows_max + params.n_sessions_max - 1, +MP_N_ROWS_LIMIT) : params.n_sessions_max;
     cp.n_rs_seq = max_chain;
     cp.kv_unified = true; // one cache for all sequences, else a shared prefix is refused
     cp.swa_full = true;   // a sliding window must not have dropped what a rollback goes back to
@@ -147,13 +181,13 @@ llama_context * make_context(const mp_model & model, const llama_context_params 
     clear_log_error();
     abort_guard guard;
     const accel_opening opening(model.own_kernels ? &link : nullptr);
-    llama_context * ctx = llama_init_from_model(model.weights, params);
+    std::unique_ptr<llama_context, decltype(&llama_free)> ctx(llama_init_from_model(model.weights, params), llama_free);
     if (!ctx) {
         const std::string reason = guard.reason().empty() ? last_log_error() : guard.reason();
         fail(MP_ERR_MEMORY, "llama.cpp made no context of %u tokens: %s", params.n_ctx, reason.c_str());
     }
-    use_adapters(ctx, model);
-    return ctx;
+    use_adapters(ctx.get(), model);
+    return ctx.release();
 }
 
 void set_threads(llama_context * ctx, const mp_model & model, accel_link & link, int32_t n_threads) {

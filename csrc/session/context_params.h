@@ -6,9 +6,11 @@
 
 namespace mp {
 
-// Throws MP_ERR_ARGUMENT (which value is out of which range) and MP_ERR_MEMORY (with the numbers).
-// Threads and callbacks are left to the caller.
-llama_context_params choose_context_params(const mp_model & model, const mp_session_params & params);
+// Throws MP_ERR_ARGUMENT: which value is out of which range.
+void check_context_params(const mp_context_params & params);
+
+// Throws MP_ERR_ARGUMENT and MP_ERR_MEMORY (with the numbers). Threads and callbacks are left to the caller.
+llama_context_params choose_context_params(const mp_model & model, const mp_context_params & params);
 
 // llama_init_from_model with its reasons as failures. `link` serves maskprobe's kernels and must outlive the context.
 // Throws MP_ERR_MEMORY, or MP_ERR_FORMAT for a failed assertion.

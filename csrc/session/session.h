@@ -1,113 +1,86 @@
-// One KV cache over a model, and the only place that says what it holds.
+// One sequence in a context, and the only place that says what the context holds of it.
 //
-// Invariant, between any two calls: the cache holds exactly `tokens`. Sequence 0, the trunk, carries all of them; another
-// sequence s carries the first `filled[s]` of them and is topped up when a tree needs it, so that a step pays only for
-// the sequences it uses, and nothing when nothing was accepted beyond the root (the root carries them all).
+// Invariant, between any two calls: the cache holds exactly `tokens`. ids[0], the trunk, carries all of them; another id
+// carries the first `filled` of them and is topped up when a tree needs it.
 //
 // A model with a recurrent state has the trunk alone. llama.cpp keeps the states after the last tokens of a pass, but not
 // the one before it: a chain goes back to an accepted node, while a pass that is dropped whole loses the state. It comes
 // back from the copy that was made where the last prefix ended, and what was committed since is evaluated again.
 #pragma once
 
-#include "kernels/ggml/accel_backend.h"
-#include "model/model.h"
-#include "platform/worker_pool.h"
-#include "session/top_k.h"
+#include "session/context.h"
+#include "session/row_outputs.h"
 #include "session/tree_pass.h"
 
-#include <atomic>
 #include <memory>
 #include <vector>
 
-#include <sys/types.h>
-
 struct mp_session {
-    mp_session(mp::model_ref model, const mp_session_params & params);
+    explicit mp_session(mp::context_ref context); // empty. MP_ERR_STATE where n_sessions_max are open
+    ~mp_session();
+    mp_session(const mp_session &) = delete;
+    mp_session & operator=(const mp_session &) = delete;
+
+    // Another session of the context with the same committed tokens, whose cells they share.
+    std::unique_ptr<mp_session> fork();
 
     void set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out);
-    void decode(const mp_tree & tree, mp_pass & out);
+
+    // Of row i of the last prefix. MP_ERR_STATE where a later decode of the context has overwritten it.
+    const float * prefix_logits(int32_t row) const;
+    float prefix_log_sum(int32_t row) const;
+
     void commit(const int32_t * path, int32_t n);
+
+    // Of the rows of the last pass.
     const float * logits(int32_t row) const;
     float logprob(int32_t row, int32_t token) const;
-    bool part(int32_t i, mp_part & out) const; // false past the last one
+    int32_t best(int32_t row) const; // -1: the row is not finite
 
-    const mp::model_ref model;
-    int32_t n_ctx = 0;
-    int32_t max_chain = 0;         // candidates of a chain, where there can be no tree
-    const int32_t n_threads;       // of tree passes
-    const int32_t n_threads_batch; // while a prefix is evaluated
-    std::atomic<bool> cancel_requested{false};
-    std::atomic<bool> in_use{false};
-    const pid_t owner; // a forked child must not touch the threads and buffers of its parent
-
+    const mp::context_ref context;
     std::vector<int32_t> tokens; // committed, -1 where an embedding row stands
-    std::vector<int32_t> best;   // (n_rows) of the last pass, -1 without an output
 
 private:
-    // What is kept of rows whose logits llama.cpp has.
-    struct row_outputs {
-        int32_t n_top = 0;
-        std::vector<const float *> logits; // (n_rows) of (n_vocab), nullptr without an output
-        std::vector<int32_t> tokens;       // (n_rows, n_top), the first of a row -1 where its logits are not finite
-        std::vector<float> logprobs;       // (n_rows, n_top)
-        std::vector<float> log_sum;        // (n_rows)
-        void resize(int32_t n_rows, int32_t n_top);
-    };
+    friend struct mp_context;
 
-    void open_context(const mp_session_params & params);
     void drop_pass();
     void truncate(int32_t n_keep);
     void evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs);
+    void check_path(const int32_t * path, int32_t n) const;
+    void check_row(int32_t row) const;
+    bool can_tree() const { return context->model->info.can_tree; }
+
+    // sequences
+    int32_t n_full() const; // how many ids from the first on carry all committed tokens
+    void put_full_sequences_first();
+    void top_up_sequences(); // those of the pass
+
+    // recurrent_state.cpp
     void rebuild_if_lost();
     void copy_state();
     int32_t return_to_copy();
-    void top_up_sequences(int32_t n_sequences);
-    void run(const llama_batch & batch, int32_t n_threads_of_pass);
-    void read_outputs(int32_t n_top);
-    void check_n_top(int32_t n_top) const;
-    void find_top_k(row_outputs & rows, int32_t begin, int32_t end);
-    void find_top_k_rows(int32_t worker);
+    void remove_state();
+    std::vector<uint8_t> read_state() const; // empty where there is none
+    bool write_state(const std::vector<uint8_t> & state);
 
-    mp::worker_pool workers; // of maskprobe's kernels and of the top-K
-    mp::accel_link kernels{workers};
-    std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
-    llama_memory_t memory = nullptr;
-    int32_t n_batch = 0;
-    int32_t n_top_max = 0;
-
+    std::vector<llama_seq_id> ids;
+    std::vector<int32_t> filled; // of each id
     mp::tree_pass pass;
-    std::vector<mp::top_k_scratch> scratch; // (n_threads)
+    int32_t n_in_pass = 0; // ids that may have rows of an uncommitted pass after the committed tokens
 
-    std::vector<int32_t> filled; // (n_rows_max) committed tokens that each sequence carries
-    bool pass_in_cache = false;  // rows of an uncommitted pass lie behind the committed tokens
-    bool has_outputs = false;    // the outputs of the last pass can be read
-    bool lost = false;           // a recurrent state went past the committed tokens and must be built anew
+    mp::row_outputs outputs;  // of the last pass
+    bool has_outputs = false; // no change of the prefix came after it
+    int64_t outputs_at = 0;   // the context's n_decodes
+
+    mp::row_outputs prefix_outputs; // of the last tokens that were evaluated for a prefix
+    int32_t prefix_first = 0;       // of its rows, the first that the caller was given,
+    int32_t prefix_readable = 0;    // and the first whose logits llama.cpp has
+    int64_t prefix_at = -1;         // if this is the context's n_decodes
+
+    bool lost = false;  // the recurrent state went past the committed tokens and must be built anew
+    bool moved = false; // a pass of others came after the pass: llama.cpp cannot go back within it
     struct {
         int32_t n_tokens = 0; // the state after so many committed tokens, 0: there is none
         std::vector<uint8_t> bytes;
     } state_copy;
-
-    row_outputs pass_outputs;   // of the last pass
-    row_outputs prefix_outputs; // of the last tokens that were evaluated for a prefix
-
-    // while the workers look for the most likely tokens
-    row_outputs * looked_at = nullptr;
-    std::atomic<int32_t> next_row{0};
-    int32_t end_row = 0;
 };
-
-namespace mp {
-
-// Held by every C function that works on a session: lets one thread in at a time, and no forked child.
-class session_entry {
-public:
-    session_entry(mp_session * session, const char * function);
-    ~session_entry();
-    session_entry(const session_entry &) = delete;
-    session_entry & operator=(const session_entry &) = delete;
-
-private:
-    mp_session * session;
-};
-
-} // namespace mp

@@ -4,25 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace mp {
 
 tree_pass::tree_pass(const mp_model & model, int32_t n_rows_max) : model(model), n_rows_max(n_rows_max) {
-    row_tokens.resize(n_rows_max);
-    if (model.info.can_probe) {
-        row_embd.resize((size_t) n_rows_max * model.info.n_embd);
-    }
-    row_pos.resize((size_t) n_rows_max * model.n_pos_per_embd);
-    row_n_seq.resize(n_rows_max);
-    row_seq.resize(n_rows_max);
-    row_output.resize(n_rows_max);
-    for (int32_t s = 0; s < n_rows_max; s++) {
-        all_sequences.push_back(s);
-    }
-    for (auto * per_node :
-         {&parents, &node_tokens, &depth, &n_masks_of, &n_children, &seq_start, &n_seq, &seq_next, &masks_placed}) {
-        per_node->resize(n_rows_max);
+    for (auto * list : {&positions, &row_seq, &parents, &node_tokens, &n_masks_of, &n_children, &n_seq, &seq_next,
+                        &masks_placed, &last_position}) {
+        list->resize(n_rows_max);
     }
 }
 
@@ -45,11 +33,11 @@ void tree_pass::check(const mp_tree & tree, int32_t n_past, int32_t n_ctx) const
     }
     const int64_t n_rows = (int64_t) tree.n_nodes + tree.n_masks;
     if (n_rows > n_rows_max) {
-        fail(MP_ERR_ARGUMENT, "the tree has %d nodes and %d masks = %lld rows, the session takes n_rows_max = %d",
+        fail(MP_ERR_ARGUMENT, "the tree has %d nodes and %d masks = %lld rows, the context takes n_rows_max = %d",
              tree.n_nodes, tree.n_masks, (long long) n_rows, n_rows_max);
     }
     if (n_rows > n_ctx - n_past) {
-        fail(MP_ERR_CONTEXT_FULL, "the pass needs %lld places, %d of the context's %d are left", (long long) n_rows,
+        fail(MP_ERR_CONTEXT_FULL, "the tree needs %lld places, %d of the session's %d are left", (long long) n_rows,
              n_ctx - n_past, n_ctx);
     }
     int32_t n_embd_rows = 0;
@@ -104,8 +92,9 @@ void tree_pass::check_chain(const mp_tree & tree, int32_t max_chain) const {
 
 void tree_pass::assign_sequences(const mp_tree & tree) {
     for (int32_t i = 0; i < tree.n_nodes; i++) {
+        parents[i] = tree.parents[i];
+        node_tokens[i] = tree.tokens[i];
         n_children[i] = n_masks_of[i] = masks_placed[i] = 0;
-        depth[i] = i == 0 ? 0 : depth[tree.parents[i]] + 1;
         if (i > 0) {
             n_children[tree.parents[i]]++;
         }
@@ -120,73 +109,47 @@ void tree_pass::assign_sequences(const mp_tree & tree) {
     for (int32_t i = tree.n_nodes - 1; i > 0; i--) {
         n_seq[tree.parents[i]] += n_seq[i];
     }
-    // As many as rows, whatever the shape: llama.cpp uses a graph again only for the same number of sequences. A recurrent
-    // state has one.
-    n_seq[0] = model.info.can_tree ? std::max(n_seq[0], tree.n_nodes + tree.n_masks) : 1;
-    seq_start[0] = seq_next[0] = 0;
+    row_seq[0] = seq_next[0] = 0;
     for (int32_t i = 1; i < tree.n_nodes; i++) {
-        seq_start[i] = seq_next[i] = seq_next[tree.parents[i]];
+        row_seq[i] = seq_next[i] = seq_next[tree.parents[i]];
         seq_next[tree.parents[i]] += n_seq[i];
     }
 }
 
-void tree_pass::fill_rows(const mp_tree & tree, int32_t n_past) {
-    const int32_t n_rows = tree.n_nodes + tree.n_masks;
-    for (int32_t i = 0; i < tree.n_nodes; i++) {
-        parents[i] = tree.parents[i];
-        node_tokens[i] = tree.tokens[i];
-        row_pos[i] = n_past + depth[i];
-        row_n_seq[i] = n_seq[i];
-        row_seq[i] = &all_sequences[seq_start[i]];
-        row_output[i] = !tree.node_outputs || tree.node_outputs[i] != 0;
+void tree_pass::place_rows(const mp_tree & tree, int32_t n_past) {
+    std::fill(last_position.begin(), last_position.begin() + n_seq[0], n_past);
+    positions[0] = n_past;
+    for (int32_t i = 1; i < tree.n_nodes; i++) {
+        positions[i] = positions[tree.parents[i]] + 1;
+        for (int32_t s = row_seq[i]; s < row_seq[i] + n_seq[i]; s++) {
+            last_position[s] = std::max(last_position[s], positions[i]);
+        }
     }
     for (int32_t j = 0; j < tree.n_masks; j++) {
         const int32_t owner = tree.mask_owners[j];
         const int32_t row = tree.n_nodes + j;
         masks_placed[owner]++;
-        row_pos[row] = n_past + depth[owner] + masks_placed[owner];
-        row_n_seq[row] = 1;
-        row_seq[row] = &all_sequences[seq_start[owner] + n_seq[owner] - 1];
-        row_output[row] = !tree.mask_outputs || tree.mask_outputs[j] != 0;
-    }
-    // M-RoPE: three equal sections for text and an empty fourth, each n_rows long.
-    for (int32_t section = 1; section < model.n_pos_per_embd; section++) {
-        for (int32_t i = 0; i < n_rows; i++) {
-            row_pos[(size_t) section * n_rows + i] = section < 3 ? row_pos[i] : 0;
-        }
+        positions[row] = positions[owner] + masks_placed[owner];
+        row_seq[row] = row_seq[owner] + n_seq[owner] - 1;
+        last_position[row_seq[row]] = positions[row];
     }
 }
 
-void tree_pass::fill_inputs(const mp_tree & tree) {
-    const size_t n_embd = model.info.n_embd;
-    const float * next_embd = tree.embd;
-    bool all_tokens = tree.n_masks == 0;
-    for (int32_t i = 0; i < tree.n_nodes; i++) {
-        all_tokens = all_tokens && tree.tokens[i] >= 0;
+void tree_pass::clear() {
+    nodes = rows = 0;
+    n_seq[0] = 1;
+}
+
+int32_t tree_pass::n_rows_of(int32_t sequence) const {
+    return sequence < n_needed ? last_position[sequence] - positions[0] + 1 : 1;
+}
+
+int32_t tree_pass::n_on_path(int32_t sequence, const int32_t * path, int32_t n) const {
+    int32_t count = 0;
+    while (count < n && row_seq[path[count]] <= sequence && sequence < row_seq[path[count]] + n_seq[path[count]]) {
+        count++;
     }
-    rows.token = all_tokens ? row_tokens.data() : nullptr;
-    rows.embd = all_tokens ? nullptr : row_embd.data();
-    if (all_tokens) {
-        memcpy(row_tokens.data(), tree.tokens, tree.n_nodes * sizeof(int32_t));
-        return;
-    }
-    const auto put = [&](int32_t row, const float * src) {
-        for (size_t j = 0; j < n_embd; j++) {
-            row_embd[row * n_embd + j] = src[j] * model.info.embd_scale;
-        }
-    };
-    // llama.cpp takes tokens or embedding rows, not both: tokens are looked up here.
-    for (int32_t i = 0; i < tree.n_nodes; i++) {
-        if (tree.tokens[i] >= 0) {
-            model.input_row(tree.tokens[i], &row_embd[i * n_embd]);
-        } else {
-            put(i, next_embd);
-            next_embd += n_embd;
-        }
-    }
-    for (int32_t j = 0; j < tree.n_masks; j++) {
-        put(tree.n_nodes + j, tree.masks + j * n_embd);
-    }
+    return count;
 }
 
 void tree_pass::lay_out(const mp_tree & tree, int32_t n_past, int32_t n_ctx, int32_t max_chain) {
@@ -195,14 +158,11 @@ void tree_pass::lay_out(const mp_tree & tree, int32_t n_past, int32_t n_ctx, int
         check_chain(tree, max_chain);
     }
     nodes = tree.n_nodes;
+    rows = tree.n_nodes + tree.n_masks;
+    embeddings = tree.n_masks > 0 || std::find(tree.tokens, tree.tokens + tree.n_nodes, -1) != tree.tokens + tree.n_nodes;
     assign_sequences(tree);
-    fill_rows(tree, n_past);
-    fill_inputs(tree);
-    rows.n_tokens = tree.n_nodes + tree.n_masks;
-    rows.pos = row_pos.data();
-    rows.n_seq_id = row_n_seq.data();
-    rows.seq_id = row_seq.data();
-    rows.logits = row_output.data();
+    n_needed = n_seq[0];
+    place_rows(tree, n_past);
 }
 
 } // namespace mp

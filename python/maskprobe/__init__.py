@@ -1,7 +1,7 @@
 """maskprobe: lossless embedding-space probing for GGUF models, on top of llama.cpp.
 
 model = Model("model.gguf")
-engine = Engine(Session(model), proposer_named("all", model))
+engine = Engine(model)
 for result in engine.generate(model.tokenize("Once upon a time")):
     print(result.text, end="", flush=True)
 """
@@ -9,9 +9,11 @@ for result in engine.generate(model.tokenize("Once upon a time")):
 from ._capi import prefix
 from .acceptance import accept
 from .catalog import bundled_models, named_models, resolve_model
-from .engine import Engine, Stats, Step, TokenResult
+from .constraints import Constraint
+from .engine import Engine
 from .errors import (
     ArgumentError,
+    CallbackError,
     Cancelled,
     ContextFull,
     DecodeError,
@@ -20,38 +22,38 @@ from .errors import (
     OutOfMemory,
     StateError,
 )
+from .generation import AsyncGeneration, Generation, Stats, TokenResult
 from .masks import MaskEmbedding, mask_embedding
 from .model import Device, Model, ModelInfo, devices, set_verbose, version
 from .proposers import (
-    Evidence,
     LastLogits,
     Lookahead,
     MaskProbe,
     NgramAutomaton,
-    NoProposer,
-    Planned,
     PromptLookup,
     Proposer,
     TokenRecycling,
     proposer_named,
 )
 from .sampler import Sampler, SamplingParams
-from .session import Pass, Prefix, Session
-from .state import StateFile
-from .text import TextStream
+from .session import Context, Pass, Prefix, Session
 from .tree import TokenTree
 
 __version__ = version()
 
 __all__ = [
     "ArgumentError",
+    "AsyncGeneration",
+    "CallbackError",
     "Cancelled",
+    "Constraint",
+    "Context",
     "ContextFull",
     "DecodeError",
     "Device",
     "Engine",
     "Error",
-    "Evidence",
+    "Generation",
     "LastLogits",
     "Lookahead",
     "MaskEmbedding",
@@ -60,10 +62,8 @@ __all__ = [
     "ModelError",
     "ModelInfo",
     "NgramAutomaton",
-    "NoProposer",
     "OutOfMemory",
     "Pass",
-    "Planned",
     "Prefix",
     "PromptLookup",
     "Proposer",
@@ -71,10 +71,7 @@ __all__ = [
     "SamplingParams",
     "Session",
     "StateError",
-    "StateFile",
     "Stats",
-    "Step",
-    "TextStream",
     "TokenRecycling",
     "TokenResult",
     "TokenTree",

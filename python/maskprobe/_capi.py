@@ -1,5 +1,6 @@
 """The C core through cffi: the library is opened here, handles are owned here, status codes become exceptions here."""
 
+import math
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from cffi import FFI
 
 from .errors import (
     ArgumentError,
+    CallbackError,
     Cancelled,
     ContextFull,
     DecodeError,
@@ -38,6 +40,7 @@ ERROR_CLASSES = {
     10: StateError,
     11: StateError,
     12: StateError,
+    13: CallbackError,
 }
 
 
@@ -116,6 +119,14 @@ def c_string(value: str, what: str) -> bytes:
     return data
 
 
+def c_path(path: str | os.PathLike[str], what: str) -> bytes:
+    """A path as the bytes of a C string. `what` names it in the error about an embedded NUL."""
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ArgumentError(f"the {what} path {os.fspath(path)!r} contains a NUL character")
+    return name
+
+
 def fill(struct: Any, **fields: Any) -> None:
     """Sets the fields of a C struct. A value of the wrong type or beyond the C type is an ArgumentError."""
     for name, value in fields.items():
@@ -147,6 +158,34 @@ def progress_callback(progress: Callable[[float], bool | None], failures: list[B
             return False
 
     return ffi.callback("mp_progress_callback", call)
+
+
+def array_of(pointer: Any, dtype: type, *shape: int) -> np.ndarray:
+    """The memory of a C array as numpy, without a copy: valid as long as C says so."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer(ffi.buffer(pointer, n_bytes), dtype).reshape(shape)
+
+
+class Bridge:
+    """An object of Python whose methods the core calls. What one of them raises is kept in `failure`, and the core is
+    told that it failed.
+
+    `handle` is what C has as its user pointer; it must live as long as C may call."""
+
+    def __init__(self) -> None:
+        self.handle: Any = ffi.new_handle(self)
+        self.failure: BaseException | None = None
+
+    def guarded(self, call: Callable[..., int | None], *args: Any) -> int:
+        """The result of the call, 0 for None; -1 where it raised something."""
+        try:
+            return call(*args) or 0
+        except BaseException as error:
+            self.failure = error
+            return -1
+
+    def release(self) -> None:
+        """The core will not call again."""
 
 
 class Handle:

@@ -37,7 +37,7 @@ class ContextFull(Error):
 
 
 class Cancelled(Error):
-    """Stopped by Session.cancel() or by a progress callback that returned False."""
+    """Stopped by Context.cancel() or by a progress callback that returned False."""
 
     status = "cancelled"
 
@@ -46,6 +46,12 @@ class DecodeError(Error):
     """llama.cpp failed the pass ("decode"), or the model produced NaN or infinite logits ("numeric")."""
 
     status = "decode"
+
+
+class CallbackError(Error):
+    """A callback of a generation failed. What a proposer or a constraint of Python raised comes out as it is."""
+
+    status = "callback"
 
 
 class StateError(Error):

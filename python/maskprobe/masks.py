@@ -29,21 +29,20 @@ class MaskEmbedding:
     """The mean of the prompt's input embeddings, and the base of the other kinds.
 
     `update` (lambda, 0..1) moves the vectors towards each emitted token: m += lambda * (e_token - m), the online update
-    of the paper (0.1 there); 0 is off. `offset` (n_embd,) is added to every vector.
+    of the paper (0.1 there); 0 is off.
 
     Raises ArgumentError for values out of range.
     """
 
     n_top = 1  # candidates per row that observe() wants to see
 
-    def __init__(self, model: Model, *, update: float = 0.0, offset: np.ndarray | None = None) -> None:
+    def __init__(self, model: Model, *, update: float = 0.0) -> None:
         if not 0.0 <= update <= 1.0:
             raise ArgumentError(f"the mask update must lie between 0 and 1, not {update}")
         self.model = model
         self.n_embd = model.info.n_embd
         self.rate = update
-        self.offset = None if offset is None else _checked_vector(offset, self.n_embd, "the mask offset")
-        self._base = np.empty((0, self.n_embd), np.float32)  # (n_masks, n_embd), before the offset
+        self._base = np.empty((0, self.n_embd), np.float32)  # (n_masks, n_embd)
 
     def begin(self, prompt: Sequence[int], n_masks: int) -> None:
         """A new generation after `prompt` (not empty): sets the vectors of the `n_masks` masks behind an owner."""
@@ -55,8 +54,7 @@ class MaskEmbedding:
 
     def vectors(self, owners: Sequence[int]) -> np.ndarray:
         """The masks behind nodes that carry the tokens `owners`, float32 (n_owners, n_masks, n_embd)."""
-        base = self._base if self.offset is None else self._base + self.offset
-        return np.broadcast_to(base, (len(owners), *base.shape))
+        return np.broadcast_to(self._base, (len(owners), *self._base.shape))
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         """Learns from a pass: here, the online update by the emitted tokens, in their order."""
@@ -68,10 +66,8 @@ class MaskEmbedding:
 class LastTokensMask(MaskEmbedding):
     """Mask j is the embedding of the j-th of the last `n_last` prompt tokens; n_last = None: as many as masks."""
 
-    def __init__(
-        self, model: Model, n_last: int | None = None, *, update: float = 0.0, offset: np.ndarray | None = None
-    ) -> None:
-        super().__init__(model, update=update, offset=offset)
+    def __init__(self, model: Model, n_last: int | None = None, *, update: float = 0.0) -> None:
+        super().__init__(model, update=update)
         if n_last is not None and n_last < 1:
             raise ArgumentError(f"last-k:{n_last}: K must be at least 1")
         self.n_last = n_last
@@ -86,8 +82,8 @@ class SampleMask(MaskEmbedding):
 
     Mean and variance are estimated from at most TABLE_ROWS rows, chosen with the same seed."""
 
-    def __init__(self, model: Model, seed: int = 0, *, update: float = 0.0, offset: np.ndarray | None = None) -> None:
-        super().__init__(model, update=update, offset=offset)
+    def __init__(self, model: Model, seed: int = 0, *, update: float = 0.0) -> None:
+        super().__init__(model, update=update)
         self.seed = seed
         n_vocab = model.info.n_vocab
         tokens = np.random.default_rng(seed).choice(n_vocab, min(n_vocab, TABLE_ROWS), replace=False)
@@ -102,10 +98,8 @@ class SampleMask(MaskEmbedding):
 class ConstantMask(MaskEmbedding):
     """One given vector (n_embd,) for every mask."""
 
-    def __init__(
-        self, model: Model, vector: np.ndarray, *, update: float = 0.0, offset: np.ndarray | None = None
-    ) -> None:
-        super().__init__(model, update=update, offset=offset)
+    def __init__(self, model: Model, vector: np.ndarray, *, update: float = 0.0) -> None:
+        super().__init__(model, update=update)
         self.vector = _checked_vector(vector, self.n_embd, "the mask vector")
 
     def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
@@ -121,8 +115,8 @@ class SoftMask(MaskEmbedding):
 
     n_top = SUCCESSORS
 
-    def __init__(self, model: Model, *, update: float = 0.0, offset: np.ndarray | None = None) -> None:
-        super().__init__(model, update=update, offset=offset)
+    def __init__(self, model: Model, *, update: float = 0.0) -> None:
+        super().__init__(model, update=update)
         n_kept = min(SUCCESSORS, model.info.n_vocab)
         self._successors = np.zeros((model.info.n_vocab, n_kept), np.int32)
         self._probabilities = np.zeros((model.info.n_vocab, n_kept), np.float32)  # all 0: never seen
@@ -138,8 +132,6 @@ class SoftMask(MaskEmbedding):
             embeddings = self.model.embedding_rows(distinct)[places.reshape(successors.shape)]
             # Not a matrix product: the threads of BLAS would fight with those of llama.cpp over a sum this small.
             vectors[seen, 0] = np.einsum("sk,ske->se", weights[seen], embeddings)  # (n_seen, n_embd)
-            if self.offset is not None:
-                vectors[seen, 0] += self.offset
         return vectors
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
@@ -153,31 +145,28 @@ class SoftMask(MaskEmbedding):
         self._probabilities[tokens, :n_kept] = probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
-def mask_embedding(
-    spec: str, model: Model, *, update: float = 0.0, offset: np.ndarray | None = None, seed: int = 0
-) -> MaskEmbedding:
+def mask_embedding(spec: str, model: Model, *, update: float = 0.0, seed: int = 0) -> MaskEmbedding:
     """The mask embedding that `spec` names; the list is at the top of this file. `seed` is that of `sample`.
 
     Raises ArgumentError for a spec that is none of these, and for a token or a file that does not fit the model."""
     kind, _, value = spec.partition(":")
-    settings = {"update": update, "offset": offset}
     if spec == "mean":
-        return MaskEmbedding(model, **settings)
+        return MaskEmbedding(model, update=update)
     if spec == "soft":
-        return SoftMask(model, **settings)
+        return SoftMask(model, update=update)
     if spec == "sample":
-        return SampleMask(model, seed, **settings)
+        return SampleMask(model, seed, update=update)
     if spec == "last-k":
-        return LastTokensMask(model, **settings)
+        return LastTokensMask(model, update=update)
     if kind == "last-k":
-        return LastTokensMask(model, _integer(value, spec), **settings)
+        return LastTokensMask(model, _integer(value, spec), update=update)
     if kind == "token":
         token = _integer(value, spec)
         if not 0 <= token < model.info.n_vocab:
             raise ArgumentError(f"mask {spec}: token {token} is out of range, the vocabulary has {model.info.n_vocab}")
-        return ConstantMask(model, model.embedding_rows([token])[0], **settings)
+        return ConstantMask(model, model.embedding_rows([token])[0], update=update)
     if kind == "file":
-        return ConstantMask(model, read_vector(Path(value), model.info.n_embd), **settings)
+        return ConstantMask(model, read_vector(Path(value), model.info.n_embd), update=update)
     raise ArgumentError(f"mask {spec!r} is not known: use mean, last-k, last-k:K, sample, token:ID, file:PATH or soft")
 
 

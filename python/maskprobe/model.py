@@ -10,9 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, progress_callback, text, token_array
+from ._capi import NULL, Handle, c_path, c_string, check, ffi, fill, lib, progress_callback, text, token_array
 from .errors import ArgumentError
-from .sampler import Sampler, SamplingParams
 
 # mp_kernels, by the names that users know.
 KERNELS = {"auto": lib.MP_KERNELS_AUTO, "ours": lib.MP_KERNELS_OURS, "stock": lib.MP_KERNELS_STOCK}
@@ -101,13 +100,6 @@ def set_verbose(verbose: bool) -> None:
     lib.mp_set_verbose(verbose)
 
 
-def _c_path(path: str | os.PathLike[str], what: str) -> bytes:
-    name = os.fsencode(path)
-    if b"\0" in name:
-        raise ArgumentError(f"the {what} path {os.fspath(path)!r} contains a NUL character")
-    return name
-
-
 class Model:
     """A GGUF model. It stays in memory until it and its sessions and samplers are closed, in whatever order.
 
@@ -133,7 +125,7 @@ class Model:
         progress: Callable[[float], bool | None] | None = None,
     ) -> None:
         self.path = Path(path)
-        name = _c_path(path, "model")
+        name = c_path(path, "model")
         pairs = [lora if isinstance(lora, tuple) else (lora, 1.0) for lora in loras]
         self.loras = tuple((Path(file), float(scale)) for file, scale in pairs)
         if kernels not in KERNELS:
@@ -150,7 +142,7 @@ class Model:
             n_threads=n_threads,
             n_loras=len(self.loras),
         )
-        lora_paths = [ffi.new("char[]", _c_path(file, "adapter")) for file, _ in self.loras]
+        lora_paths = [ffi.new("char[]", c_path(file, "adapter")) for file, _ in self.loras]
         scales = (scale for _, scale in self.loras)
         params.loras = adapters = ffi.new("mp_lora[]", list(zip(lora_paths, scales, strict=True)))  # noqa: F841
         failures: list[BaseException] = []
@@ -273,7 +265,3 @@ class Model:
             if n[0] <= capacity:
                 return ffi.buffer(out, n[0])[:].decode("utf-8")
             capacity = n[0]
-
-    def sampler(self, params: SamplingParams) -> Sampler:
-        """A new sampler for this model."""
-        return Sampler(self, params)

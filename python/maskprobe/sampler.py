@@ -1,18 +1,14 @@
 """Sampler: libllama's own sampler chain, which draws every token that is emitted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, token_array
 from .errors import ArgumentError
-
-if TYPE_CHECKING:
-    from .model import Model
-    from .session import Session
+from .model import Model
+from .session import Session
 
 RANDOM_SEED = 0xFFFFFFFF  # libllama's value for "take one at random"
 
@@ -34,6 +30,35 @@ class SamplingParams:
     grammar: str | None = None  # GBNF with a rule named root
 
 
+def c_params(params: SamplingParams) -> tuple[Any, tuple[Any, ...]]:
+    """The mp_sampler_params, and what must live as long as it is in use.
+
+    Raises ArgumentError for a value that does not fit."""
+    if not -1 <= params.seed < RANDOM_SEED:
+        raise ArgumentError(f"seed = {params.seed} is out of range: -1 (random) or 0..{RANDOM_SEED - 1}")
+    raw = ffi.new("mp_sampler_params *", lib.mp_sampler_default_params())
+    bias, bias_tokens = token_array(list(params.logit_bias))
+    bias_values = ffi.new("float[]", list(params.logit_bias.values()))
+    grammar = NULL if params.grammar is None else ffi.new("char[]", c_string(params.grammar, "the grammar"))
+    fill(
+        raw,
+        temp=params.temp,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        penalty_last_n=params.penalty_last_n,
+        penalty_repeat=params.penalty_repeat,
+        penalty_frequency=params.penalty_frequency,
+        penalty_presence=params.penalty_presence,
+        seed=RANDOM_SEED if params.seed == -1 else params.seed,
+        n_logit_bias=len(bias),
+        bias_tokens=bias_tokens,
+        bias_values=bias_values,
+        grammar=grammar,
+    )
+    return raw, (bias, bias_tokens, bias_values, grammar)
+
+
 class Sampler:
     """Draws tokens from the rows of a session's last pass, and remembers what it drew.
 
@@ -41,29 +66,7 @@ class Sampler:
     """
 
     def __init__(self, model: Model, params: SamplingParams) -> None:
-        if not -1 <= params.seed < RANDOM_SEED:
-            raise ArgumentError(f"seed = {params.seed} is out of range: -1 (random) or 0..{RANDOM_SEED - 1}")
-        raw = ffi.new("mp_sampler_params *", lib.mp_sampler_default_params())
-        # These three must outlive the call below; the core copies them.
-        bias, bias_tokens = token_array(list(params.logit_bias))
-        bias_values = ffi.new("float[]", list(params.logit_bias.values()))
-        grammar = NULL if params.grammar is None else ffi.new("char[]", c_string(params.grammar, "the grammar"))
-        fill(
-            raw,
-            temp=params.temp,
-            top_k=params.top_k,
-            top_p=params.top_p,
-            min_p=params.min_p,
-            penalty_last_n=params.penalty_last_n,
-            penalty_repeat=params.penalty_repeat,
-            penalty_frequency=params.penalty_frequency,
-            penalty_presence=params.penalty_presence,
-            seed=RANDOM_SEED if params.seed == -1 else params.seed,
-            n_logit_bias=len(bias),
-            bias_tokens=bias_tokens,
-            bias_values=bias_values,
-            grammar=grammar,
-        )
+        raw, _arrays = c_params(params)
         out = ffi.new("mp_sampler **")
         with model._handle as model_pointer:
             check(lib.mp_sampler_open(model_pointer, raw, out))

@@ -1,14 +1,15 @@
-"""Session: one KV cache over a model, and the passes that run over it."""
+"""Context and Session: a KV cache over a model, the sequences in it, and the passes that run over them."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, text, token_array
+from ._capi import Handle, c_string, check, ffi, fill, lib, text, token_array
 from .errors import ArgumentError, StateError
 from .model import Model
 from .tree import TokenTree
@@ -22,10 +23,10 @@ class Pass(NamedTuple):
 
     n_rows: int
     n_top: int
-    best: np.ndarray  # int32 (n_rows,), the most likely token, the lowest id among equals
-    top_tokens: np.ndarray  # int32 (n_rows, n_top), most likely first
+    best: np.ndarray  # int32 (n_rows,), the most likely token, the lowest id among equals; -1: the row is not finite
+    top_tokens: np.ndarray  # int32 (n_rows, n_top), most likely first; undefined where the row is not finite
     top_logprobs: np.ndarray  # float32 (n_rows, n_top), natural logarithms
-    decode_us: int  # inside llama_decode
+    decode_us: int  # inside llama_decode, of the whole pass
     engine_us: int  # all else inside the core's call
 
 
@@ -43,7 +44,7 @@ class Part:
     """What maskprobe's kernels have cost in one kind of work."""
 
     n_ops: int
-    ns: int  # nanoseconds of the session's thread
+    ns: int  # nanoseconds of the calling thread
     bytes: int  # of packed weights, or of keys and values, that the operations went through
     macs: int  # multiplications with accumulation
 
@@ -52,15 +53,16 @@ class Part:
         return Part(self.n_ops - before.n_ops, self.ns - before.ns, self.bytes - before.bytes, self.macs - before.macs)
 
 
-class Session:
-    """A KV cache and the committed tokens in it. One thread at a time; only cancel() is free of that.
+class Context:
+    """A KV cache, threads and sequence ids for up to `n_sessions_max` sessions. One thread at a time in it and in all its
+    sessions; only cancel() is free of that.
 
-    The settings are those of mp_session_params in maskprobe.h: n_ctx in tokens (0: the model's, reduced to what memory
-    holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the physical cores).
-    After a failure, an error or a cancel, the cache holds exactly the committed tokens.
+    The settings are those of mp_context_params in maskprobe.h: n_ctx tokens of each session (0: the model's, reduced to
+    what memory holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the physical
+    cores). After a failure, an error or a cancel, every session holds exactly its committed tokens.
 
-    A model with a recurrent state takes chains instead of trees, of `max_chain` candidates and the root. The session
-    keeps a state after each of them: fewer, where memory is short.
+    A model with a recurrent state takes chains instead of trees, of `max_chain` candidates and the root, all of one length
+    in one pass. Each session keeps a state after each of them: fewer, where memory is short.
 
     Raises ArgumentError, OutOfMemory.
     """
@@ -70,6 +72,7 @@ class Session:
         model: Model,
         *,
         n_ctx: int = 0,
+        n_sessions_max: int = 1,
         n_batch: int = 2048,
         n_ubatch: int = 0,
         n_rows_max: int = 64,
@@ -82,13 +85,15 @@ class Session:
         offload_kqv: bool = True,
     ) -> None:
         self.model = model
+        self.n_sessions_max = n_sessions_max
         self.n_rows_max = n_rows_max
         self.n_top_max = n_top_max
-        params = ffi.new("mp_session_params *", lib.mp_session_default_params())
+        params = ffi.new("mp_context_params *", lib.mp_context_default_params())
         types = [ffi.new("char[]", c_string(name, "a cache type")) for name in (type_k, type_v)]
         fill(
             params,
             n_ctx=n_ctx,
+            n_sessions_max=n_sessions_max,
             n_batch=n_batch,
             n_ubatch=n_ubatch,
             n_rows_max=n_rows_max,
@@ -100,22 +105,134 @@ class Session:
             flash_attn=flash_attn,
             offload_kqv=offload_kqv,
         )
-        out = ffi.new("mp_session **")
+        out = ffi.new("mp_context **")
         with model._handle as model_pointer:
-            check(lib.mp_session_open(model_pointer, params, out))
-        self._handle = Handle(out[0], lib.mp_session_free, "session")
-        with self._handle as session:
-            self.n_ctx: int = lib.mp_session_n_ctx(session)
-            self.n_threads: int = lib.mp_session_n_threads(session)
-            self.max_chain: int = lib.mp_session_max_chain(session)  # candidates, where there can be no tree
-        self.max_rows = n_rows_max if model.info.can_tree else 1 + self.max_chain  # of a pass
-        self._inside = threading.Lock()
-        self._inputs = _Inputs(n_rows_max, model.info.n_embd)
-        self._outputs = _Outputs(n_rows_max, n_top_max)
+            check(lib.mp_context_open(model_pointer, params, out))
+        self._handle = Handle(out[0], lib.mp_context_free, "context")
+        with self._handle as context:
+            self.n_ctx: int = lib.mp_context_n_ctx(context)
+            self.n_threads: int = lib.mp_context_n_threads(context)
+            self.max_chain: int = lib.mp_context_max_chain(context)  # candidates, where there can be no tree
+        self._inside = threading.Lock()  # outputs of the core are copied before another call may overwrite them
+        self._trees = ffi.new("mp_tree[]", n_sessions_max)
+        self._passes = ffi.new("mp_pass[]", n_sessions_max)
+        self._sessions = ffi.new("mp_session *[]", n_sessions_max)
+
+    def session(self) -> "Session":
+        """A new, empty session. Raises StateError where n_sessions_max are open."""
+        out = ffi.new("mp_session **")
+        with self._handle as context:
+            check(lib.mp_session_open(context, out))
+        return Session._of(self, out[0])
+
+    def decode(self, trees: Sequence[tuple["Session", TokenTree]], n_top: int = 8) -> list[Pass]:
+        """One pass over the trees of several sessions, each with its masks: what came of each tree. Every row has an
+        output, with its `n_top` most likely tokens.
+
+        Raises ArgumentError, ContextFull, Cancelled, DecodeError; ModelError for a tree, too long a chain, chains of
+        different lengths or masks on a model that cannot."""
+        n = len(trees)
+        if not 1 <= n <= self.n_sessions_max:
+            raise ArgumentError(f"a pass over {n} sessions: it must be over 1 to n_sessions_max = {self.n_sessions_max}")
+        with ExitStack() as inside:
+            context = inside.enter_context(self._entered())
+            for i, (session, tree) in enumerate(trees):
+                self._sessions[i] = inside.enter_context(session._handle)
+                session._inputs.write(tree, n_top, self._trees[i])
+            check(lib.mp_context_decode(context, n, self._sessions, self._trees, self._passes))
+            return [session._outputs.read(self._passes[i]) for i, (session, _) in enumerate(trees)]
+
+    @contextmanager
+    def _entered(self) -> Iterator[Any]:
+        if not self._inside.acquire(blocking=False):
+            raise StateError("another thread is inside this context", "busy")
+        try:
+            with self._handle as context:
+                yield context
+        finally:
+            self._inside.release()
+
+    def parts(self) -> dict[str, Part]:
+        """What maskprobe's kernels have cost so far: products by the type of their weights ("q4_0"), "head" (the output
+        matrix) and "attention". Empty with llama.cpp's kernels."""
+        found: dict[str, Part] = {}
+        part = ffi.new("mp_part *")
+        with self._handle as context:
+            while lib.mp_context_get_part(context, len(found), part) == lib.MP_OK:
+                found[text(part.name)] = Part(part.n_ops, part.ns, part.bytes, part.macs)
+        return found
+
+    def cancel(self) -> None:
+        """Stops the call that is running, or the next one: it raises Cancelled. From any thread; a signal handler of
+        Python runs too late, when the call is over. Nothing happens if the context is closed."""
+        try:
+            with self._handle as context:
+                lib.mp_context_cancel(context)
+        except StateError:
+            pass
 
     def close(self) -> None:
-        """Frees the cache; closing twice is fine. Raises StateError ("busy") while another thread is inside."""
+        """Lets go of the context; its cache is freed with its last session. Closing twice is fine. Raises StateError
+        ("busy") while another thread is inside."""
         self._handle.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._handle.closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Session:
+    """One sequence of a context, and the committed tokens in it.
+
+    `Session(model, ...)` opens a context of its own with these settings (those of Context) and closes it too;
+    `context.session()` and `fork()` give sessions that share one. Raises ArgumentError, OutOfMemory.
+    """
+
+    def __init__(self, model: Model, **settings: Any) -> None:
+        context = Context(model, **settings)
+        out = ffi.new("mp_session **")
+        with context._handle as pointer:
+            check(lib.mp_session_open(pointer, out))
+        self._begin(context, out[0], owns_context=True)
+
+    @classmethod
+    def _of(cls, context: Context, pointer: Any) -> "Session":
+        session = cls.__new__(cls)
+        session._begin(context, pointer, owns_context=False)
+        return session
+
+    def _begin(self, context: Context, pointer: Any, owns_context: bool) -> None:
+        self.context = context
+        self.model = context.model
+        self._owns_context = owns_context
+        self._handle = Handle(pointer, lib.mp_session_free, "session")
+        self._inputs = _Inputs(context.n_rows_max, self.model.info.n_embd)
+        self._outputs = _Outputs(context.n_rows_max, context.n_top_max)
+        self.n_ctx, self.n_threads, self.max_chain = context.n_ctx, context.n_threads, context.max_chain
+        self.n_rows_max, self.n_top_max = context.n_rows_max, context.n_top_max
+        self.max_rows = self.n_rows_max if self.model.info.can_tree else 1 + self.max_chain  # of a pass
+
+    def fork(self) -> "Session":
+        """Another session of the context with the same committed tokens, which are not evaluated again. An uncommitted
+        pass is dropped. Raises StateError where n_sessions_max are open."""
+        out = ffi.new("mp_session **")
+        with self._handle as session:
+            check(lib.mp_session_fork(session, out))
+        return Session._of(self.context, out[0])
+
+    def close(self) -> None:
+        """Frees its place in the cache; closing twice is fine. Raises StateError ("busy") while another thread is inside."""
+        self._handle.close()
+        if self._owns_context:
+            self.context.close()
 
     @property
     def closed(self) -> bool:
@@ -136,7 +253,7 @@ class Session:
             return lib.mp_session_n_past(session)
 
     def set_prefix(self, tokens: Sequence[int], n_outputs: int = 0, n_top: int = 8) -> Prefix:
-        """Makes the cache hold exactly `tokens`. What it held already is kept, the rest is evaluated; a cancelled call
+        """Makes the session hold exactly `tokens`. What it held already is kept, the rest is evaluated; a cancelled call
         keeps the part that is complete.
 
         Of the last `n_outputs` tokens that are evaluated, the `n_top` most likely successors are returned: fewer rows
@@ -145,41 +262,22 @@ class Session:
         Raises ArgumentError, ContextFull, Cancelled, DecodeError, StateError."""
         ids, pointer = token_array(tokens)
         out = ffi.new("mp_prefix *")
-        self._enter()
-        try:
-            with self._handle as session:
-                check(_set_prefix(session, pointer, len(ids), n_outputs, n_top, out))
-                shape = out.n_rows, out.n_top
-                top_tokens, top_logprobs = np.empty(shape, np.int32), np.empty(shape, np.float32)
-                ffi.memmove(top_tokens, out.top_tokens, top_tokens.nbytes)
-                ffi.memmove(top_logprobs, out.top_logprobs, top_logprobs.nbytes)
-        finally:
-            self._inside.release()
+        with self.context._entered(), self._handle as session:
+            check(_set_prefix(session, pointer, len(ids), n_outputs, n_top, out))
+            shape = out.n_rows, out.n_top
+            top_tokens, top_logprobs = np.empty(shape, np.int32), np.empty(shape, np.float32)
+            ffi.memmove(top_tokens, out.top_tokens, top_tokens.nbytes)
+            ffi.memmove(top_logprobs, out.top_logprobs, top_logprobs.nbytes)
         return Prefix(out.n_reused, top_tokens, top_logprobs)
 
     def decode(self, tree: TokenTree, n_top: int = 8) -> Pass:
-        """One pass over a tree and its masks; every row has an output, with its `n_top` most likely tokens.
-
-        Raises ArgumentError, ContextFull, Cancelled, DecodeError; ModelError for a tree, too long a chain or masks on a
-        model that cannot."""
-        self._enter()
-        try:
-            with self._handle as session:
-                self._inputs.write(tree, n_top)
-                check(lib.mp_session_decode(session, self._inputs.tree, self._outputs.result))
-                return self._outputs.read()
-        finally:
-            self._inside.release()
-
-    def _enter(self) -> None:
-        """The core's outputs are copied before another call may overwrite them."""
-        if not self._inside.acquire(blocking=False):
-            raise StateError("another thread is inside this session", "busy")
+        """One pass over a tree and its masks alone: see Context.decode()."""
+        return self.context.decode([(self, tree)], n_top)[0]
 
     def logits(self, row: int) -> np.ndarray:
         """The full logits of a row of the last pass, float32 (n_vocab,), as a copy.
 
-        Raises ArgumentError where the row has no output."""
+        Raises ArgumentError where there is no such row, StateError after another pass of the context."""
         out = ffi.new("const float **")
         logits = np.empty(self.model.info.n_vocab, np.float32)
         with self._handle as session:
@@ -194,16 +292,6 @@ class Session:
             check(lib.mp_session_logprob(session, row, token, out))
         return out[0]
 
-    def parts(self) -> dict[str, Part]:
-        """What maskprobe's kernels have cost so far: products by the type of their weights ("q4_0"), "head" (the output
-        matrix) and "attention". Empty with llama.cpp's kernels."""
-        found: dict[str, Part] = {}
-        part = ffi.new("mp_part *")
-        with self._handle as session:
-            while lib.mp_session_get_part(session, len(found), part) == lib.MP_OK:
-                found[text(part.name)] = Part(part.n_ops, part.ns, part.bytes, part.macs)
-        return found
-
     def commit(self, path: Sequence[int]) -> None:
         """Keeps the nodes of `path` of the last pass in the cache and drops every other row. path[0] = 0, each next
         node is a child of the one before; an empty path drops them all.
@@ -213,17 +301,16 @@ class Session:
             check(lib.mp_session_commit(session, ffi.new("int32_t[]", path), len(path)))
 
     def rollback(self) -> None:
-        """Drops every row of the last pass: the cache holds the committed tokens only."""
+        """Drops every row of the last pass: the session holds the committed tokens only."""
         self.commit(())
 
+    def parts(self) -> dict[str, Part]:
+        """See Context.parts()."""
+        return self.context.parts()
+
     def cancel(self) -> None:
-        """Stops the call that is running, or the next one: it raises Cancelled. From any thread; a signal handler of
-        Python runs too late, when the call is over. Nothing happens if the session is closed."""
-        try:
-            with self._handle as session:
-                lib.mp_session_cancel(session)
-        except StateError:
-            pass
+        """See Context.cancel()."""
+        self.context.cancel()
 
 
 def _set_prefix(session: Any, tokens: Any, n: int, n_outputs: int, n_top: int, out: Any) -> int:
@@ -242,19 +329,19 @@ class _Inputs:
         self._owners = np.empty(n_rows_max, np.int32)
         self._masks = np.empty((n_rows_max, n_embd), np.float32)
         self._embeddings = np.empty((n_rows_max, n_embd), np.float32)
-        self.tree: Any = ffi.new("mp_tree *")
-        self.tree.tokens = ffi.from_buffer("int32_t[]", self._tokens)
-        self.tree.parents = ffi.from_buffer("int32_t[]", self._parents)
-        self.tree.embd = ffi.from_buffer("float[]", self._embeddings)
-        self.tree.node_outputs = NULL  # logits of every row
-        self.tree.mask_owners = ffi.from_buffer("int32_t[]", self._owners)
-        self.tree.masks = ffi.from_buffer("float[]", self._masks)
-        self.tree.mask_outputs = NULL
+        self._pointers = {
+            "tokens": ffi.from_buffer("int32_t[]", self._tokens),
+            "parents": ffi.from_buffer("int32_t[]", self._parents),
+            "embd": ffi.from_buffer("float[]", self._embeddings),
+            "mask_owners": ffi.from_buffer("int32_t[]", self._owners),
+            "masks": ffi.from_buffer("float[]", self._masks),
+        }
 
-    def write(self, tree: TokenTree, n_top: int) -> None:
+    def write(self, tree: TokenTree, n_top: int, out: Any) -> None:
+        """Into an mp_tree, which points here then."""
         n_nodes, n_masks = tree.n_nodes, tree.n_masks
         if tree.n_rows > len(self._tokens):
-            raise ArgumentError(f"the tree has {tree.n_rows} rows, the session was opened for {len(self._tokens)}")
+            raise ArgumentError(f"the tree has {tree.n_rows} rows, the context was opened for {len(self._tokens)}")
         try:
             self._tokens[:n_nodes] = tree.tokens
         except OverflowError:
@@ -274,23 +361,19 @@ class _Inputs:
             end = begin + len(block)
             self._masks[begin:end] = block
             begin = end
-        self.tree.n_nodes = n_nodes
-        self.tree.n_masks = n_masks
-        fill(self.tree, n_top=n_top)
+        fill(out, n_nodes=n_nodes, n_masks=n_masks, n_top=n_top, **self._pointers)
 
 
 class _Outputs:
-    """Python's own copy of an mp_pass: small, and the arrays in it outlive the session's buffers."""
+    """Python's own copy of an mp_pass: small, and the arrays in it outlive the core's buffers."""
 
     def __init__(self, n_rows_max: int, n_top_max: int) -> None:
         self._best = np.empty(n_rows_max, np.int32)
         self._top_tokens = np.empty(n_rows_max * n_top_max, np.int32)
         self._top_logprobs = np.empty(n_rows_max * n_top_max, np.float32)
         self._views: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}  # of each shape
-        self.result: Any = ffi.new("mp_pass *")
 
-    def read(self) -> Pass:
-        result = self.result
+    def read(self, result: Any) -> Pass:
         n_rows, n_top = result.n_rows, result.n_top
         n = n_rows * n_top
         views = self._views.get((n_rows, n_top))

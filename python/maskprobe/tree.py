@@ -5,6 +5,7 @@ import numpy as np
 from .errors import ArgumentError
 
 EMBEDDING = -1  # the "token" of a node that is an embedding row
+NO_KIND = -1
 
 
 class TokenTree:
@@ -14,9 +15,9 @@ class TokenTree:
     node i is row i, mask j is row n_nodes + j.
 
     Attributes, one entry per node: `tokens`, `parents` (-1 for the root), `depths` (0 for the root), `logprobs` (of the
-    whole path down to the node, as the proposer has it; natural logarithms). `mask_owners` has one entry per mask, in
-    the order of their places behind the owner. A node whose token is -1 is an embedding row: `embeddings` has its
-    vector.
+    whole path down to the node, as the proposer has it; natural logarithms), `kinds` (a number from 0 that means
+    something to the proposer alone, NO_KIND unless told). `mask_owners` has one entry per mask, in the order of their
+    places behind the owner. A node whose token is -1 is an embedding row: `embeddings` has its vector.
     """
 
     __slots__ = (
@@ -24,6 +25,7 @@ class TokenTree:
         "_masks_of",
         "depths",
         "embeddings",
+        "kinds",
         "logprobs",
         "mask_blocks",
         "mask_owners",
@@ -37,6 +39,7 @@ class TokenTree:
         self.parents: list[int] = [-1]
         self.depths: list[int] = [0]
         self.logprobs: list[float] = [0.0]
+        self.kinds: list[int] = [NO_KIND]
         self.mask_owners: list[int] = []
         self.mask_blocks: list[np.ndarray] = []  # each (k, n_embd), one after another the vectors of all masks
         self.embeddings: list[np.ndarray] = (
@@ -46,10 +49,10 @@ class TokenTree:
         self._masks_of: dict[int, list[int]] = {}
 
     @classmethod
-    def grown(cls, tokens: list[int], parents: list[int], logprobs: list[float]) -> "TokenTree":
+    def grown(cls, tokens: list[int], parents: list[int], logprobs: list[float], kinds: list[int]) -> "TokenTree":
         """A whole tree at once: parents come before their children, no parent has two children of one token."""
         tree = cls(tokens[0])
-        tree.tokens, tree.parents, tree.logprobs = tokens, parents, logprobs
+        tree.tokens, tree.parents, tree.logprobs, tree.kinds = tokens, parents, logprobs, kinds
         depths, children = tree.depths, tree._children
         for node in range(1, len(tokens)):
             parent = parents[node]
@@ -57,11 +60,17 @@ class TokenTree:
             children[parent, tokens[node]] = node
         return tree
 
-    def first(self, n_nodes: int) -> "TokenTree":
-        """The tree of its first nodes, without masks."""
-        if n_nodes == len(self.tokens) and not self.mask_owners:
-            return self
-        return TokenTree.grown(self.tokens[:n_nodes], self.parents[:n_nodes], self.logprobs[:n_nodes])
+    def part(self, tokens: list[int], parents: list[int]) -> "TokenTree":
+        """The tree of these nodes, each with the log-probability and the kind that the node behind the same tokens has
+        here. A node that is not here has those of no node: the log-probability of its parent, and NO_KIND."""
+        origins: list[int | None] = [0]
+        logprobs, kinds = [self.logprobs[0]], [self.kinds[0]]
+        for token, parent in zip(tokens[1:], parents[1:], strict=True):
+            origin = None if origins[parent] is None else self.child(origins[parent], token)
+            origins.append(origin)
+            logprobs.append(logprobs[parent] if origin is None else self.logprobs[origin])
+            kinds.append(NO_KIND if origin is None else self.kinds[origin])
+        return TokenTree.grown(tokens, parents, logprobs, kinds)
 
     def best_chain(self) -> "TokenTree":
         """The most probable child of the root, of that one, and so on: no branches, no masks, no vectors. A tree that
@@ -76,8 +85,12 @@ class TokenTree:
         chain = [0]
         while (node := best.get(chain[-1])) is not None:
             chain.append(node)
-        logprobs = [self.logprobs[node] for node in chain]
-        return TokenTree.grown([self.tokens[node] for node in chain], list(range(-1, len(chain) - 1)), logprobs)
+        return TokenTree.grown(
+            [self.tokens[node] for node in chain],
+            list(range(-1, len(chain) - 1)),
+            [self.logprobs[node] for node in chain],
+            [self.kinds[node] for node in chain],
+        )
 
     @property
     def n_nodes(self) -> int:
@@ -98,7 +111,7 @@ class TokenTree:
             return np.empty((0, 0), np.float32)
         return np.concatenate(self.mask_blocks)
 
-    def add(self, parent: int, token: int, logprob: float) -> int:
+    def add(self, parent: int, token: int, logprob: float, kind: int = NO_KIND) -> int:
         """Adds a candidate behind node `parent` and returns its index. `logprob` is that of the token, given the path.
 
         A token that the parent already has as a child is not added again: the index of that child is returned.
@@ -112,6 +125,7 @@ class TokenTree:
             self.parents.append(parent)
             self.depths.append(self.depths[parent] + 1)
             self.logprobs.append(self.logprobs[parent] + logprob)
+            self.kinds.append(kind)
         return node
 
     def add_embedding(self, parent: int, vector: np.ndarray) -> int:
@@ -126,6 +140,7 @@ class TokenTree:
         self.parents.append(parent)
         self.depths.append(self.depths[parent] + 1)
         self.logprobs.append(self.logprobs[parent])
+        self.kinds.append(NO_KIND)
         self.embeddings.append(np.asarray(vector, np.float32))
         return n
 

@@ -10,21 +10,19 @@ from typing import Any, NoReturn
 
 from .. import (
     ArgumentError,
+    Engine,
     MaskProbe,
     Model,
     ModelError,
-    NoProposer,
-    Planned,
     Proposer,
     Sampler,
     SamplingParams,
-    Session,
-    StateFile,
     hub,
     mask_embedding,
     proposer_named,
     resolve_model,
 )
+from ..proposers import SOURCES
 from . import values
 from .interrupt import Interrupt
 from .options import SEED_MAX, SWITCH
@@ -176,19 +174,19 @@ def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, gram
     return params
 
 
-def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer:
-    """What the options ask for; plain decoding on a model that cannot do it. What the model has to say about drafting
-    is said where there is some."""
+def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Proposer:
+    """What the options ask for, "none" on a model that cannot do it. What the model has to say about drafting is said
+    where there is some."""
     if args.propose != "none" and model.info.note:
         say(f"{parser.prog}: {model.info.note}")
+    source = SOURCES[args.propose]
+    if not source.runs_on(model):
+        return "none"
+    if source.make is None:
+        return args.propose
     if args.propose != "esp":
         with usage(parser, "--rows"):
-            proposer = proposer_named(args.propose, model, rows=args.rows)
-        if isinstance(proposer, Planned) and not args.no_state:
-            proposer.state = StateFile(model, args.state, warn=lambda line: say(f"{parser.prog}: {line}"))
-        return proposer
-    if not (model.info.can_tree and model.info.can_probe):
-        return NoProposer()
+            return proposer_named(args.propose, model, rows=args.rows)
     with usage(parser, "--mask-init"):
         mask = mask_embedding(args.mask_init, model, update=args.mask_update)
     rows = {} if args.rows is None else {"rows": args.rows}
@@ -196,24 +194,33 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> Proposer
         return MaskProbe(model, tree=args.tree, masks=args.masks, mask_children=args.mask_children, mask=mask, **rows)
 
 
-def session(args: argparse.Namespace, parser: Parser, model: Model, proposer: Proposer) -> Session:
+@contextmanager
+def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str | Proposer) -> Iterator[Engine]:
+    """An engine for one text. What there is to say about its memory and its state file is said, once."""
+    keeps = proposer == "all" and args.rows is None and not args.no_state
     with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa"):
-        session = Session(
+        engine = Engine(
             model,
             n_ctx=args.ctx_size,
-            n_batch=args.batch_size,
-            n_ubatch=args.ubatch_size,
-            n_rows_max=proposer.n_rows_max,
-            n_top_max=max(proposer.n_top, 2),  # the engine looks at two, for the margin
             n_threads=max(args.threads, 0),
             n_threads_batch=max(args.threads_batch, 0),
+            proposer=proposer,
+            rows="auto" if args.rows is None else args.rows,
+            state=(args.state or "") if keeps else None,
+            n_batch=args.batch_size,
+            n_ubatch=args.ubatch_size,
             type_k=args.cache_type_k,
             type_v=args.cache_type_v,
             flash_attn=SWITCH[args.flash_attn],
         )
-    if session.max_chain < (wanted := min(model.info.max_chain, proposer.n_rows_max - 1)):
+    said = engine.note
+    if said:
+        say(f"{parser.prog}: {said}")
+    found, wanted = engine.context.max_chain, model.info.max_chain
+    if proposer != "none" and not model.info.can_tree and found < wanted:
         states = f"{wanted + 1} states of {model.info.state_size / 2**20:.1f} MiB"
-        say(
-            f"{parser.prog}: chains of {session.max_chain} candidates instead of {wanted}: memory is short for {states}"
-        )
-    return session
+        say(f"{parser.prog}: chains of {found} candidates instead of {wanted}: memory is short for {states}")
+    with engine:
+        yield engine
+        if engine.note != said:
+            say(f"{parser.prog}: {engine.note.removeprefix(said).lstrip('; ')}")

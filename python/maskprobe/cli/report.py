@@ -3,11 +3,12 @@
 import json
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import Planned, Stats
+from .. import Stats
 from .compare import Comparison
 from .terminal import say
 
@@ -31,10 +32,8 @@ class Report:
     seed: int
     n_prompt: int
     load_ms: float
-    prompt_ms: float
     finish_reason: str
     stats: Stats
-    planned: Planned | None = None  # who chose the rows
     comparison: Comparison | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -53,9 +52,9 @@ class Report:
             "tokens_per_pass": stats.tokens_per_pass,
             "rows_per_pass": stats.rows_per_pass,
             "accept_hist": list(stats.accept_hist),
-            **({"accepted_by": dict(self.planned.earned), "passes_off": self.planned.n_naps} if self.planned else {}),
+            **({"accepted_by": dict(stats.accepted_by)} if self.propose == "all" else {}),
             "load_ms": self.load_ms,
-            "prompt_ms": self.prompt_ms,
+            "prompt_ms": stats.prompt_ms,
             "gen_ms": stats.gen_ms,
             "finish_reason": self.finish_reason,
             "tokens": list(stats.tokens),
@@ -70,20 +69,20 @@ class Report:
             ("model", f"{Path(self.model).name}, loaded in {self.load_ms / 1000:.2f} s"),
             ("kernels", f"{kernels} {self.kernels_reason}"),
         ]
-        if stats.passes == 0:
+        if stats.n_gen == 0:
             lines.append(("prompt", f"{self.n_prompt} tokens"))
         else:
-            n_evaluated = self.n_prompt - 1  # the last one is the root of the first pass
+            lines.append(("prompt", f"{self.n_prompt} tokens, {stats.prompt_tps:.1f} tokens/s"))
+        if stats.passes:
             per_pass = f"{stats.tokens_per_pass:.2f} tokens per pass, {stats.rows_per_pass:.1f} rows per pass"
             lines += [
-                ("prompt", f"{self.n_prompt} tokens, {rate(n_evaluated, self.prompt_ms)}"),
-                ("generation", f"{stats.n_gen} tokens, {rate(stats.n_gen, stats.gen_ms)}, seed {self.seed}"),
+                ("generation", f"{stats.n_gen} tokens, {stats.gen_tps:.1f} tokens/s, seed {self.seed}"),
                 ("passes", f"{stats.passes}, {per_pass}"),
             ]
         if self.propose != "none" and stats.passes:
             lines.append(("accepted", histogram(stats.accept_hist)))
-        if self.planned is not None and stats.passes:
-            lines.append(("drafts", self.planned.summary()))
+        if self.propose == "all" and stats.passes:
+            lines.append(("drafts", guessed(stats.accepted_by)))
         lines.append(("finished", FINISHED.get(self.finish_reason, self.finish_reason)))
         if self.comparison is not None:
             lines += self.comparison.lines()
@@ -106,8 +105,10 @@ class Report:
             say(f"{name + ':':<12}{value}")
 
 
-def rate(n: int, milliseconds: float) -> str:
-    return f"{1000 * n / milliseconds:.1f} tokens/s"
+def guessed(accepted_by: Counter[str]) -> str:
+    """What guessed the accepted candidates."""
+    shares = ", ".join(f"{name} {n}" for name, n in accepted_by.most_common())
+    return f"accepted by {shares}" if shares else "no candidate was accepted"
 
 
 def histogram(counts: list[int]) -> str:

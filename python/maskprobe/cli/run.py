@@ -1,29 +1,16 @@
 """maskprobe-run: one prompt, one completion on standard output, exit."""
 
 import argparse
+import itertools
 import platform
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from .. import (
-    Cancelled,
-    Engine,
-    Error,
-    MaskProbe,
-    Model,
-    NoProposer,
-    Planned,
-    Proposer,
-    SamplingParams,
-    Session,
-    Stats,
-    devices,
-    set_verbose,
-)
+from .. import Cancelled, Error, MaskProbe, Model, Proposer, SamplingParams, Stats, devices, set_verbose
 from . import build, interrupt, options, values
 from .build import HelpFormatter, Parser
 from .compare import Comparison, compare
@@ -42,8 +29,6 @@ exit status:
   3    --compare found a difference
   130  a second Ctrl-C, or one before the prompt was evaluated
 """
-
-PROMPT_PIECE = 512  # tokens between two looks at the progress: llama.cpp's own default for -ub
 
 
 def setup_arg_parser() -> Parser:
@@ -170,7 +155,7 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
         tokens, text = build.prompt_tokens(args, parser, model, system, text)
         sampling = build.sampling_params(args, parser, model, grammar)
         proposer = build.proposer(args, parser, model)
-        proposing = not isinstance(proposer, NoProposer)
+        proposing = proposer != "none"
         if args.display_prompt:
             out.write(text)
 
@@ -192,10 +177,8 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
             seed=sampling.seed,
             n_prompt=len(tokens),
             load_ms=load_ms,
-            prompt_ms=result.prompt_ms,
             finish_reason="interrupted" if result.interrupted else result.stats.finish_reason,
             stats=result.stats,
-            planned=proposer if isinstance(proposer, Planned) else None,
             comparison=comparison,
         )
     report.show()
@@ -252,54 +235,44 @@ class Job:
 @dataclass(frozen=True)
 class Result:
     stats: Stats
-    prompt_ms: float
     margins: list[float]  # nats between the two best tokens, one per token
     interrupted: bool
 
 
 def generate(
-    job: Job, args: argparse.Namespace, parser: Parser, proposer: Proposer, ctrl_c: Interrupt, out: Completion | None
+    job: Job,
+    args: argparse.Namespace,
+    parser: Parser,
+    proposer: str | Proposer,
+    ctrl_c: Interrupt,
+    out: Completion | None,
 ) -> Result:
-    """Runs the job in a session of its own; text goes to `out` as it comes."""
+    """Runs the job on an engine of its own; text goes to `out` as it comes."""
     margins: list[float] = []
-    interrupted, evaluated = False, None
-    with build.session(args, parser, job.model, proposer) as session, ctrl_c.cancels(session.cancel):
-        engine = Engine(session, proposer)
-        tokens = engine.generate(
+    with (
+        build.engine(args, parser, job.model, proposer) as engine,
+        engine.generate(
             job.prompt, job.sampling, max_tokens=args.predict, stop=job.stop, ignore_eos=args.ignore_eos
-        )
-        started = time.perf_counter()
-        try:
-            evaluate_prompt(session, job.prompt, proposer, args)
-            evaluated = time.perf_counter()
-            with closing(tokens):
-                for token in tokens:
-                    margins.append(token.margin)
-                    if out is not None:
-                        out.write(token.text, drafted=token.from_draft)
-        except Cancelled:
-            interrupted = True
-        if engine.stats.finish_reason == "context" and out is not None:
-            say(f"{PROG}: the context of {session.n_ctx} tokens is full (-c/--ctx-size)")
-        prompt_ms = 1000 * ((evaluated or time.perf_counter()) - started) + engine.stats.prompt_ms
-    return Result(engine.stats, prompt_ms, margins, interrupted)
-
-
-def evaluate_prompt(session: Session, prompt: list[int], proposer: Proposer, args: argparse.Namespace) -> None:
-    """Brings most of the prompt into the cache, where the engine finds it, in pieces for the sake of a progress bar.
-
-    Rows whose outputs the proposer wants are left to the engine."""
-    step = min(args.ubatch_size or PROMPT_PIECE, args.batch_size)
-    with Progress("prompt") as bar:
-        for end in range(step, len(prompt) - 1 - proposer.n_prompt_rows, step):
-            session.set_prefix(prompt[:end])
-            bar(end, len(prompt))
+        ) as generation,
+        ctrl_c.cancels(generation.cancel),
+    ):
+        with Progress("prompt"):
+            first = next(generation, None)
+        for token in itertools.chain(() if first is None else (first,), generation):
+            if token.token >= 0:
+                margins.append(token.margin)
+            if out is not None:
+                out.write(token.text, drafted=token.from_draft)
+        stats = generation.stats
+        if stats.finish_reason == "context" and out is not None:
+            say(f"{PROG}: the context of {engine.context.n_ctx} tokens is full (-c/--ctx-size)")
+    return Result(stats, margins, interrupted=stats.finish_reason == "cancelled")
 
 
 def compare_with_plain(
     job: Job, args: argparse.Namespace, parser: Parser, probed: Result, ctrl_c: Interrupt
 ) -> Comparison:
-    plain = generate(job, args, parser, NoProposer(), ctrl_c, None)
+    plain = generate(job, args, parser, "none", ctrl_c, None)
     return compare(
         probed.stats.tokens,
         plain.stats.tokens,

@@ -67,12 +67,12 @@ class Completion:
 
 class Progress:
     """A bar on standard error: on a terminal only, and only once the block has taken two seconds. Call it with what is
-    done and what there is in all."""
+    done and what there is in all; until then it only shows that something goes on."""
 
     def __init__(self, label: str, unit: str = "") -> None:
         self._label = label
         self._unit = unit  # "bytes", or "" for a bare percentage
-        self._done, self._total = 0.0, 1.0
+        self._done, self._total = 0.0, None
         self._bar: Any = None
         # By the clock and not at the next call, which may be far off.
         self._timer = threading.Timer(PROGRESS_AFTER_S, self._show) if sys.stderr.isatty() else None

@@ -48,7 +48,6 @@ class LastLogits(Proposer):
         self.n_top = checked_count("n_top", n_top, high=N_TOP_LIMIT)
         self._index = NgramIndex(NGRAM, SPAN)
         self._lists: list[list[int]] = [[], [], []]  # tokens, most likely first: LAST_ROW, BESIDE, BEYOND
-        self._kinds = [0]
         looked_up = [1 - 0.7 / (n + depth) for n in range(1, NGRAM + 1) for depth in range(1, LOOKUP_DEPTHS + 1)]
         listed = [share / (1 + rank) for share in LISTED_SHARES.values() for rank in range(RANK_KINDS)]
         self._rates = AcceptanceRates(looked_up + listed)
@@ -61,11 +60,11 @@ class LastLogits(Proposer):
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
         self._index.extend(context)
         growth = _Growth(context, self._index, self._lists, self._rates.logprobs)
-        self._kinds = growth.grow(min(room, self.n_rows_max))
+        growth.grow(min(room, self.n_rows_max))
         return growth.tree
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
-        self._rates.observe(tree, self._kinds, path, emitted)
+        self._rates.observe(tree, path, emitted)
         last = path[-1]
         beside: list[int] = []
         beyond: list[int] = []
@@ -105,20 +104,19 @@ class _Growth:
         self._waiting: list[tuple[float, int, _Candidate]] = []  # (-log-probability of the path, order of arrival, ...)
         self._n_offered = 0
 
-    def grow(self, room: int) -> list[int]:
-        """Adds candidates until the tree has `room` rows or nothing is left; the kind of each node."""
-        tree, kinds = self.tree, [0]
+    def grow(self, room: int) -> None:
+        """Adds candidates until the tree has `room` rows or nothing is left."""
+        tree = self.tree
         self._look_up(0, self._text[-NGRAM:], SPAN)
         self._offer_list(0, LAST_ROW, 0)
         self._offer_list(0, BESIDE, 0)
         while self._waiting and tree.n_nodes < room:
             _, _, found = heapq.heappop(self._waiting)
-            node = tree.add(found.parent, found.token, self._logprobs[found.kind])
-            is_new = node == len(kinds)
-            if is_new:
-                kinds.append(found.kind)
-                if found.parent == 0:
-                    self._offer_list(node, BEYOND, 0)
+            n_before = tree.n_nodes
+            node = tree.add(found.parent, found.token, self._logprobs[found.kind], found.kind)
+            is_new = node == n_before
+            if is_new and found.parent == 0:
+                self._offer_list(node, BEYOND, 0)
             if found.source is None:
                 self._offer_text(node, found.place + 1, found.n, found.depth + 1, found.limit)
             else:
@@ -126,7 +124,6 @@ class _Growth:
                 if is_new:
                     tokens = [tree.tokens[i] for i in tree.path_to(node)]
                     self._look_up(node, [*self._text[-NGRAM:-1], *tokens], EXTENSION)
-        return kinds
 
     def _look_up(self, parent: int, tail: Sequence[int], limit: int) -> None:
         """Offers what followed `tail` in the text."""

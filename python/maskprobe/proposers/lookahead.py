@@ -63,7 +63,6 @@ class Lookahead(Proposer):
         self._n_random = 0  # passes until the random tokens are out of the window
         self._pool: dict[int, dict[tuple[int, ...], None]] = {}  # first token -> the N - 1 others, the newest last
         self._n_read = 0  # tokens of prompt and output that the pool knows
-        self._kinds = [WINDOW_KIND]
         self._rates = AcceptanceRates((0.05, *GUESS_SHARES))
 
     @classmethod
@@ -89,7 +88,6 @@ class Lookahead(Proposer):
         self._read(context)
         self._tree = tree = TokenTree(context[-1])
         room = min(room, self.n_rows_max)
-        self._kinds = [WINDOW_KIND]
         for guess in reversed(self._pool.get(context[-1], ())):
             node: int | None = 0
             for depth, token in enumerate(guess):
@@ -107,7 +105,7 @@ class Lookahead(Proposer):
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         if tree is not self._tree:
             return
-        self._rates.observe(tree, self._kinds, path, emitted)
+        self._rates.observe(tree, path, emitted)
         newest = [
             token if node is None else int(result.best[node])
             for node, token in zip(self._nodes[-1], self._levels[-1], strict=True)
@@ -127,8 +125,7 @@ class Lookahead(Proposer):
             return None
         node = tree.child(parent, token)
         if node is None and tree.n_nodes < room:
-            node = tree.add(parent, token, self._rates.logprobs[kind])
-            self._kinds.append(kind)
+            node = tree.add(parent, token, self._rates.logprobs[kind], kind)
         return node
 
     def _read(self, text: Sequence[int]) -> None:

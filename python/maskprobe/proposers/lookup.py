@@ -68,7 +68,6 @@ class PromptLookup(Proposer):
         self.n_rows_max = checked_count("n_rows_max", n_rows_max)
         self.ngram = checked_count("ngram", ngram, high=NGRAM_LIMIT)
         self._index = NgramIndex(ngram)
-        self._kinds = [0]
         # The longer the match, and the further down in the chain, the surer.
         self._rates = AcceptanceRates(
             [1 - 0.7 / (n + depth) for n in range(1, ngram + 1) for depth in range(1, DEPTHS + 1)]
@@ -82,14 +81,12 @@ class PromptLookup(Proposer):
         self._index.extend(context)
         tree = TokenTree(context[-1])
         start, n = self._index.find(context[-self.ngram :])
-        self._kinds = [0]
         if n:
             first = (n - 1) * DEPTHS
             for depth, token in enumerate(context[start : start + min(room, self.n_rows_max) - 1]):
                 kind = first + min(depth, DEPTHS - 1)
-                tree.add(depth, token, self._rates.logprobs[kind])
-                self._kinds.append(kind)
+                tree.add(depth, token, self._rates.logprobs[kind], kind)
         return tree
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
-        self._rates.observe(tree, self._kinds, path, emitted)
+        self._rates.observe(tree, path, emitted)

@@ -83,7 +83,6 @@ class NgramAutomaton(Proposer):
     def __init__(self, n_rows_max: int = 16) -> None:
         self.n_rows_max = checked_count("n_rows_max", n_rows_max)
         self._automaton = SuffixAutomaton()
-        self._kinds = [0]
         self._rates = AcceptanceRates(
             [1 - 0.7 / (match + depth) for match in range(1, MATCHES + 1) for depth in range(1, DEPTHS + 1)]
         )
@@ -95,19 +94,17 @@ class NgramAutomaton(Proposer):
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
         self._extend(context)
         tree = TokenTree(context[-1])
-        self._kinds = [0]
         length, end = self._automaton.longest_repeat()
         if length:
             first = DEPTHS * (min(length.bit_length(), MATCHES) - 1)
             period = len(context) - 1 - end
             for depth in range(min(room, self.n_rows_max) - 1):
                 kind = first + min(depth, DEPTHS - 1)
-                tree.add(depth, context[end + 1 + depth % period], self._rates.logprobs[kind])
-                self._kinds.append(kind)
+                tree.add(depth, context[end + 1 + depth % period], self._rates.logprobs[kind], kind)
         return tree
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
-        self._rates.observe(tree, self._kinds, path, emitted)
+        self._rates.observe(tree, path, emitted)
 
     def _extend(self, text: Sequence[int]) -> None:
         for token in text[len(self._automaton) :]:

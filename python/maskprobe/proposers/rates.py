@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ..tree import TokenTree
+from ..tree import NO_KIND, TokenTree
 
 PRIOR_WEIGHT = 8  # observations that a prior counts for
 WINDOW = 500  # observations after which old ones begin to fade
@@ -22,16 +22,13 @@ class AcceptanceRates:
         self._counts = [PRIOR_WEIGHT] * len(priors)
         self.logprobs = [math.log(rate) for rate in priors]
 
-    def observe(self, tree: TokenTree, kinds: Sequence[int], path: Sequence[int], emitted: Sequence[int]) -> None:
-        """Counts the candidates of a pass; `kinds` has one entry per node, that of the root is not looked at. A tree of
-        another source, which has other nodes than the kinds tell of, is passed over."""
-        if len(kinds) != tree.n_nodes:
-            return
+    def observe(self, tree: TokenTree, path: Sequence[int], emitted: Sequence[int]) -> None:
+        """Counts the candidates of a pass by the kinds of the tree's nodes; those without one are passed over."""
         drawn = dict(zip(path, emitted, strict=True))
-        tokens, parents = tree.tokens, tree.parents
-        for node in range(1, len(kinds)):
+        tokens, parents, kinds = tree.tokens, tree.parents, tree.kinds
+        for node in range(1, tree.n_nodes):
             token = drawn.get(parents[node])
-            if token is not None:
+            if token is not None and kinds[node] != NO_KIND:
                 self._count(kinds[node], token == tokens[node])
 
     def _count(self, kind: int, stood: bool) -> None:

@@ -34,7 +34,6 @@ class TokenRecycling(Proposer):
         self.keep = keep
         self._shape = _most_probable(n_rows_max - 1, RANK_SHARES[:n_top])
         self._successors: dict[int, list[int]] = {}
-        self._kinds = [0]  # the rank of each node
         self._rates = AcceptanceRates(RANK_SHARES[:n_top])
 
     def begin(self, tokens: Sequence[int]) -> None:
@@ -46,7 +45,6 @@ class TokenRecycling(Proposer):
         room = min(room, self.n_rows_max)
         nodes = [0]  # of each node of the shape its node in the tree, -1: it has none
         successors = [self._successors.get(context[-1], ())]  # of each node of the tree
-        self._kinds = [0]
         for parent, rank in self._shape:
             if tree.n_nodes == room:
                 break
@@ -55,9 +53,8 @@ class TokenRecycling(Proposer):
                 nodes.append(-1)
                 continue
             token = successors[parent][rank]
-            nodes.append(tree.add(parent, token, self._rates.logprobs[rank]))
+            nodes.append(tree.add(parent, token, self._rates.logprobs[rank], rank))
             successors.append(self._successors.get(token, ()))
-            self._kinds.append(rank)
         return tree
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
@@ -65,7 +62,7 @@ class TokenRecycling(Proposer):
         self._successors.update(zip(tree.tokens, rows, strict=True))
         for node in path:
             self._successors[tree.tokens[node]] = rows[node]
-        self._rates.observe(tree, self._kinds, path, emitted)
+        self._rates.observe(tree, path, emitted)
 
 
 def _most_probable(n_nodes: int, shares: Sequence[float]) -> list[tuple[int, int]]:

@@ -7,17 +7,13 @@ from ..errors import ArgumentError
 from ..masks import mask_embedding
 from ..model import Model
 from .base import Proposer, checked_count
-from .evidence import Evidence
 from .last_logits import LastLogits
 from .lookahead import Lookahead
 from .lookup import PromptLookup
 from .mask_probe import MaskProbe
 from .ngram import NgramAutomaton
-from .plain import NoProposer
-from .planned import Planned
 from .recycle import RANK_SHARES, TokenRecycling
 
-PLANNED_ROWS = 32  # at most, where the planner chooses
 ESP_ROWS = 4  # the root, a candidate and their masks
 
 Factory = Callable[[Model, int | None], Proposer]  # (model, rows or None for the source's own number)
@@ -28,8 +24,17 @@ class Source:
     """One way to propose. `describes` is a line for help texts."""
 
     describes: str
-    make: Factory
+    make: Factory | None = None  # None: it is no Proposer
+    drafts: bool = True
     probes: bool = False  # it needs a model that takes embedding rows
+
+    def runs_on(self, model: Model) -> bool:
+        """Whether it has anything to propose for this model. Where only chains are possible, the best one of each tree
+        is decoded; masks need trees."""
+        info = model.info
+        if self.probes:
+            return info.can_tree and info.can_probe
+        return self.drafts and (info.can_tree or info.max_chain > 0)
 
 
 def _esp(model: Model, rows: int | None, mask: str = "mean") -> Proposer:
@@ -41,13 +46,12 @@ def _esp(model: Model, rows: int | None, mask: str = "mean") -> Proposer:
     )
 
 
-def _all(model: Model, rows: int | None) -> Proposer:
-    """Without a number of rows, the planner chooses it for every pass."""
-    if rows is not None:
-        return Evidence(model, rows=rows)
-    mask = mask_embedding("soft", model) if model.info.can_probe else None
-    most = PLANNED_ROWS if model.info.can_tree else 1 + model.info.max_chain
-    return Planned(Evidence(model, rows=min(PLANNED_ROWS, most)), mask=mask)
+def _lookup(model: Model, rows: int | None) -> Proposer:
+    return _in_part(PromptLookup()) if rows is None else PromptLookup(rows)
+
+
+def _ngram(model: Model, rows: int | None) -> Proposer:
+    return _in_part(NgramAutomaton()) if rows is None else NgramAutomaton(rows)
 
 
 def _lookahead(model: Model, rows: int | None) -> Proposer:
@@ -56,41 +60,49 @@ def _lookahead(model: Model, rows: int | None) -> Proposer:
 
 def _recycle(model: Model, rows: int | None) -> Proposer:
     n_top = min(len(RANK_SHARES), model.info.n_vocab)
-    return TokenRecycling(n_top=n_top) if rows is None else TokenRecycling(rows, n_top=n_top)
+    return _in_part(TokenRecycling(n_top=n_top)) if rows is None else TokenRecycling(rows, n_top=n_top)
 
 
 def _logits(model: Model, rows: int | None) -> Proposer:
-    proposer = LastLogits() if rows is None else LastLogits(rows)
+    proposer = _in_part(LastLogits()) if rows is None else LastLogits(rows)
     proposer.n_top = min(proposer.n_top, model.info.n_vocab)
     return proposer
 
 
+def _in_part(proposer: Proposer) -> Proposer:
+    """Its claims decide what of its trees is decoded."""
+    proposer.whole = False
+    return proposer
+
+
 SOURCES: dict[str, Source] = {
-    "none": Source("plain decoding", lambda model, rows: NoProposer()),
-    "all": Source("all evidence in one tree, as large as pays here", _all),
+    "none": Source("plain decoding", drafts=False),
+    "all": Source("all evidence in one tree, as large as pays here"),
     "esp": Source("mask probes", _esp, probes=True),
     "esp-soft": Source("mask probes, soft masks", lambda model, rows: _esp(model, rows, "soft"), probes=True),
-    "lookup": Source("prompt lookup", lambda model, rows: PromptLookup() if rows is None else PromptLookup(rows)),
-    "ngram": Source(
-        "longest repeated suffix", lambda model, rows: NgramAutomaton() if rows is None else NgramAutomaton(rows)
-    ),
+    "lookup": Source("prompt lookup", _lookup),
+    "ngram": Source("longest repeated suffix", _ngram),
     "lookahead": Source("lookahead decoding", _lookahead),
     "recycle": Source("token recycling", _recycle),
     "logits": Source("last logits", _logits),
 }
 
 
-def proposer_named(spec: str, model: Model, *, rows: int | None = None) -> Proposer:
-    """A new proposer of the source `spec`, with at most `rows` rows in a pass; None: the source's own number.
-
-    On a model that can decode neither trees nor chains, or cannot be probed where the source probes, it is NoProposer:
-    plain decoding. Where only chains are possible, the engine takes the best one of each tree.
-
-    Raises ArgumentError for a name that is not known and for rows out of range."""
-    source = SOURCES.get(spec)
+def source_named(name: str) -> Source:
+    """Raises ArgumentError for a name that is not known."""
+    source = SOURCES.get(name)
     if source is None:
-        raise ArgumentError(f"there is no source of candidates named {spec!r}: use one of {', '.join(SOURCES)}")
-    can_draft = model.info.can_tree or model.info.max_chain > 0
-    if not can_draft or (source.probes and not (model.info.can_tree and model.info.can_probe)):
-        return NoProposer()
+        raise ArgumentError(f"there is no source of candidates named {name!r}: use one of {', '.join(SOURCES)}")
+    return source
+
+
+def proposer_named(name: str, model: Model, *, rows: int | None = None) -> Proposer:
+    """A new proposer of the source `name`, with at most `rows` rows in a pass; None: the source's own number, and the
+    engine decodes of it what pays.
+
+    Raises ArgumentError for a name that is not known, for one that is no Proposer ("none", "all"), for rows out of
+    range, and for a source that probes on a model that cannot be probed."""
+    source = source_named(name)
+    if source.make is None:
+        raise ArgumentError(f"{name!r} is no proposer of its own: it is part of the engine, Engine(proposer={name!r})")
     return source.make(model, rows)

@@ -1,0 +1,167 @@
+// The C functions of an engine and its generations.
+#include "engine/engine.h"
+
+#include "registry.h"
+#include "status.h"
+
+#include <cstring>
+
+using namespace mp;
+
+// The handle keeps the engine; the engine keeps what it still works on.
+struct mp_generation {
+    const std::shared_ptr<mp_engine> engine;
+    const std::shared_ptr<generation> work;
+    guard reading{"generation"};
+    emitted_token last; // what mp_generation_next() pointed to
+};
+
+static registry<mp_engine> & engines() {
+    static registry<mp_engine> all("engine");
+    return all;
+}
+
+mp_engine_params mp_engine_default_params(void) {
+    mp_engine_params params = {};
+    params.masks = "none";
+    return params;
+}
+
+mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, mp_engine ** out) {
+    return guarded([&] {
+        if (!context || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_engine_open: context and out must not be NULL");
+        }
+        *out = nullptr;
+        *out = engines().add(std::make_shared<mp_engine>(context->shared_from_this(), params ? *params : mp_engine_default_params()));
+    });
+}
+
+void mp_engine_free(mp_engine * engine) {
+    if (engine && engine->guard.is_own_process()) {
+        engines().remove(engine);
+    }
+}
+
+mp_status mp_engine_step(mp_engine * engine, int32_t * n_active) {
+    return guarded([&] {
+        const std::shared_ptr<mp_engine> held = engines().retain(engine);
+        const entry inside(held->guard, __func__);
+        int32_t ignored = 0;
+        held->step(n_active ? *n_active : ignored);
+    });
+}
+
+mp_status mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us) {
+    return guarded([&] {
+        const std::shared_ptr<mp_engine> held = engines().retain(engine);
+        const entry inside(held->guard, __func__);
+        if (!us || n_rows < 1 || n_rows > MP_N_ROWS_LIMIT) {
+            fail(MP_ERR_ARGUMENT, "mp_engine_pass_us: n_rows = %d must be between 1 and %d, us must not be NULL", n_rows,
+                 MP_N_ROWS_LIMIT);
+        }
+        *us = held->pass_us(n_rows);
+    });
+}
+
+const char * mp_engine_note(const mp_engine * engine) {
+    return engine ? const_cast<mp_engine *>(engine)->note() : "";
+}
+
+mp_generation_params mp_generation_default_params(void) {
+    mp_generation_params params = {};
+    params.n_max = -1;
+    params.draft = true;
+    return params;
+}
+
+static void check(const mp_engine & engine, const int32_t * tokens, int32_t n, const mp_generation_params & p) {
+    if (n < 1 || !tokens) {
+        fail(MP_ERR_ARGUMENT, "a prompt of %d tokens: it needs one at least", n);
+    }
+    if (p.n_max < -1) {
+        fail(MP_ERR_ARGUMENT, "n_max = %lld must be -1 (no limit) or a number from 0", (long long) p.n_max);
+    }
+    if (p.n_top < 0 || p.n_top > engine.context->n_top_max) {
+        fail(MP_ERR_ARGUMENT, "n_top = %d must be between 0 and the context's n_top_max = %d", p.n_top,
+             engine.context->n_top_max);
+    }
+    if (p.n_stop < 0 || (p.n_stop > 0 && !p.stop)) {
+        fail(MP_ERR_ARGUMENT, "%d stop strings need their array", p.n_stop);
+    }
+    for (int32_t i = 0; i < p.n_stop; i++) {
+        if (!p.stop[i]) {
+            fail(MP_ERR_ARGUMENT, "stop string %d is NULL", i);
+        }
+    }
+    if (p.proposer && (p.proposer->n_top < 0 || p.proposer->n_top > engine.context->n_top_max)) {
+        fail(MP_ERR_ARGUMENT, "the proposer wants n_top = %d candidates per row, the context keeps n_top_max = %d",
+             p.proposer->n_top, engine.context->n_top_max);
+    }
+    if (p.constraint && p.constraint->forced && !p.constraint->allowed) {
+        fail(MP_ERR_ARGUMENT, "a constraint that forces tokens must say which are allowed");
+    }
+}
+
+mp_status mp_generation_open(mp_engine * engine, const int32_t * tokens, int32_t n, const mp_generation_params * params,
+                             mp_generation ** out) {
+    return guarded([&] {
+        if (!out) {
+            fail(MP_ERR_ARGUMENT, "mp_generation_open: out must not be NULL");
+        }
+        *out = nullptr;
+        const std::shared_ptr<mp_engine> held = engines().retain(engine);
+        const mp_generation_params p = params ? *params : mp_generation_default_params();
+        check(*held, tokens, n, p);
+        *out = new mp_generation{held, held->open(tokens, n, p)};
+    });
+}
+
+void mp_generation_free(mp_generation * generation) {
+    if (generation && generation->reading.is_own_process()) {
+        generation->engine->cancel(*generation->work);
+        delete generation;
+    }
+}
+
+mp_status mp_generation_next(mp_generation * generation, mp_token * out) {
+    bool has_one = false;
+    const mp_status status = guarded([&] {
+        if (!generation || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_generation_next: generation and out must not be NULL");
+        }
+        const entry inside(generation->reading, __func__);
+        emitted_token & last = generation->last;
+        has_one = generation->work->next(last);
+        if (has_one) {
+            *out = last.token;
+            out->n_top = (int32_t) last.top_tokens.size();
+            out->top_tokens = last.top_tokens.data();
+            out->top_logprobs = last.top_logprobs.data();
+            out->text = last.text.data();
+            out->n_text = last.text.size();
+        }
+    });
+    return status == MP_OK && !has_one ? MP_AGAIN : status;
+}
+
+void mp_generation_cancel(mp_generation * generation) {
+    if (generation) {
+        generation->engine->cancel(*generation->work);
+    }
+}
+
+mp_status mp_generation_get_stats(mp_generation * generation, mp_stats * out) {
+    return guarded([&] {
+        if (!generation || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_generation_get_stats: generation and out must not be NULL");
+        }
+        *out = generation->work->stats();
+    });
+}
+
+const char * mp_source_name(mp_source source) {
+    static const char * const names[MP_N_SOURCES] = {"token", "pair", "triple", "n-gram", "mask", "row before",
+                                                     "rejected rows", "earlier texts", "proposer", "constraint"};
+    return source >= 0 && source < MP_N_SOURCES ? names[source] : "model";
+}

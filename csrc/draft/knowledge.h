@@ -1,0 +1,48 @@
+// What is known of one model: shared by all texts that are generated with it, from any thread.
+#pragma once
+
+#include "draft/acceptance_model.h"
+#include "draft/evidence_tables.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+namespace mp {
+
+class knowledge {
+public:
+    explicit knowledge(int32_t n_vocab) : n_vocab(n_vocab) {}
+
+    const int32_t n_vocab;
+
+    struct tables {
+        tables();
+
+        acceptance_model model;
+        successor_table by_token, by_pair, by_triple;
+        continuation_table by_earlier; // n-grams of all texts
+    };
+
+    // The tables for one thread, as long as this lives: briefly, and one at a time.
+    class held {
+    public:
+        explicit held(knowledge & of) : lock(of.mutex), known(of.known) {}
+        tables * operator->() const { return &known; }
+
+    private:
+        std::lock_guard<std::mutex> lock;
+        tables & known;
+    };
+
+    // To be kept between runs. load() returns false for bytes that make no sense; then all is as new.
+    std::string save() const;
+    bool load(const char * bytes, size_t n);
+
+private:
+    mutable std::mutex mutex;
+    tables known;
+};
+
+} // namespace mp

@@ -1,0 +1,81 @@
+#include "draft/masks.h"
+
+#include "model/model.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
+
+namespace mp {
+
+mask_source::mask_source(const mp_model & model, mask_kind kind, std::shared_ptr<knowledge> known)
+    : model(model), kind(kind), known(std::move(known)), mean(model.info.n_embd), row(model.info.n_embd) {}
+
+// Each distinct token of the prompt is read once.
+void mask_source::begin(const int32_t * prompt, int32_t n) {
+    std::vector<int32_t> sorted(prompt, prompt + n);
+    std::sort(sorted.begin(), sorted.end());
+    std::vector<double> sum(row.size());
+    for (auto of = sorted.begin(); of != sorted.end();) {
+        const auto after = std::upper_bound(of, sorted.end(), *of);
+        model.embedding_rows(&*of, 1, row.data());
+        for (size_t i = 0; i < row.size(); i++) {
+            sum[i] += (double) (after - of) * row[i];
+        }
+        of = after;
+    }
+    std::transform(sum.begin(), sum.end(), mean.begin(), [n](double x) { return (float) (x / n); });
+}
+
+void mask_source::vectors(const int32_t * owner_tokens, int32_t n, float * out) {
+    for (int32_t owner = 0; owner < n; owner++, out += mean.size()) {
+        successors after;
+        if (kind == mask_kind::soft) {
+            const knowledge::held held(*known);
+            const successors * found = held->by_token.find(key_of_token(owner_tokens[owner]));
+            after = found ? *found : successors();
+        }
+        const float total = std::accumulate(after.probabilities, after.probabilities + after.n, 0.0f);
+        if (!(total > 0)) {
+            std::copy(mean.begin(), mean.end(), out);
+            continue;
+        }
+        std::fill_n(out, mean.size(), 0.0f);
+        for (int32_t i = 0; i < after.n; i++) {
+            model.embedding_rows(&after.tokens[i], 1, row.data());
+            for (size_t k = 0; k < row.size(); k++) {
+                out[k] += after.probabilities[i] / total * row[k];
+            }
+        }
+    }
+}
+
+int32_t place_masks(const int32_t * parents, const double * probabilities, int32_t n, double gain, bool on_trial,
+                    int32_t * owners, int32_t * n_masks) {
+    double ends[MP_N_ROWS_LIMIT];       // (n) that the path ends at each node
+    int32_t likeliest[MP_N_ROWS_LIMIT]; // (n) nodes in that order
+    for (int32_t node = 0; node < n; node++) {
+        ends[node] = node == 0 ? 1.0 : probabilities[node];
+        likeliest[node] = node;
+        if (node > 0) {
+            ends[parents[node]] -= probabilities[node];
+        }
+    }
+    std::sort(likeliest, likeliest + n,
+              [&](int32_t a, int32_t b) { return ends[a] != ends[b] ? ends[a] > ends[b] : a < b; });
+    int32_t n_nodes = n, n_owners = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t owner = likeliest[i];
+        const bool pays = gain * ends[owner] > probabilities[n_nodes - 1] || (on_trial && n_owners == 0);
+        if (n_nodes <= owner + 1 || !pays) {
+            break;
+        }
+        owners[n_owners++] = owner;
+        n_nodes--;
+    }
+    *n_masks =
+        (int32_t) (std::remove_if(owners, owners + n_owners, [&](int32_t owner) { return owner >= n_nodes; }) - owners);
+    return n_nodes;
+}
+
+} // namespace mp

@@ -1,0 +1,378 @@
+#include "engine/engine.h"
+
+#include "model/text.h"
+#include "status.h"
+
+#include <algorithm>
+#include <limits>
+
+#include <unistd.h>
+
+using namespace mp;
+
+constexpr int32_t MOST_ROWS = 32;      // of one generation, where the planner chooses
+constexpr int32_t LARGEST_PIECE = 512; // tokens of a prompt at once,
+constexpr int32_t LEAST_PIECE = 16;    // and where others wait for it
+constexpr double PIECE_PASSES = 2;     // usual passes that a piece may take then
+constexpr int32_t WORTH_A_FORK = 32;   // tokens of a shared prefix
+constexpr double RATE = 1.0 / 8;       // of the newest value, in running means
+
+static std::optional<mask_kind> parse_masks(const char * name) {
+    const std::string kind = name ? name : "none";
+    if (kind == "none") {
+        return std::nullopt;
+    }
+    if (kind != "mean" && kind != "soft") {
+        fail(MP_ERR_ARGUMENT, "masks = '%s' must be none, mean or soft", name);
+    }
+    return kind == "mean" ? mask_kind::mean : mask_kind::soft;
+}
+
+static void move_mean(double & mean, double value) {
+    mean += mean > 0 ? RATE * (value - mean) : value;
+}
+
+mp_engine::mp_engine(context_ref context_, const mp_engine_params & params)
+    : context(std::move(context_)), n_rows_fixed(params.n_rows), masks(parse_masks(params.masks)),
+      state(open_state(*context->model, params.state)) {
+    if (params.n_rows < 0 || params.n_rows > context->n_rows_max) {
+        fail(MP_ERR_ARGUMENT, "n_rows = %d must be between 0 (as many as pay) and the context's n_rows_max = %d",
+             params.n_rows, context->n_rows_max);
+    }
+    if (context->n_rows_max < context->n_sessions_max) {
+        fail(MP_ERR_ARGUMENT, "a pass of n_rows_max = %d rows has no room for %d sessions", context->n_rows_max,
+             context->n_sessions_max);
+    }
+    state->restore(setting(), planner);
+}
+
+mp_engine::~mp_engine() {
+    state->keep(setting(), planner, true);
+}
+
+// What the times of passes depend on.
+std::string mp_engine::setting() const {
+    char machine[256] = "";
+    gethostname(machine, sizeof(machine) - 1);
+    return format("%s, %d threads, %s, %d tokens x %d", machine, context->n_threads, context->model->info.kernels,
+                  context->n_ctx, context->n_sessions_max);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// one step
+
+void mp_engine::step(int32_t & n_active) {
+    const entry inside(context->guard, "mp_engine_step");
+    {
+        const std::lock_guard<std::mutex> lock(mutex);
+        is_stepping = true;
+    }
+    const auto end = [&] {
+        const std::lock_guard<std::mutex> lock(mutex);
+        is_stepping = false;
+        n_active = (int32_t) (active.size() + waiting.size());
+        if (stops_pass) {
+            stops_pass = false;
+            context->cancel_requested.store(false);
+            return true;
+        }
+        return false;
+    };
+    try {
+        retire();
+        admit();
+        take_step();
+        retire();
+        end();
+    } catch (const failure & e) {
+        for (const generation_ref & g : active) {
+            g->publish();
+            g->session->commit(nullptr, 0);
+        }
+        retire();
+        if (!end() || e.status != MP_ERR_CANCELLED) {
+            throw;
+        }
+    }
+}
+
+// A first token is handed out at once: the pass that would follow its prompt comes with the next step.
+void mp_engine::take_step() {
+    if (!owes_pass && evaluate_piece()) {
+        owes_pass = true;
+        return;
+    }
+    owes_pass = false;
+    drawing.clear();
+    for (const generation_ref & g : active) {
+        if (!g->has_prompt_left() && !g->ended()) {
+            drawing.push_back(g);
+        }
+    }
+    plan();
+    if (!drawing.empty()) {
+        pass();
+    }
+}
+
+// Whose draft fails is not in the pass.
+void mp_engine::plan() {
+    if (drawing.empty()) {
+        return;
+    }
+    int32_t room = context->n_rows_max / (int32_t) drawing.size(); // a root of each has its place in any case
+    room = std::min(room, n_rows_fixed > 0 ? n_rows_fixed : MOST_ROWS);
+    if (!context->model->info.can_tree) {
+        room = std::min(room, 1 + context->max_chain);
+    }
+    shares.assign(drawing.size(), {});
+    each([&](size_t i) { shares[i] = drawing[i]->start_draft(room); });
+    for (size_t i = drawing.size(); i-- > 0;) {
+        if (drawing[i]->ended()) {
+            drawing.erase(drawing.begin() + i);
+            shares.erase(shares.begin() + i);
+        }
+    }
+    depth = 0;
+    for (const generation_ref & g : drawing) {
+        depth += (int64_t) g->session->tokens.size() / (int64_t) drawing.size();
+    }
+    const std::lock_guard<std::mutex> lock(state->mutex);
+    if (n_rows_fixed == 0) {
+        planner.choose(shares.data(), (int32_t) shares.size(), depth, context->n_rows_max);
+    } else {
+        for (share & s : shares) {
+            for (; s.from && s.n_rows < s.n_most && s.from->next() > 0; s.n_rows++) {
+                s.from->take();
+            }
+        }
+    }
+    if (!context->model->info.can_tree) { // chains of one pass have one length
+        const auto fewest = std::min_element(shares.begin(), shares.end(),
+                                             [](const share & a, const share & b) { return a.n_rows < b.n_rows; });
+        const int32_t n_rows = fewest == shares.end() ? 1 : fewest->n_rows;
+        for (share & s : shares) {
+            s.n_rows = n_rows;
+        }
+    }
+}
+
+// Decode, accept, commit, learn: one llama_decode for all generations that draw.
+void mp_engine::pass() {
+    const int64_t started = ggml_time_us();
+    sessions.clear();
+    trees.clear();
+    passes.assign(drawing.size(), {});
+    for (size_t i = 0; i < drawing.size(); i++) {
+        sessions.push_back(drawing[i]->session.get());
+        trees.push_back(drawing[i]->tree(shares[i].n_rows));
+    }
+    context->decode((int32_t) drawing.size(), sessions.data(), trees.data(), passes.data());
+    each([&](size_t i) { drawing[i]->accept(passes[i]); });
+    {
+        const std::lock_guard<std::mutex> lock(state->mutex);
+        each([&](size_t i) { drawing[i]->learn(passes[i]); });
+    }
+    const double us = (double) (ggml_time_us() - started);
+    int32_t n_rows = 0;
+    for (size_t i = 0; i < drawing.size(); i++) {
+        n_rows += passes[i].n_rows;
+        drawing[i]->count_pass((int64_t) us, passes[i].decode_us);
+        drawing[i]->publish();
+    }
+    planner.observe(n_rows, depth, us);
+    move_mean(us_of_pass, us);
+}
+
+// What fails in one generation ends that one.
+template <typename F> void mp_engine::each(F && work) {
+    for (size_t i = 0; i < drawing.size(); i++) {
+        try {
+            work(i);
+        } catch (const failure & e) {
+            drawing[i]->session->commit(nullptr, 0);
+            drawing[i]->fail_with(e);
+        }
+    }
+}
+
+// A piece of the first prompt that is not complete. Others wait no longer for it than for a few passes. True where the
+// prompt is complete with it.
+bool mp_engine::evaluate_piece() {
+    const auto found = std::find_if(active.begin(), active.end(),
+                                    [](const generation_ref & g) { return g->has_prompt_left() && !g->ended(); });
+    if (found == active.end()) {
+        return false;
+    }
+    generation & g = **found;
+    const bool is_alone = std::none_of(active.begin(), active.end(), [](const generation_ref & other) {
+        return !other->has_prompt_left() && !other->ended();
+    });
+    int32_t n = LARGEST_PIECE;
+    if (!is_alone) {
+        const double fits = us_of_prompt_token > 0 ? PIECE_PASSES * us_of_pass / us_of_prompt_token : 0;
+        n = (int32_t) std::clamp(fits, (double) LEAST_PIECE, (double) LARGEST_PIECE);
+    }
+    const int64_t started = ggml_time_us();
+    const int32_t n_before = g.n_prompt_evaluated();
+    try {
+        g.evaluate_prompt(n);
+    } catch (const failure & e) {
+        if (e.status == MP_ERR_CANCELLED) {
+            throw;
+        }
+        g.fail_with(e);
+    }
+    const int64_t us = ggml_time_us() - started;
+    g.count_prompt(us);
+    g.publish();
+    if (g.n_prompt_evaluated() > n_before) {
+        move_mean(us_of_prompt_token, (double) us / (g.n_prompt_evaluated() - n_before));
+    }
+    return !g.has_prompt_left();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// who has a session
+
+// Generations that have ended give their sessions back; what those hold may be the beginning of a later prompt.
+void mp_engine::retire() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto is_over = [](const generation_ref & g) {
+        if (g->cancelled.load() && !g->ended()) {
+            g->finish(MP_FINISH_CANCELLED);
+            g->publish();
+        }
+        return g->ended();
+    };
+    waiting.remove_if(is_over);
+    const auto over = std::stable_partition(active.begin(), active.end(), [&](const generation_ref & g) { return !is_over(g); });
+    if (over != active.end()) {
+        for (auto g = over; g != active.end(); ++g) {
+            idle.push_back(std::move((*g)->session));
+            idle.back()->commit(nullptr, 0);
+        }
+        active.erase(over, active.end());
+        state->keep(setting(), planner, false);
+    }
+}
+
+void mp_engine::admit() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    while (!waiting.empty() && (int32_t) active.size() < context->n_sessions_max) {
+        generation_ref g = waiting.front();
+        g->session = take_session(g->tokens());
+        active.push_back(g);
+        waiting.pop_front();
+    }
+}
+
+static int32_t n_shared(const mp_session & session, const std::vector<int32_t> & prompt) {
+    const auto end = std::mismatch(prompt.begin(), prompt.end(), session.tokens.begin(), session.tokens.end());
+    return (int32_t) (end.first - prompt.begin());
+}
+
+// The idle session that holds most of the prompt's beginning; where another one holds more of it, a fork of that one.
+std::unique_ptr<mp_session> mp_engine::take_session(const std::vector<int32_t> & prompt) {
+    auto best = idle.end();
+    for (auto i = idle.begin(); i != idle.end(); ++i) {
+        if (best == idle.end() || n_shared(**i, prompt) > n_shared(**best, prompt)) {
+            best = i; // of equals the one that was used longest ago
+        }
+    }
+    const int32_t n_held = best == idle.end() ? 0 : n_shared(**best, prompt);
+    const bool is_room = (int32_t) (active.size() + idle.size()) < context->n_sessions_max;
+    mp_session * source = nullptr; // to be forked
+    if (context->model->info.can_tree) {
+        int32_t most = n_held + WORTH_A_FORK;
+        for (const generation_ref & g : active) {
+            if (const int32_t n = n_shared(*g->session, prompt); n >= most) {
+                most = n;
+                source = g->session.get();
+            }
+        }
+    }
+    if (source || (n_held == 0 && is_room)) {
+        if (!is_room) { // its place is the fork's
+            idle.erase(idle.begin());
+        }
+        return source ? source->fork() : std::make_unique<mp_session>(context);
+    }
+    std::unique_ptr<mp_session> taken = std::move(*best);
+    idle.erase(best);
+    return taken;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// any thread
+
+std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, const mp_generation_params & given) {
+    const model_ref & model = context->model;
+    if (n > context->n_ctx) {
+        fail(MP_ERR_CONTEXT_FULL, "the prompt has %d tokens, the context holds %d", n, context->n_ctx);
+    }
+    mp_generation_params params = given;
+    mp_sampler_params sampling = params.sampler ? *params.sampler : mp_sampler_default_params();
+    params.sampler = &sampling;
+    std::vector<int32_t> tokens_of_bias(sampling.bias_tokens, sampling.bias_tokens + std::max(sampling.n_logit_bias, 0));
+    std::vector<float> biases(sampling.bias_values, sampling.bias_values + std::max(sampling.n_logit_bias, 0));
+    if (params.ignore_end) {
+        for (const int32_t token : ends()) {
+            tokens_of_bias.push_back(token);
+            biases.push_back(-std::numeric_limits<float>::infinity());
+        }
+        sampling.n_logit_bias = (int32_t) biases.size();
+        sampling.bias_tokens = tokens_of_bias.data();
+        sampling.bias_values = biases.data();
+    }
+    const bool can_draft = params.draft && (model->info.can_tree || context->max_chain > 0);
+    const bool chains_only = !model->info.can_tree;
+    std::unique_ptr<proposer> source;
+    if (can_draft && params.proposer) {
+        source = std::make_unique<plugged_proposer>(*params.proposer, model->info.n_vocab, chains_only);
+    } else if (can_draft) {
+        std::unique_ptr<mask_source> vectors;
+        if (masks && model->info.can_tree && model->info.can_probe) {
+            vectors = std::make_unique<mask_source>(*model, *masks, state->known);
+        }
+        source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors));
+    }
+    auto made = std::make_shared<generation>(model, tokens, n, params, std::move(source));
+    made->claims = params.proposer ? &made->own_claims : &state->claims;
+    const std::lock_guard<std::mutex> lock(mutex);
+    waiting.push_back(made);
+    return made;
+}
+
+// All tokens that end a text. The first use looks through the whole vocabulary.
+const std::vector<int32_t> & mp_engine::ends() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (end_tokens.empty()) {
+        for (int32_t token = 0; token < context->model->info.n_vocab; token++) {
+            if (token_is_end(*context->model, token)) {
+                end_tokens.push_back(token);
+            }
+        }
+    }
+    return end_tokens;
+}
+
+// A pass that nobody wants any more is stopped.
+void mp_engine::cancel(generation & g) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    g.cancelled.store(true);
+    const auto is_cancelled = [](const generation_ref & other) { return other->cancelled.load(); };
+    if (is_stepping && std::all_of(active.begin(), active.end(), is_cancelled)) {
+        stops_pass = true;
+        context->cancel_requested.store(true);
+    }
+}
+
+double mp_engine::pass_us(int32_t n_rows) const {
+    return us_of_pass > 0 ? planner.time(n_rows, depth) : 0;
+}
+
+const char * mp_engine::note() {
+    last_note = state->note();
+    return last_note.c_str();
+}

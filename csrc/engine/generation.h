@@ -1,0 +1,106 @@
+// One generation: its text, where it ends, its sampler, its candidates, and what it has emitted but nobody has read yet.
+// The engine's thread does the work; whoever holds the handle reads, cancels and asks for counts from any thread.
+#pragma once
+
+#include "model/constraint.h"
+#include "engine/proposer.h"
+#include "engine/text_stream.h"
+#include "model/sampler.h"
+#include "session/session.h"
+#include "status.h"
+
+#include "maskprobe.h"
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mp {
+
+// An mp_token with its arrays.
+struct emitted_token {
+    mp_token token = {};
+    std::vector<int32_t> top_tokens;
+    std::vector<float> top_logprobs;
+    std::string text;
+};
+
+class generation {
+public:
+    // `source` proposes; nullptr: nothing is drafted.
+    generation(model_ref model, const int32_t * tokens, int32_t n, const mp_generation_params & params,
+               std::unique_ptr<proposer> source);
+
+    // --- the engine's thread ---
+
+    // A piece of at most n tokens of the prompt. With its end comes the first token. Throws what ends the generation.
+    void evaluate_prompt(int32_t n);
+    bool has_prompt_left() const { return n_evaluated < n_prompt; }
+    int32_t n_prompt_evaluated() const { return n_evaluated; }
+
+    // Starts a draft of at most `room` rows and says what the planner may give it.
+    share start_draft(int32_t room);
+    // The tree of the pass: the first n_rows nodes of the draft, or as they were given. It lives until learn().
+    mp_tree tree(int32_t n_rows);
+    // Draws tokens as far as the tree goes, and keeps what was accepted. Throws what ends the generation.
+    void accept(const mp_pass & pass);
+    void learn(const mp_pass & pass);
+
+    void publish(); // what was emitted can be read from here on
+    void finish(mp_finish why);
+    void fail_with(const failure & why);
+    bool ended() const { return is_ended; }
+
+    void count_prompt(int64_t us);
+    void count_pass(int64_t us, int64_t decode_us);
+
+    const std::vector<int32_t> & tokens() const { return text; } // the last one is the next root
+
+    std::unique_ptr<mp_session> session; // while it is active
+    calibration * claims = nullptr;      // of its candidates
+    calibration own_claims;              // of a caller's proposer
+
+    // --- any thread ---
+
+    bool next(emitted_token & out); // false: nothing to read yet. Throws what ended it
+    mp_stats stats() const;
+    std::atomic<bool> cancelled{false};
+
+private:
+    int32_t n_top_of_pass() const;
+    int32_t child(int32_t node, int32_t token, const mp_pass & pass) const;
+    bool draw(const float * logits, int32_t best);
+    void emit(float logprob, mp_source source_of, const int32_t * tops, const float * logprobs);
+    void finish_if_full();
+
+    const model_ref model;
+    std::vector<int32_t> text; // prompt and emitted tokens
+    const int32_t n_prompt;
+    int32_t n_evaluated = 0; // tokens of the prompt
+    int64_t n_left;          // tokens that may still be emitted
+    const int32_t n_top;     // wanted with each token
+    mp_sampler sampler;
+    std::optional<constraint> rules;
+    std::unique_ptr<proposer> source;
+    bool wants_draft = true; // not after a pass whose root was spoilt: it is made again without candidates
+    text_stream stream;
+    bool is_ended = false;
+
+    // the pass under way
+    bool is_drafted = false;
+    mp_tree decoded = {};
+    std::vector<int32_t> path, drawn;
+    std::vector<emitted_token> fresh; // not published yet
+
+    mutable std::mutex mutex; // of what follows
+    std::deque<emitted_token> unread;
+    std::optional<failure> failed;
+    bool has_told_end = false;
+    mp_stats counts = {};
+};
+
+} // namespace mp

@@ -1,0 +1,49 @@
+// Objects that live until their last user lets go, whatever the order in which their handles are freed: a handle that is
+// freed, or never was one, is an error and no crash.
+#pragma once
+
+#include "status.h"
+
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+
+namespace mp {
+
+template <typename T> class registry {
+public:
+    explicit registry(const char * what) : what(what) {}
+
+    T * add(std::shared_ptr<T> object) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        T * handle = object.get();
+        objects[handle] = std::move(object);
+        return handle;
+    }
+
+    std::shared_ptr<T> retain(T * handle) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        const auto found = objects.find(handle);
+        if (found == objects.end()) {
+            fail(handle ? MP_ERR_STATE : MP_ERR_ARGUMENT, "the %s is %s", what, handle ? "closed" : "NULL");
+        }
+        return found->second;
+    }
+
+    void remove(T * handle) {
+        std::shared_ptr<T> last; // freed after the lock
+        const std::lock_guard<std::mutex> lock(mutex);
+        const auto found = objects.find(handle);
+        if (found != objects.end()) {
+            last = std::move(found->second);
+            objects.erase(found);
+        }
+    }
+
+private:
+    const char * const what; // "model", "context", ...
+    std::mutex mutex;
+    std::unordered_map<const T *, std::shared_ptr<T>> objects;
+};
+
+} // namespace mp

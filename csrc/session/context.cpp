@@ -1,0 +1,289 @@
+#include "session/context.h"
+
+#include "platform/runtime.h"
+#include "platform/thread_count.h"
+#include "session/context_params.h"
+#include "session/session.h"
+#include "status.h"
+
+#include <algorithm>
+#include <cstdio>
+
+using namespace mp;
+
+static bool on_abort(void * data) {
+    return ((const std::atomic<bool> *) data)->load(std::memory_order_relaxed);
+}
+
+static int32_t thread_count(int32_t wanted, int32_t automatic) {
+    return wanted > 0 ? wanted : automatic;
+}
+
+mp_context * mp::context_open(model_ref model, const mp_context_params & params) {
+    check_context_params(params); // before anything is made of these sizes
+    auto context = std::make_shared<mp_context>(std::move(model), params);
+    context->handle = context;
+    return context.get();
+}
+
+void mp::context_close(mp_context * context) {
+    const context_ref last = std::move(context->handle);
+    context->try_to_free_closed_sessions();
+}
+
+mp_context::mp_context(model_ref model_, const mp_context_params & params)
+    : model(std::move(model_)), n_sessions_max(params.n_sessions_max), n_rows_max(params.n_rows_max),
+      n_top_max(std::min(params.n_top_max, model->info.n_vocab)),
+      n_threads(thread_count(params.n_threads, default_thread_count())),
+      n_threads_batch(thread_count(params.n_threads_batch, n_threads)), workers(std::max(n_threads, n_threads_batch)),
+      batch(*model, n_rows_max, MP_N_ROWS_LIMIT), reader(workers, model->info.n_vocab, n_threads) {
+    llama_context_params cp = choose_context_params(*model, params);
+    cp.abort_callback = on_abort;
+    cp.abort_callback_data = &cancel_requested;
+    ctx.reset(make_context(*model, cp, kernels));
+    memory = llama_get_memory(ctx.get());
+    n_ctx = (int32_t) llama_n_ctx(ctx.get()) / n_sessions_max;
+    if (model->summary.n_ctx_max > 0) { // llama.cpp rounds the context up, a table of positions ends where it ends
+        n_ctx = (int32_t) std::min<int64_t>(n_ctx, model->summary.n_ctx_max);
+    }
+    n_batch = (int32_t) llama_n_batch(ctx.get());
+    max_chain = model->info.can_tree ? 0 : (int32_t) llama_n_rs_seq(ctx.get());
+    for (int32_t id = (int32_t) cp.n_seq_max - 1; id >= 0; id--) {
+        free_ids.push_back(id); // taken from the end: the lowest first
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// sessions
+
+void mp_context::enter(mp_session & session) {
+    free_closed_sessions();
+    if ((int32_t) sessions.size() == n_sessions_max) {
+        fail(MP_ERR_STATE, "all n_sessions_max = %d sessions of the context are open: free one, or open it for more",
+             n_sessions_max);
+    }
+    lend_one(session, 0, nullptr);
+    sessions.push_back(&session);
+}
+
+void mp_context::leave(mp_session & session) {
+    sessions.erase(std::find(sessions.begin(), sessions.end(), &session));
+    for (const llama_seq_id id : session.ids) {
+        if (llama_memory_seq_rm(memory, id, -1, -1)) { // else it is never lent again
+            free_ids.push_back(id);
+        }
+    }
+}
+
+void mp_context::free_session(mp_session * session) {
+    {
+        std::lock_guard<std::mutex> lock(closed_mutex);
+        closed.push_back(session);
+    }
+    const context_ref keep = shared_from_this(); // beyond its last session
+    try_to_free_closed_sessions();
+}
+
+void mp_context::try_to_free_closed_sessions() {
+    try {
+        const entry inside(guard, "mp_session_free");
+        free_closed_sessions();
+    } catch (const failure &) {
+        // another thread is inside: the next one who comes does it
+    }
+}
+
+void mp_context::free_closed_sessions() {
+    std::vector<mp_session *> now;
+    {
+        std::lock_guard<std::mutex> lock(closed_mutex);
+        now.swap(closed);
+    }
+    for (mp_session * session : now) {
+        delete session;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// one call of llama.cpp
+
+void mp_context::run(const llama_batch & rows, int32_t n_sequences, int32_t n_threads_of_pass, mp_session * const * in_pass,
+                     int32_t n) {
+    if (cancel_requested.exchange(false)) {
+        fail(MP_ERR_CANCELLED, "cancelled");
+    }
+    set_threads(ctx.get(), *model, kernels, n_threads_of_pass);
+    clear_log_error();
+    for (mp_session * session : sessions) {
+        session->moved = session->moved || session->n_in_pass > 0;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        in_pass[i]->n_in_pass = in_pass[i]->pass.n_sequences();
+        in_pass[i]->moved = false;
+    }
+    graph_rows = rows.n_tokens;
+    graph_sequences = n_sequences;
+    n_decodes++;
+    int32_t code = 0;
+    try {
+        code = llama_decode(ctx.get(), rows);
+        if (code == 0) {
+            llama_synchronize(ctx.get());
+            return;
+        }
+    } catch (const std::exception & e) {
+        drop_failed_pass(in_pass, n);
+        fail(MP_ERR_DECODE, "llama.cpp failed in a pass of %d rows: %s", rows.n_tokens, e.what());
+    }
+    const std::string reason = last_log_error();
+    drop_failed_pass(in_pass, n);
+    if (code == 2) {
+        cancel_requested.store(false);
+        fail(MP_ERR_CANCELLED, "cancelled");
+    }
+    if (code == 1) {
+        fail(MP_ERR_CONTEXT_FULL, "llama.cpp found no room for %d rows in a context of %d sessions of %d tokens",
+             rows.n_tokens, n_sessions_max, n_ctx);
+    }
+    fail(MP_ERR_DECODE, "llama_decode returned %d for %d rows: %s", code, rows.n_tokens,
+         reason.empty() ? "it gave no reason" : reason.c_str());
+}
+
+void mp_context::drop_failed_pass(mp_session * const * in_pass, int32_t n) {
+    graph_rows = 0;
+    if (model->info.can_tree) {
+        for (int32_t i = 0; i < n; i++) {
+            in_pass[i]->drop_pass();
+        }
+        return;
+    }
+    // llama.cpp moves recurrent states of other sessions in a pass too.
+    for (mp_session * session : sessions) {
+        session->n_in_pass = 0;
+        session->lost = true;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// one pass
+
+void mp_context::check_sessions(int32_t n, mp_session * const * in_pass) const {
+    if (n < 1 || n > n_sessions_max) {
+        fail(MP_ERR_ARGUMENT, "a pass over n = %d sessions must be over 1 to n_sessions_max = %d", n, n_sessions_max);
+    }
+    for (int32_t i = 0; i < n; i++) {
+        if (std::find(sessions.begin(), sessions.end(), in_pass[i]) == sessions.end()) {
+            fail(MP_ERR_ARGUMENT, "session %d of the pass is not one of this context", i);
+        }
+        const auto same = std::find(in_pass, in_pass + i, in_pass[i]);
+        if (same != in_pass + i) {
+            fail(MP_ERR_ARGUMENT, "session %d of the pass is its session %d too: one tree for each", i,
+                 (int) (same - in_pass));
+        }
+    }
+}
+
+void mp_context::check_n_top(int32_t n_top) const {
+    if (n_top < 1 || n_top > n_top_max) {
+        fail(MP_ERR_ARGUMENT, "n_top = %d must be between 1 and the context's n_top_max = %d", n_top, n_top_max);
+    }
+}
+
+int32_t mp_context::lay_out(int32_t n, mp_session * const * in_pass, const mp_tree * trees) {
+    int32_t n_rows = 0;
+    for (int32_t i = 0; i < n; i++) {
+        mp_session & session = *in_pass[i];
+        try {
+            check_n_top(trees[i].n_top);
+            session.pass.lay_out(trees[i], (int32_t) session.tokens.size(), n_ctx, max_chain);
+        } catch (const failure & e) {
+            if (n == 1) {
+                throw;
+            }
+            fail(e.status, "tree %d: %s", i, e.what());
+        }
+        n_rows += session.pass.n_rows();
+        const int32_t n_first = in_pass[0]->pass.n_rows();
+        if (!model->info.can_tree && session.pass.n_rows() != n_first) {
+            fail(MP_ERR_UNSUPPORTED,
+                 "chains of %d and of %d rows in one pass on a %s model: those of one pass must have one length", n_first,
+                 session.pass.n_rows(), model->info.arch);
+        }
+    }
+    if (n_rows > n_rows_max) {
+        fail(MP_ERR_ARGUMENT, "the %d trees have %d rows together, the context takes n_rows_max = %d", n, n_rows,
+             n_rows_max);
+    }
+    return n_rows;
+}
+
+const llama_batch & mp_context::make_batch(int32_t n, mp_session * const * in_pass, const mp_tree * trees, int32_t n_rows) {
+    const bool with_embeddings =
+        std::any_of(in_pass, in_pass + n, [](const mp_session * session) { return session->pass.has_embeddings(); });
+    batch.begin(n_rows, with_embeddings);
+    for (int32_t i = 0; i < n; i++) {
+        batch.add(trees[i], in_pass[i]->pass, in_pass[i]->ids.data());
+    }
+    return batch.finish();
+}
+
+void mp_context::read_outputs(int32_t n, mp_session * const * in_pass, const mp_tree * trees) {
+    int32_t batch_row = 0;
+    for (int32_t i = 0; i < n; i++) {
+        mp_session & session = *in_pass[i];
+        const int32_t n_rows = session.pass.n_rows();
+        session.outputs.resize(n_rows, trees[i].n_top);
+        for (int32_t row = 0; row < n_rows; row++) {
+            // Asked for here: the first call puts the rows in order, which is not for several threads.
+            session.outputs.logits[row] = llama_get_logits_ith(ctx.get(), batch_row++);
+        }
+        reader.add(session.outputs, 0, n_rows);
+        session.has_outputs = true;
+        session.outputs_at = n_decodes;
+    }
+    reader.run();
+}
+
+void mp_context::decode(int32_t n, mp_session * const * in_pass, const mp_tree * trees, mp_pass * passes) {
+    free_closed_sessions();
+    check_sessions(n, in_pass);
+    for (int32_t i = 0; i < n; i++) {
+        in_pass[i]->drop_pass();
+        in_pass[i]->rebuild_if_lost();
+    }
+    const int64_t t_start = ggml_time_us();
+    const int32_t n_rows = lay_out(n, in_pass, trees);
+    const int32_t n_sequences = lend_sequences(n, in_pass, n_rows);
+    const llama_batch & rows = make_batch(n, in_pass, trees, n_rows);
+    const int64_t t_decode = ggml_time_us();
+    run(rows, n_sequences, n_threads, in_pass, n);
+    const int64_t decode_us = ggml_time_us() - t_decode;
+    read_outputs(n, in_pass, trees);
+    const int64_t engine_us = ggml_time_us() - t_start - decode_us;
+    for (int32_t i = 0; i < n; i++) {
+        const row_outputs & outputs = in_pass[i]->outputs;
+        passes[i] = {outputs.n_rows, outputs.n_top, outputs.best.data(), outputs.tokens.data(), outputs.logprobs.data(),
+                     decode_us,      engine_us};
+    }
+}
+
+bool mp_context::part(int32_t i, mp_part & out) const {
+    const auto is_it = [&](const part_cost & cost, const char * name) {
+        if (cost.n_ops == 0 || i-- > 0) {
+            return false;
+        }
+        snprintf(out.name, sizeof(out.name), "%s", name);
+        out.n_ops = cost.n_ops;
+        out.ns = cost.ns;
+        out.bytes = cost.bytes;
+        out.macs = cost.macs;
+        return true;
+    };
+    const cost_counters & costs = kernels.costs;
+    for (int type = 0; type < GGML_TYPE_COUNT; type++) {
+        if (is_it(costs.products[type], ggml_type_name((ggml_type) type))) {
+            return true;
+        }
+    }
+    return is_it(costs.head, "head") || is_it(costs.attention, "attention");
+}

@@ -1,0 +1,103 @@
+// One llama.cpp context with its workers, its cells and its sequence ids, shared by the sessions that are open in it.
+//
+// Sequence ids: each session has one for its committed tokens, its trunk. A tree needs more, one for each leaf; they are
+// lent, and stay with their session together with the committed tokens they carry. Only where none is free are some taken
+// from sessions that hold more than they need now. Every call that changes a sequence looks at all cells of the context,
+// so there are as few of them as possible: none for a chain whose candidates are all accepted.
+#pragma once
+
+#include "guard.h"
+#include "kernels/ggml/accel_backend.h"
+#include "model/model.h"
+#include "platform/worker_pool.h"
+#include "session/row_batch.h"
+#include "session/row_outputs.h"
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace mp {
+
+using context_ref = std::shared_ptr<mp_context>;
+
+// Throws MP_ERR_ARGUMENT and MP_ERR_MEMORY. The context lives until context_close(), and as long as a session is open.
+mp_context * context_open(model_ref model, const mp_context_params & params);
+void context_close(mp_context * context);
+
+} // namespace mp
+
+struct mp_context : std::enable_shared_from_this<mp_context> {
+    mp_context(mp::model_ref model, const mp_context_params & params); // for context_open()
+
+    // One pass over the trees of n different sessions; passes[i] is what came of trees[i].
+    void decode(int32_t n, mp_session * const * sessions, const mp_tree * trees, mp_pass * passes);
+
+    bool part(int32_t i, mp_part & out) const; // false past the last one
+
+    // Frees the session now, or where another thread is inside the context, with the next call there.
+    void free_session(mp_session * session);
+
+    const mp::model_ref model;
+    int32_t n_ctx = 0; // tokens of each session
+    const int32_t n_sessions_max;
+    const int32_t n_rows_max;
+    const int32_t n_top_max;
+    int32_t max_chain = 0;         // candidates of a chain, where there can be no tree
+    const int32_t n_threads;       // of tree passes
+    const int32_t n_threads_batch; // while a prefix is evaluated
+    mp::guard guard{"context"};
+    std::atomic<bool> cancel_requested{false};
+
+private:
+    friend struct mp_session;
+    friend mp_context * mp::context_open(mp::model_ref, const mp_context_params &);
+    friend void mp::context_close(mp_context *);
+
+    // sessions
+    void enter(mp_session & session); // MP_ERR_STATE where n_sessions_max are open
+    void leave(mp_session & session); // its cells and ids are free then
+    void free_closed_sessions();
+    void try_to_free_closed_sessions();
+
+    // a pass
+    void check_sessions(int32_t n, mp_session * const * in_pass) const;
+    void check_n_top(int32_t n_top) const;
+    int32_t lay_out(int32_t n, mp_session * const * in_pass, const mp_tree * trees); // returns the rows
+    const llama_batch & make_batch(int32_t n, mp_session * const * in_pass, const mp_tree * trees, int32_t n_rows);
+    void read_outputs(int32_t n, mp_session * const * in_pass, const mp_tree * trees);
+
+    // llama_decode with its codes as failures, after which all sessions hold their committed tokens only. The rows of the
+    // batch are of in_pass[0..n) and carry n_sequences.
+    void run(const llama_batch & rows, int32_t n_sequences, int32_t n_threads_of_pass, mp_session * const * in_pass,
+             int32_t n);
+    void drop_failed_pass(mp_session * const * in_pass, int32_t n);
+
+    // sequences: lending.cpp
+    int32_t lend_sequences(int32_t n, mp_session * const * in_pass, int32_t n_rows); // returns how many the pass has
+    int32_t n_spare(const mp_session & session, int32_t n, mp_session * const * in_pass) const;
+    void lend_one(mp_session & session, int32_t n, mp_session * const * in_pass);
+    int32_t lend_to_use_the_graph_again(int32_t n, mp_session * const * in_pass, int32_t n_missing);
+    void remove(llama_seq_id id, int32_t first); // its tokens from place `first` on
+
+    mp::context_ref handle;  // what context_close() lets go of
+    mp::worker_pool workers; // of maskprobe's kernels and of the top-K
+    mp::accel_link kernels{workers};
+    std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
+    llama_memory_t memory = nullptr;
+    int32_t n_batch = 0;
+
+    std::vector<mp_session *> sessions;
+    std::vector<llama_seq_id> free_ids;
+    mp::row_batch batch;
+    mp::output_reader reader;
+    int64_t n_decodes = 0; // llama.cpp's logits are those of the last one
+
+    // Of llama.cpp's last graph, which it uses again for the same numbers of rows and sequences.
+    int32_t graph_rows = 0;
+    int32_t graph_sequences = 0;
+
+    std::mutex closed_mutex;
+    std::vector<mp_session *> closed; // while another thread was inside
+};

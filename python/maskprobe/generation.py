@@ -1,0 +1,263 @@
+"""Generation: the tokens of one prompt as an iterator, for threads and for event loops."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from ._capi import Bridge, Handle, check, ffi, lib, text
+from .errors import StateError
+from .stepping import Stepper
+
+GUESSED_BY = {source: text(lib.mp_source_name(source)) for source in range(lib.MP_BY_MODEL, lib.MP_N_SOURCES)}
+FINISH_REASONS = {
+    lib.MP_FINISH_STOP: "stop",
+    lib.MP_FINISH_LENGTH: "length",
+    lib.MP_FINISH_CONTEXT: "context",
+    lib.MP_FINISH_CONSTRAINT: "constraint",
+    lib.MP_FINISH_CANCELLED: "cancelled",
+}
+
+
+class TokenResult(NamedTuple):
+    """One emitted token."""
+
+    text: str  # new text, "" while a UTF-8 character or a possible stop string is incomplete
+    token: int  # -1 in a last result without a token
+    logprob: float  # of the token in the model's own distribution, before the sampler
+    from_draft: bool  # the token was an accepted candidate
+    source: str  # what guessed it; "model" where nothing did
+    margin: float  # log-probability gap of the model's two best tokens at this place
+    top: list[tuple[int, float]]  # the most likely tokens with their log-probabilities, as many as were wanted
+    n_gen: int  # tokens emitted so far
+    prompt_tps: float  # prompt tokens evaluated per second
+    generation_tps: float  # tokens emitted per second
+    # None until the last: "stop" (an end token, a stop string), "length" (max_tokens), "context" (it is full),
+    # "constraint" (it allows no token), "cancelled"
+    finish_reason: str | None
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts and times of one generation so far. n_prompt_reused prompt tokens were in the cache already. The first
+    token comes with the prompt, the others with the passes."""
+
+    n_prompt: int = 0
+    n_prompt_reused: int = 0
+    n_gen: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
+    passes: int = 0
+    rows: int = 0  # of its own, in these passes
+    accept_hist: list[int] = field(default_factory=list)  # [d]: passes that accepted d candidates
+    accepted_by: Counter[str] = field(default_factory=Counter)  # accepted candidates by what guessed them
+    prompt_ms: float = 0.0  # of the steps until the first token
+    gen_ms: float = 0.0  # of the steps after it
+    decode_ms: float = 0.0  # of gen_ms, inside llama_decode
+    tokens: list[int] = field(default_factory=list)  # emitted
+    finish_reason: str | None = None
+
+    @property
+    def engine_ms(self) -> float:
+        """Of gen_ms, all but llama_decode."""
+        return self.gen_ms - self.decode_ms
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """1 is plain decoding."""
+        return (self.n_gen - 1) / self.passes if self.passes else 0.0
+
+    @property
+    def rows_per_pass(self) -> float:
+        return self.rows / self.passes if self.passes else 0.0
+
+    @property
+    def prompt_tps(self) -> float:
+        """Prompt tokens evaluated per second."""
+        return 1000.0 * (self.n_prompt - self.n_prompt_reused) / self.prompt_ms if self.prompt_ms > 0.0 else 0.0
+
+    @property
+    def gen_tps(self) -> float:
+        """Tokens of the passes per second."""
+        return 1000.0 * (self.n_gen - 1) / self.gen_ms if self.gen_ms > 0.0 and self.n_gen else 0.0
+
+
+class Generation:
+    """The tokens that follow one prompt, one TokenResult each. The last has the finish reason; where the generation
+    ends without another token, its `token` is -1.
+
+    cancel() may come from any thread; all else is for one thread at a time. Giving it up, by close(), by leaving a
+    `with` block or by dropping it, ends the generation.
+
+    Raises DecodeError, Cancelled (Context.cancel() on its context), StateError (the engine is closed), and what a
+    proposer or a constraint raised.
+    """
+
+    def __init__(self, stepper: Stepper, pointer: Any, bridges: Sequence[Bridge]) -> None:
+        self._stepper = stepper
+        self._bridges = bridges
+        self._token: Any = ffi.new("mp_token *")
+        self._counts: Any = ffi.new("mp_stats *")
+        self._stats = Stats()
+        self._n_run = 0  # accepted candidates since the last token that was none
+        self._ended = False
+
+        def free(pointer: Any) -> None:
+            lib.mp_generation_free(pointer)
+            stepper.retired.append(bridges)  # a step under way may still be in one of them
+            for bridge in bridges:
+                bridge.release()
+
+        self._handle = Handle(pointer, free, "generation")
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> TokenResult:
+        if self._ended:
+            raise StopIteration
+        return self._stepper.until(self._read)
+
+    def cancel(self) -> None:
+        """Ends the generation after the pass that is under way, from any thread. Nothing happens if it has ended."""
+        try:
+            with self._handle as pointer:
+                lib.mp_generation_cancel(pointer)
+        except StateError:
+            pass
+
+    @property
+    def stats(self) -> Stats:
+        self._count()
+        return self._stats
+
+    @property
+    def finish_reason(self) -> str | None:
+        """None while it goes on."""
+        return self._stats.finish_reason
+
+    def close(self) -> None:
+        """Ends the generation if it is under way, and frees it; closing twice is fine."""
+        self._count()
+        self._ended = True
+        self._handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self) -> TokenResult | None:
+        """The next token; None while there is none. The last one closes the generation."""
+        found = self._token
+        try:
+            with self._handle as pointer:
+                status = lib.mp_generation_next(pointer, found)
+                if status == lib.MP_AGAIN:
+                    return None
+                check(status)
+        except BaseException as error:
+            self.close()
+            for bridge in self._bridges:
+                if bridge.failure is not None:
+                    raise bridge.failure from None
+            raise error
+        self._note(found)
+        result = TokenResult(
+            text=ffi.unpack(found.text, found.n_text).decode("utf-8") if found.n_text else "",
+            token=found.id,
+            logprob=found.logprob,
+            from_draft=found.source != lib.MP_BY_MODEL,
+            source=GUESSED_BY[found.source],
+            margin=found.margin,
+            top=[(found.top_tokens[i], found.top_logprobs[i]) for i in range(found.n_top)],
+            n_gen=len(self._stats.tokens),
+            prompt_tps=self._stats.prompt_tps,
+            generation_tps=self._stats.gen_tps,
+            finish_reason=self._stats.finish_reason,
+        )
+        if result.finish_reason is not None:
+            self.close()
+        return result
+
+    def _note(self, found: Any) -> None:
+        """Counts an emitted token. A pass accepts some candidates and adds a token of the model's own."""
+        self._count()
+        stats = self._stats
+        stats.finish_reason = FINISH_REASONS.get(found.finish)
+        is_candidate = found.id >= 0 and found.source != lib.MP_BY_MODEL
+        if found.id >= 0:
+            stats.tokens.append(found.id)
+        if is_candidate:
+            self._n_run += 1
+            stats.accepted_by[GUESSED_BY[found.source]] += 1
+        own_of_pass = found.id >= 0 and not is_candidate and len(stats.tokens) > 1
+        cut_short = stats.finish_reason is not None and self._n_run > 0
+        if own_of_pass or cut_short:
+            stats.accept_hist.extend([0] * (self._n_run + 1 - len(stats.accept_hist)))
+            stats.accept_hist[self._n_run] += 1
+            self._n_run = 0
+
+    def _count(self) -> None:
+        """Brings the counts up to date, as long as the core has them."""
+        if self._handle.closed:
+            return
+        counts, stats = self._counts, self._stats
+        with self._handle as pointer:
+            check(lib.mp_generation_get_stats(pointer, counts))
+        stats.n_prompt, stats.n_prompt_reused = counts.n_prompt, counts.n_prompt_reused
+        stats.n_gen, stats.n_drafted, stats.n_accepted = counts.n_gen, counts.n_drafted, counts.n_accepted
+        stats.passes, stats.rows = counts.n_passes, counts.n_rows
+        stats.prompt_ms, stats.gen_ms = counts.prompt_us / 1000, counts.gen_us / 1000
+        stats.decode_ms = counts.decode_us / 1000
+
+
+class AsyncGeneration:
+    """A Generation for an event loop: an async iterator of the same results. Where the task that waits for a token is
+    cancelled, the generation is cancelled."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenResult:
+        generation = self._generation
+        if generation._ended:
+            raise StopAsyncIteration
+        try:
+            return await generation._stepper.until_async(generation._read)
+        except asyncio.CancelledError:
+            generation.close()
+            raise
+
+    def cancel(self) -> None:
+        """Ends the generation after the pass that is under way, from any thread."""
+        self._generation.cancel()
+
+    @property
+    def stats(self) -> Stats:
+        return self._generation.stats
+
+    @property
+    def finish_reason(self) -> str | None:
+        """None while it goes on."""
+        return self._generation.finish_reason
+
+    async def aclose(self) -> None:
+        """Ends the generation if it is under way, and frees it; closing twice is fine."""
+        self._generation.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,147 @@
+"""Who makes the next step of an engine: whoever waits for a token and finds none. The others wait for its result."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ._capi import Handle, check, ffi, lib
+from .errors import Error, StateError
+
+IDLE_S = 0.1  # after so long without anybody waiting, the thread that steps for event loops ends
+
+Result = TypeVar("Result")
+Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Future]
+
+
+class Stepper:
+    """Makes the steps of one engine, one at a time, for threads and for event loops.
+
+    `retired` takes what the core may still use until the step under way is over.
+    """
+
+    def __init__(self, engine: Handle) -> None:
+        self.retired: list[Any] = []
+        self._engine = engine
+        self._condition = threading.Condition()
+        self._inside: int | None = None  # the thread that is in a step
+        self._closed = False
+        self._waiting: list[Waiter] = []
+        self._server: threading.Thread | None = None  # steps while event loops wait
+        self._n_active: Any = ffi.new("int32_t *")
+
+    def until(self, read: Callable[[], Result | None]) -> Result:
+        """What read() gives, as soon as that is not None. read() is never called by two threads at once.
+
+        Raises what read() raises, what a step raises, and StateError when the engine is closed."""
+        while True:
+            with self._condition:
+                while (found := self._attempt(read)) is None and self._inside is not None:
+                    self._condition.wait()
+                if found is not None:
+                    return found
+            try:
+                self._step()
+            except Error:  # which may have brought the result all the same
+                with self._condition:
+                    if (found := self._attempt(read)) is not None:
+                        return found
+                raise
+
+    async def until_async(self, read: Callable[[], Result | None]) -> Result:
+        """The same for an event loop, which is never blocked by a step."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._condition:
+                if (found := self._attempt(read)) is not None:
+                    return found
+                future = loop.create_future()
+                self._waiting.append((loop, future))
+                if self._server is None:
+                    self._server = threading.Thread(target=self._serve, name="maskprobe-step")
+                    self._server.start()
+                self._condition.notify_all()
+            await future
+
+    def between_steps(self, call: Callable[[Any], int]) -> None:
+        """Calls a function of the core with the engine, while no step is under way."""
+        with self._condition:
+            self._refuse_callback()
+            while self._inside is not None:
+                self._condition.wait()
+            with self._engine as pointer:
+                check(call(pointer))
+
+    def close(self, cancel: Callable[[], None]) -> None:
+        """Ends all waiting. Where a step is under way, cancel() stops it."""
+        with self._condition:
+            self._refuse_callback()
+            self._closed = True
+            if self._inside is not None:
+                cancel()
+            self._wake(None)
+            while self._inside is not None:
+                self._condition.wait()
+            self.retired.clear()
+
+    def _attempt(self, read: Callable[[], Result | None]) -> Result | None:
+        if self._closed:
+            raise StateError("the engine is closed")
+        self._refuse_callback()
+        return read()
+
+    def _refuse_callback(self) -> None:
+        if self._inside == threading.get_ident():
+            raise StateError("a callback must not call the engine that calls it", "busy")
+
+    def _step(self, serves_loops: bool = False) -> None:
+        """One step, unless another thread was faster. What a step for event loops raises goes to those who wait."""
+        failure: BaseException | None = None
+        with self._condition:
+            if self._inside is not None or self._closed:
+                return
+            self._inside = threading.get_ident()
+        try:
+            with self._engine as pointer:
+                check(lib.mp_engine_step(pointer, self._n_active))
+        except BaseException as error:
+            failure = error
+            if not serves_loops:
+                raise
+        finally:
+            with self._condition:
+                self._inside = None
+                self.retired.clear()
+                self._wake(failure if serves_loops else None)
+
+    def _serve(self) -> None:
+        """Steps while event loops wait."""
+        while True:
+            with self._condition:
+                if not self._waiting:
+                    self._condition.wait(IDLE_S)
+                if not self._waiting or self._closed:
+                    self._server = None
+                    return
+                if self._inside is not None:
+                    self._condition.wait()
+                    continue
+            self._step(serves_loops=True)
+
+    def _wake(self, failure: BaseException | None) -> None:
+        """Lets all who wait look again, or raise the failure. The lock is held."""
+        self._condition.notify_all()
+        waiting, self._waiting = self._waiting, []
+        for loop, future in waiting:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                loop.call_soon_threadsafe(_resolve, future, failure)
+
+
+def _resolve(future: asyncio.Future, failure: BaseException | None) -> None:
+    if future.done():  # cancelled
+        return
+    if failure is None:
+        future.set_result(None)
+    else:
+        future.set_exception(failure)
