@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -150,6 +151,26 @@ static void nothing_is_lost_between_two_owners(const std::string & folder) {
     EXPECT(open(path)->note().empty());
 }
 
+static void who_opens_waits_for_what_is_being_written(const std::string & folder) {
+    const std::string path = folder + "/slow";
+    learn(*open(path), 1);
+    auto last = open(path);
+    learn(*last, 1);
+    mp::knowledge::is_saving = false;
+    mp::knowledge::holds = true;
+    std::thread closing([&] { last.reset(); });
+    while (!mp::knowledge::is_saving) {
+        std::this_thread::yield();
+    }
+    int64_t known = 0;
+    std::thread opening([&] { known = open(path)->known->get(); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50)); // enough to read the file of before, if it did not wait
+    mp::knowledge::holds = false;
+    closing.join();
+    opening.join();
+    EXPECT(known == 2);
+}
+
 static void not_written_too_often(const std::string & folder) {
     const std::string path = folder + "/often";
     const auto state = open(path);
@@ -266,6 +287,7 @@ static int check_all(const std::string & folder) {
     engines_of_one_model_share(folder);
     written_when_the_last_lets_go(folder);
     nothing_is_lost_between_two_owners(folder);
+    who_opens_waits_for_what_is_being_written(folder);
     not_written_too_often(folder);
     nothing_learned_makes_no_file(folder);
     times_of_the_last_settings_stay(folder);

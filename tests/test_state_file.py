@@ -228,6 +228,14 @@ def long_length(data: bytes, length: int) -> bytes:
     return sealed(struct.pack("<QQ", 1, length) + data[N_HEADER + 16 :])
 
 
+def a_circle(data: bytes) -> bytes:
+    """A setting so long that its end wraps around into the first section, where times lie that reach to the end."""
+    parts = sections(data)[:SETTING]
+    n_body = len(joined([(0, bytes(16)), *parts[1:]])) + 16
+    parts[MODEL] = parts[MODEL][0], struct.pack("<QQ", 5, n_body - 32)
+    return sealed(joined(parts) + struct.pack("<QQ", 4, (16 - n_body) % (1 << 64)))
+
+
 MODEL, KNOWN, CLAIMS, SETTING, TIMES = range(5)
 DAMAGE = {
     "magic only": lambda data: data[: len(MAGIC)],
@@ -247,6 +255,7 @@ DAMAGE = {
     "a section beyond the end": lambda data: long_length(data, 1 << 20),
     "a section beyond all": lambda data: long_length(data, (1 << 64) - 1),
     "a section that wraps around": lambda data: long_length(data, (1 << 64) - 16),
+    "a section that wraps around to another": a_circle,
     "no sections": lambda data: sealed(b""),
     "sections in another order": lambda data: sealed(joined(sections(data)[::-1])),
     "a setting without times": lambda data: sealed(joined(sections(data)[:TIMES])),

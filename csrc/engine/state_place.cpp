@@ -4,7 +4,6 @@
 #include "status.h"
 
 #include <pwd.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <cctype>
@@ -76,14 +75,6 @@ std::string default_place(const mp_model & model, const std::string & identity) 
     }
     const unsigned long long id = digest(identity.data(), identity.size());
     return format("%s/%s%s%016llx.state", directory.c_str(), name.c_str(), name.empty() ? "" : "-", id);
-}
-
-std::string host_name() {
-    char host[256] = "";
-    gethostname(host, sizeof(host) - 1);
-    utsname system = {};
-    uname(&system);
-    return format("%s, %s", host, system.machine);
 }
 
 } // namespace mp

@@ -1,4 +1,4 @@
-// Whose a state is, where it lies by default, and on which machine.
+// Whose a state is, and where it lies by default.
 #pragma once
 
 #include "model/model.h"
@@ -13,8 +13,5 @@ std::string model_identity(const mp_model & model);
 // MASKPROBE_STATE_DIR, or maskprobe/state in the user's cache directory, and a name made of the identity.
 // "" where the user has no home.
 std::string default_place(const mp_model & model, const std::string & identity);
-
-// This machine: its name in the network and its kind of processor.
-std::string host_name();
 
 } // namespace mp

@@ -1,10 +1,12 @@
 // Stands in for what is known of a model in tests of the state alone: a number, and as many bytes as follow from it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <thread>
 
 namespace mp {
 
@@ -24,7 +26,15 @@ public:
         number += n;
     }
 
-    std::string save() const { return saved(get()); }
+    std::string save() const {
+        for (is_saving = true; holds;) {
+            std::this_thread::yield();
+        }
+        return saved(get());
+    }
+
+    // A test may have save() wait.
+    static inline std::atomic<bool> holds{false}, is_saving{false};
 
     bool load(const char * bytes, size_t n) {
         const std::lock_guard<std::mutex> lock(mutex);
