@@ -19,17 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import maskprobe
-from maskprobe import (
-    Engine,
-    MaskProbe,
-    Model,
-    Proposer,
-    SamplingParams,
-    Session,
-    mask_embedding,
-    proposer_named,
-    resolve_model,
-)
+from maskprobe import Engine, MaskProbe, Model, SamplingParams, Stats, mask_embedding, resolve_model
+from maskprobe.cli.bench_measure import first_difference
 from maskprobe.proposers import SOURCES
 
 CONFIGURATIONS = {
@@ -57,24 +48,20 @@ class Row:
     """One line of the table, pooled over the prompts."""
 
     name: str
-    n_gen: int = 0
+    n_gen: int = 0  # without the first of each prompt, which comes with it
     passes: int = 0
     rows: int = 0
     speed_ups: list[float] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
 
 
-def first_difference(a: list[int], b: list[int]) -> int | None:
-    if a == b:
-        return None
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def generate(engine: Engine, prompt: list[int], sampling: SamplingParams, n: int) -> tuple[list[int], list[float]]:
+def generate(
+    engine: Engine, prompt: list[int], sampling: SamplingParams, n: int
+) -> tuple[list[int], list[float], Stats]:
     """Token ids, and the margin at each place."""
-    engine.session.set_prefix([])  # so that the prompt is evaluated: there is something to learn from it
-    results = list(engine.generate(prompt, sampling, max_tokens=n, ignore_eos=True))
-    return [r.token for r in results], [r.margin for r in results]
+    generation = engine.generate(prompt, sampling, max_tokens=n, ignore_eos=True)
+    results = list(generation)
+    return [r.token for r in results], [r.margin for r in results], generation.stats
 
 
 def llama_cpp_tokens(path: Path, prompts: list[list[int]], n: int, n_ctx: int, exact: bool) -> list[list[int]]:
@@ -94,56 +81,57 @@ def llama_cpp_tokens(path: Path, prompts: list[list[int]], n: int, n_ctx: int, e
     return outputs
 
 
-def proposers_of(args: argparse.Namespace, model: Model) -> dict[str, Proposer]:
+def engines_of(args: argparse.Namespace, model: Model) -> dict[str, Engine]:
     """What is to be measured, by the names of the table's lines."""
+    settings = {"n_ctx": args.ctx_size, "n_threads": args.threads, "type_k": args.cache_type, "type_v": args.cache_type}
     if args.propose:
         return {
-            f"{name} {rows or ''}".strip(): proposer_named(name, model, rows=rows)
+            f"{name} {rows or ''}".strip(): Engine(model, proposer=name, rows=rows or "auto", **settings)
             for name in args.propose
             for rows in args.rows
         }
-    proposers = {}
+    engines = {}
     for name in args.configurations or CONFIGURATIONS:
-        settings = dict(CONFIGURATIONS[name])
-        mask = mask_embedding(settings.pop("mask", "mean"), model)
-        proposers[name] = MaskProbe(model, mask=mask, **settings)
-    return proposers
+        of = dict(CONFIGURATIONS[name])
+        mask = mask_embedding(of.pop("mask", "mean"), model)
+        engines[name] = Engine(model, proposer=MaskProbe(model, mask=mask, **of), **settings)
+    return engines
 
 
 def measure(args: argparse.Namespace) -> list[Row]:
     path = resolve_model(args.model)
     model = Model(path, n_threads=args.threads, kernels=args.kernels)
     cache = {"type_k": args.cache_type, "type_v": args.cache_type}
-    session = Session(model, n_ctx=args.ctx_size, n_rows_max=128, n_threads=args.threads, **cache)
+    plain = Engine(model, n_ctx=args.ctx_size, n_threads=args.threads, proposer="none", **cache)
     sampling = SamplingParams(temp=args.temp, seed=args.seed)
     prompts = [model.tokenize(text) for text in args.prompts.read_text("utf-8").splitlines() if text]
-    proposers = proposers_of(args, model)
-    table = [Row("plain")] + [Row(name) for name in proposers]
+    engines = engines_of(args, model)
+    table = [Row("plain")] + [Row(name) for name in engines]
     plain_outputs, margins = [], []
     for i, prompt in enumerate(prompts):
-        if args.cold:
-            proposers = proposers_of(args, model)
-        plain = Engine(session)
-        expected, gaps = generate(plain, prompt, sampling, args.predict)
+        if args.cold and i > 0:
+            for engine in engines.values():
+                engine.close()
+            engines = engines_of(args, model)
+        expected, gaps, plain_stats = generate(plain, prompt, sampling, args.predict)
         plain_outputs.append(expected)
         margins.append(gaps)
         for row in table:
-            engine = plain
+            stats = plain_stats
             if row.name != "plain":
-                engine = Engine(session, proposers[row.name])
-                tokens, _ = generate(engine, prompt, sampling, args.predict)
+                tokens, _, stats = generate(engines[row.name], prompt, sampling, args.predict)
                 if (index := first_difference(expected, tokens)) is not None:
                     row.differences.append(Difference(i, index, gaps[index]))
-            row.n_gen += engine.stats.n_gen
-            row.passes += engine.stats.passes
-            row.rows += engine.stats.rows
-            row.speed_ups.append(engine.stats.gen_tps / plain.stats.gen_tps)
+            row.n_gen += stats.n_gen - 1
+            row.passes += stats.passes
+            row.rows += stats.rows
+            row.speed_ups.append(stats.gen_tps / plain_stats.gen_tps)
         if sys.stderr.isatty():
             print(f"\r{i + 1} of {len(prompts)} prompts", end="", file=sys.stderr)
     if args.reference:
         for name, exact in (("llama-cpp-python, F32 cache", True), ("llama-cpp-python, defaults", False)):
             row = Row(name)
-            outputs = llama_cpp_tokens(path, prompts, args.predict, session.n_ctx, exact)
+            outputs = llama_cpp_tokens(path, prompts, args.predict, args.ctx_size, exact)
             for i, tokens in enumerate(outputs):
                 if (index := first_difference(plain_outputs[i], tokens)) is not None:
                     row.differences.append(Difference(i, index, margins[i][index]))

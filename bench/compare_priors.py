@@ -13,10 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from draft_library import Drafter
 from learn_prior import read_header, state
 from replay import TEMPERATURES, Name, Text, recorded, replay
 
-from maskprobe import Evidence, Model, Session
+from maskprobe import Model, Session
 
 ROWS = (8, 16)
 DRAFTERS = ("cold", "warm", "again")
@@ -26,16 +27,16 @@ def tokens_per_pass(
     session: Session, texts: dict[Name, Text], temp: float, rows: int, prior: bytes, kind: str
 ) -> float:
     n_written = n_passes = 0
-    source = Evidence(session.model, rows=rows)
-    source.load(prior)
+    drafter = Drafter(session.model.info.n_vocab)
+    drafter.load(prior)
     for (task, name, of), text in texts.items():
         if of != temp:
             continue
         if kind != "warm":
-            source.load(prior)
+            drafter.load(prior)
         if kind == "again":
-            replay(session, texts[task, name, TEMPERATURES[0]], source, rows)
-        n_passes += replay(session, text, source, rows)
+            replay(session, texts[task, name, TEMPERATURES[0]], drafter, rows)
+        n_passes += replay(session, text, drafter, rows)
         n_written += len(text.tokens) - text.n_prompt
     return n_written / n_passes
 

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from checkout import RESULTS
+
 from maskprobe.cli import bench_cost, bench_pictures
 from maskprobe.cli.bench_table import Row, cpu_name, markdown, render
 from maskprobe.model import compiler
-
-RESULTS = Path(__file__).parent / "results"
 
 Case = tuple[str, int, int]  # model file, depth, threads
 

@@ -4,7 +4,7 @@
         --keep texts -o csrc/draft/acceptance_prior.h && clang-format -i csrc/draft/acceptance_prior.h
 
 Each model answers the prompts in its chat template, by turns at temperature 0 and 0.8. The texts are then drafted with
-a fixed number of rows and the first weights that are installed, by a new drafter for every text and then by one for all
+a fixed number of rows and the first weights of this checkout, by a new drafter for every text and then by one for all
 texts of a model. Of every candidate after an accepted token it is known which evidence it had and whether it was right:
 the new weights are those that foretell this best, drawn towards GUESSES where few candidates say anything. No
 benchmark's prompts belong in here.
@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from draft_library import Drafter
 from replay import Text, recorded, replay
 
-from maskprobe import Evidence, Model, Pass, Session, TokenTree
+from maskprobe import Model, Session
 
 N_DEPTHS, N_LEVELS = 3, 25
 FIRST_SQUARE = 0.3  # csrc/draft/acceptance_model.cpp
@@ -130,8 +131,8 @@ def state(weights: np.ndarray) -> bytes:
 
 
 def fitted(examples: np.ndarray, start: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Logistic weights of examples, uint8 (n, 2 + kinds), as mp_example has them: depth, right, a level of each kind.
-    The best ones for all examples at once, with PULL towards `start`; those that are not `free` stay."""
+    """Logistic weights of examples, uint8 (n, 2 + kinds), as Drafter.examples has them. The best ones for all examples
+    at once, with PULL towards `start`; those that are not `free` stay."""
     weights = start.copy()
     for depth in range(N_DEPTHS):
         distinct, counts = np.unique(examples[examples[:, 0] == depth], axis=0, return_counts=True)
@@ -162,28 +163,18 @@ def learned(cold: np.ndarray, warm: np.ndarray) -> np.ndarray:
 
 
 def examples(session: Session, texts: list[Text], rows: int, *, cold: bool) -> np.ndarray:
-    """Of all candidates after accepted nodes, as drafters with the first weights that are installed have them."""
-    found = []
-    source = _Logger(session.model, found, rows)
+    """Of all candidates after accepted nodes, as drafters with the first weights of the checkout have them."""
+    found: list[np.ndarray] = []
     n_passes = 0
+    drafter = Drafter(session.model.info.n_vocab)
     for text in texts:
         if cold:
-            source = _Logger(session.model, found, rows)
-        n_passes += replay(session, text, source, rows)
+            drafter = Drafter(session.model.info.n_vocab)
+        n_passes += replay(session, text, drafter, rows, found)
     n_written = sum(len(text.tokens) - text.n_prompt for text in texts)
     told = f"{session.model.path.name}, {rows} rows, {'cold' if cold else 'warm'}"
     print(f"{told}: {n_written / n_passes:.3f} tokens per pass", file=sys.stderr, flush=True)
     return np.concatenate(found)
-
-
-class _Logger(Evidence):
-    def __init__(self, model: Model, found: list[np.ndarray], rows: int) -> None:
-        super().__init__(model, rows=rows)
-        self._found = found
-
-    def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
-        super().observe(tree, result, path, emitted)
-        self._found.append(self.examples)
 
 
 def main() -> int:

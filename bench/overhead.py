@@ -1,92 +1,62 @@
-"""What a step costs besides llama_decode: layout, cache bookkeeping, top-K, and all of the Python layer.
+"""What a pass costs besides llama_decode: layout, cache bookkeeping, top-K, drafting, planning, accepting and learning.
 
     python models/random_gguf.py llama-3.2-1b 1b.gguf --type q4_0
     python bench/overhead.py -m 1b.gguf
-    python bench/overhead.py -m 1b.gguf --propose all --rows 16 --kernels ours
+    python bench/overhead.py -m 1b.gguf --propose esp --rows 16 --kernels ours
 
-Prints the median over the steps of the time inside llama_decode, of all else, and, as a part of that, of drafting and
-planning (propose and observe), for each context size. With `all`, every pass has the rows that are asked for, and the
-planner is asked as well.
+Prints, for each context size, the medians over the passes of a text of the time inside llama_decode and of all else in
+the engine's step. Every pass has the rows that are asked for, as far as there are candidates.
 """
 
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Sequence
-from typing import Any
 
-from maskprobe import Engine, Evidence, MaskProbe, Model, Planned, Proposer, SamplingParams, Session, mask_embedding
-from maskprobe.planner import Planner
+from maskprobe import Engine, Model, SamplingParams, Stats
+from maskprobe.proposers import SOURCES
 
 
-class WideEvidence(Evidence):
-    """Is drafted whole and planned, and then every pass takes all the rows there are."""
-
-    def planned(self, planner: Planner, context: Sequence[int], room: int) -> tuple[Any, int]:
-        draft = self.draft(context, room)
-        planner.rows(draft, len(context) - 1)
-        return draft, draft.n_nodes
-
-    def observe_planned(self, planner: Planner, *pass_over: Any) -> None:
-        super().observe_planned(planner, *pass_over)
-        planner.outlook.napping = False
-
-
-def timed(proposer: Proposer, spent: list[float]) -> Proposer:
-    """Adds the milliseconds of each propose() and observe() to the last entry of `spent`."""
-
-    def wrapped(method):
-        def call(*args):
-            started = time.perf_counter()
-            result = method(*args)
-            spent[-1] += 1000 * (time.perf_counter() - started)
-            return result
-
-        return call
-
-    proposer.propose, proposer.observe = wrapped(proposer.propose), wrapped(proposer.observe)
-    return proposer
+def times_of_passes(engine: Engine, depth: int, n_passes: int) -> tuple[list[float], list[float], Stats]:
+    """Milliseconds inside llama_decode and outside of it, of each pass, and the counts of all."""
+    prompt = [100 + i for i in range(depth)]
+    decode, other = [], []
+    with engine.generate(prompt, SamplingParams(temp=0.0), ignore_eos=True) as generation:
+        passes, decode_ms, engine_ms = 0, 0.0, 0.0
+        for _ in generation:
+            stats = generation.stats
+            if stats.passes == passes:  # another token of the same pass
+                continue
+            decode.append(stats.decode_ms - decode_ms)
+            other.append(stats.engine_ms - engine_ms)
+            passes, decode_ms, engine_ms = stats.passes, stats.decode_ms, stats.engine_ms
+            if passes == n_passes:
+                break
+    return decode, other, generation.stats
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", required=True)
-    parser.add_argument("--tree", default="7", help="default 7: 16 rows with a mask behind every node")
-    parser.add_argument("--mask-init", default="mean")
-    parser.add_argument("--propose", choices=["esp", "all"], default="esp")
-    parser.add_argument("--rows", type=int, default=16, help="of all, default 16")
+    parser.add_argument("--propose", choices=list(SOURCES), default="all", metavar="NAME", help="default all")
+    parser.add_argument("--rows", type=int, default=16, help="of a pass, default 16")
     parser.add_argument("--kernels", choices=["auto", "ours", "stock"], default="auto")
     parser.add_argument("-c", "--ctx-sizes", type=int, nargs="+", default=[4096, 32768])
-    parser.add_argument("-d", "--depth", type=int, default=256, help="tokens in the cache before the first step")
-    parser.add_argument("-n", "--steps", type=int, default=30)
+    parser.add_argument("-d", "--depth", type=int, default=256, help="tokens in the cache before the first pass")
+    parser.add_argument("-n", "--passes", type=int, default=30)
     parser.add_argument("-t", "--threads", type=int, default=0)
     args = parser.parse_args()
     model = Model(args.model, n_threads=args.threads, kernels=args.kernels)
-    print("| n_ctx | rows | llama_decode ms | all else ms | of the step | drafting ms | of the step | accepted |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| n_ctx | rows | llama_decode ms | all else ms | of the pass | accepted |")
+    print("|---|---|---|---|---|---|")
     for n_ctx in args.ctx_sizes:
-        with Session(model, n_ctx=n_ctx, n_threads=args.threads) as session:
-            if args.propose == "all":
-                proposer = Planned(WideEvidence(model, rows=args.rows))
-            else:
-                proposer = MaskProbe(model, tree=args.tree, mask=mask_embedding(args.mask_init, model))
-            spent = [0.0]
-            engine = Engine(session, timed(proposer, spent))
-            engine.begin([100 + i for i in range(args.depth)], SamplingParams(temp=0.0), ignore_eos=True)
-            engine.step()  # the first tree is the root with its masks only
-            steps = []
-            for _ in range(args.steps):
-                spent.append(0.0)
-                steps.append(engine.step())
-        decode = statistics.median(step.decode_ms for step in steps)
-        other = statistics.median(step.engine_ms for step in steps)
-        rows = statistics.mean(step.n_rows for step in steps)
-        accepted = sum(len(step.path) - 1 for step in steps)
-        drafting = statistics.median(spent[-args.steps :])
-        shares = [f"{100 * part / (decode + other):.2f} %" for part in (other, drafting)]
-        cells = [session.n_ctx, f"{rows:.0f}", f"{decode:.1f}", f"{other:.2f}", shares[0], f"{drafting:.2f}", shares[1]]
-        print(f"| {' | '.join(map(str, cells))} | {accepted} |", flush=True)
+        settings = {"n_ctx": n_ctx, "n_threads": args.threads, "proposer": args.propose, "rows": args.rows}
+        with Engine(model, **settings) as engine:
+            decode, other, stats = times_of_passes(engine, args.depth, args.passes)
+            n_ctx = engine.context.n_ctx
+        inside, outside = statistics.median(decode), statistics.median(other)
+        share = f"{100 * outside / (inside + outside):.2f} %"
+        cells = [n_ctx, f"{stats.rows_per_pass:.0f}", f"{inside:.2f}", f"{outside:.3f}", share, stats.n_accepted]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return 0
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from real_plan import Plan, small_models
 from real_report import Asked
-from real_speed import PROPOSER, jobs_of
+from real_speed import jobs_of
 
-from maskprobe import Model, NoProposer, SamplingParams, Session, proposer_named
-from maskprobe.cli.bench_measure import Watched, first_difference
+from maskprobe import Engine, Model, SamplingParams
+from maskprobe.cli.bench_measure import PLAIN, first_difference
 from maskprobe.cli.bench_measure import measure as generate
 from maskprobe.cli.bench_prompts import Prompt, read_prompts, spread
 from maskprobe.cli.bench_table import Column, Row, markdown, plain_text
 from maskprobe.cli.terminal import Progress
 
 HOW = (
-    "Plain decoding in a session of its own, then the proposer `all` with the same seed, all flags at their defaults: "
+    "Plain decoding in a context of its own, then the proposer `all` with the same seed, all flags at their defaults: "
     "kernels, threads, cache types, rows. What was learned stays from prompt to prompt."
 )
 
@@ -42,20 +42,16 @@ def compare(path: Path, prompts: Sequence[Prompt], plan: Plan) -> Row:
     with ExitStack() as opened, Progress(path.name) as progress:
         model = opened.enter_context(Model(path))
         jobs, _, _ = jobs_of(model, prompts, plan.n_predict_compared)
-        sources = {temp: proposer_named(PROPOSER, model) for temp in plan.temps}
-        n_rows_max = max(source.n_rows_max for source in sources.values())
-        n_top_max = max(2, *(source.n_top for source in sources.values()))
-        plain = opened.enter_context(Session(model, n_rows_max=1, n_top_max=2))
-        trees = opened.enter_context(Session(model, n_rows_max=n_rows_max, n_top_max=n_top_max))
+        plain = opened.enter_context(Engine(model, proposer=PLAIN, n_rows_max=1))
+        drafting = {temp: opened.enter_context(Engine(model)) for temp in plan.temps}
         splits, n_tokens, passes = [], 0, 0
         cases = list(product(jobs, plan.temps))
         for i, (job, temp) in enumerate(cases):
             progress(i, len(cases))
             sampling = SamplingParams(temp=temp, seed=plan.seed)
-            rest = (job.tokens, sampling, plan.n_predict_compared, False)
-            expected = generate(plain, Watched(NoProposer()), *rest)
-            found = generate(trees, Watched(sources[temp]), *rest)
-            n_tokens, passes = n_tokens + len(found.tokens), passes + found.passes
+            rest = (job.tokens, sampling, plan.n_predict_compared)
+            expected, found = generate(plain, *rest), generate(drafting[temp], *rest)
+            n_tokens, passes = n_tokens + found.n_timed, passes + found.passes
             if (index := first_difference(expected.tokens, found.tokens)) is not None:
                 margin = expected.margins[index] if index < len(expected.margins) else None
                 splits.append({"prompt": job.name, "temp": temp, "index": index, "margin": margin})
@@ -65,7 +61,7 @@ def compare(path: Path, prompts: Sequence[Prompt], plan: Plan) -> Row:
             "packed_size": model.info.packed_size,
             "model_size": model.info.size,
             "note": model.info.note,
-            "n_threads": trees.n_threads,
+            "n_threads": plain.context.n_threads,
             "n_runs": len(cases),
             "n_identical": len(cases) - len(splits),
             "tokens_per_step": n_tokens / passes,

@@ -7,6 +7,8 @@ Writes NAME-real.json and NAME-real.md; NAME is by default the processor's, in b
 
     passes    T(n) with our kernels and llama.cpp's in turns, and what the machine allows
     speed     generations end to end against llama.cpp's plain decoding, prompt by prompt in one run
+    planner   rows as many as pay against every fixed number of rows, and against an adversary
+    first     the time to the first token of a first run, against plain decoding's
     identity  with the default flags the tokens are those of plain decoding, for every type of weights
     load      peak memory and load time
 
@@ -28,12 +30,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import real_first_token
 import real_identity
 import real_load
 import real_passes
 import real_plan
+import real_planner
 import real_speed
-from cost_report import RESULTS, processor_file_name
+from checkout import RESULTS
+from cost_report import processor_file_name
 from real_plan import Plan
 from real_report import asked_table, heading
 
@@ -42,7 +47,14 @@ from maskprobe.cli.bench_table import Row, cpu_name
 from maskprobe.cli.terminal import say
 from maskprobe.model import compiler, measure_machine
 
-SECTIONS = {"passes": real_passes, "speed": real_speed, "identity": real_identity, "load": real_load}
+SECTIONS = {
+    "passes": real_passes,
+    "speed": real_speed,
+    "planner": real_planner,
+    "first": real_first_token,
+    "identity": real_identity,
+    "load": real_load,
+}
 PROG = "real_models.py"
 
 

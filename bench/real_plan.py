@@ -1,7 +1,6 @@
 """What bench/real_models.py measures: on which models, how often, how far, and about how long that takes."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -10,15 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from checkout import MIXES, PROJECT, SHAPES, write_random_gguf
+
 from maskprobe import ModelError, resolve_model
 from maskprobe.model import MachineSpeed, measure_machine
-
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "models"))
-
-from quantise import FILE_TYPES, quantise  # noqa: E402
-from random_gguf import SHAPES, write_random_gguf  # noqa: E402
-from random_weights import MIXES  # noqa: E402
+from quantise import FILE_TYPES, quantise
 
 BUNDLED = PROJECT / "models" / "maskprobe-py-10m-q8_0.gguf"
 RANDOM_SHAPE = "llama-3.2-1b"
@@ -46,6 +41,9 @@ class Plan:
     seed: int = 7
     n_compared: int = 8  # prompts of each model in the identity section
     n_predict_compared: int = 64
+    n_planned: int = 2  # prompts of each task in the planner section
+    n_stated: int = 128  # tokens of a turn there, where the acceptance is stated
+    n_adversary: int = 2000  # tokens
 
     @property
     def is_quick(self) -> bool:
@@ -68,6 +66,9 @@ QUICK = {
     "n_predict": 12,
     "n_compared": 1,
     "n_predict_compared": 12,
+    "n_planned": 1,
+    "n_stated": 12,
+    "n_adversary": 200,
 }
 
 

@@ -8,29 +8,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from plain_llama_cpp import LlamaCpp
 from real_plan import Plan, best_speed
 from real_report import Asked
 
-from maskprobe import Engine, Model, ModelError, NoProposer, SamplingParams, Session, proposer_named
-from maskprobe.cli.bench_llama_cpp import LlamaCpp
-from maskprobe.cli.bench_measure import Watched, first_difference, speed_up
+from maskprobe import Engine, Model, ModelError, SamplingParams
+from maskprobe.cli.bench_measure import PLAIN as NO_DRAFT
+from maskprobe.cli.bench_measure import first_difference, speed_up, warm_up
 from maskprobe.cli.bench_measure import measure as generate
 from maskprobe.cli.bench_prompts import Job, Prompt, read_prompts, spread, tokenized
-from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown, plain_text
+from maskprobe.cli.bench_run import ROWS_ROOM
+from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown, plain_text, quartiles
 from maskprobe.cli.terminal import Progress
 
-PROPOSER = "all"
 LLAMA_CPP, PLAIN, DRAFTED = "llama.cpp", "ours, plain", "ours, all"
 ALL_TASKS = "all"
 OVER_LLAMA_CPP = {(1, 0.0): 2.2, (1, 0.8): 2.0, (2, 0.0): 1.7, (2, 0.8): 1.7}  # threads, temperature
 
 HOW = (
-    "Decoding time alone, draws included; prompts have a column of their own. The default flags: the proposer `all`, "
+    "Decoding time alone, from the first token to the last; the prompt with the first token has a column of its own. "
+    "The default flags: the proposer `all`, "
     "rows as many as pay, kernels `auto`. Nothing was learned before: each model, temperature and number of threads "
     "begins without a state, and what it learns stays from prompt to prompt, as a user has it. A text ends at its end "
     "token. Speed-ups are ratios of the median times per token over the prompts, with the quartiles of the ratios of "
-    "single prompts. llama.cpp decodes with one call per token and its own samplers with the same settings. Plain "
-    "decoding finds a prompt in its cache when it comes again with another temperature."
+    "single prompts. llama.cpp decodes with one call per token and its own samplers with the same settings. It finds "
+    "a prompt in its cache when it comes again with another temperature, and so does our plain decoding."
 )
 
 
@@ -49,14 +51,18 @@ def n_prompts(plan: Plan, threads: int) -> int:
 
 def measure(plan: Plan) -> Iterator[tuple[str, Row]]:
     """One model and number of threads after another."""
-    prompts, _ = read_prompts([str(plan.spec_bench)] if plan.spec_bench else [])
-    source = "the project's own (bench/prompts): no file of Spec-Bench was given"
-    if plan.spec_bench is not None:
-        source = f"the first turns of {plan.spec_bench.name}"
+    prompts, source = prompts_of(plan)
     for path in plan.models:
         for threads in plan.threads:
             chosen = spread(prompts, n_prompts(plan, threads))
             yield f"{path.name}, {counted(threads)}", measure_model(path, chosen, plan, threads) | {"prompts": source}
+
+
+def prompts_of(plan: Plan) -> tuple[list[Prompt], str]:
+    """All prompts, and where they come from."""
+    if plan.spec_bench is None:
+        return read_prompts([])[0], "the project's own (bench/prompts): no file of Spec-Bench was given"
+    return read_prompts([str(plan.spec_bench)])[0], f"the first turns of {plan.spec_bench.name}"
 
 
 def measure_model(path: Path, prompts: Sequence[Prompt], plan: Plan, threads: int) -> Row:
@@ -100,27 +106,23 @@ class Decoders:
 
     def __init__(self, model: Model, jobs: Sequence[Job], plan: Plan, threads: int) -> None:
         self._n_predict = plan.n_predict
-        self._sources = {temp: Watched(proposer_named(PROPOSER, model)) for temp in plan.temps}
-        n_rows_max = max(source.n_rows_max for source in self._sources.values())
-        n_top_max = max(2, *(source.n_top for source in self._sources.values()))
-        wanted = max(len(job.tokens) for job in jobs) + plan.n_predict + n_rows_max
+        wanted = max(len(job.tokens) for job in jobs) + plan.n_predict + ROWS_ROOM
         settings: Row = {"n_ctx": min(wanted, model.info.n_ctx_train), "n_threads": threads}
-        self._plain = Session(model, n_rows_max=1, n_top_max=2, **settings)
-        self._trees = Session(model, n_rows_max=n_rows_max, n_top_max=n_top_max, **settings)
+        self._plain = Engine(model, proposer=NO_DRAFT, n_rows_max=1, **settings)
+        self._drafting = {temp: Engine(model, **settings) for temp in plan.temps}
         self._llama = LlamaCpp(model.path, **settings, type_k="f16", type_v="f16")
-        self._evaluated: Job | None = None  # by plain decoding
-        warm_up = 16 * jobs[0].tokens[:1]  # the first passes are slower
-        for session in (self._plain, self._trees):
-            generate(session, Watched(NoProposer()), warm_up, SamplingParams(), 2, True)
-        self._llama.generate(warm_up, 2)
+        warm_up_token = jobs[0].tokens[0]
+        for engine in (self._plain, *self._drafting.values()):
+            warm_up(engine, warm_up_token)
+        self._llama.generate(16 * [warm_up_token], 2)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._llama.__exit__(*exception)
-        self._trees.close()
-        self._plain.close()
+        for engine in (self._plain, *self._drafting.values()):
+            engine.close()
 
     def run(self, job: Job, sampling: SamplingParams, first: int) -> list[Row]:
         """The prompt with each of them, in an order that begins with another one each time."""
@@ -134,21 +136,13 @@ class Decoders:
 
     def _one(self, name: str, job: Job, sampling: SamplingParams) -> Row:
         if name == LLAMA_CPP:
-            run = self._llama.generate(job.tokens, self._n_predict, sampling)
-            return {"n_gen": len(run.tokens), "gen_ns": run.gen_ns, "prompt_ns": run.prompt_ns}
-        if name == PLAIN:
-            if job is not self._evaluated:
-                self._plain.set_prefix([])  # the same prompt again is in the cache
-                self._evaluated = job
-            engine = Engine(self._plain)
-            for _ in engine.generate(job.tokens, sampling, max_tokens=self._n_predict):
-                pass
-            stats = engine.stats
-            return {"n_gen": stats.n_gen, "gen_ns": round(1e6 * stats.gen_ms), "tokens": list(stats.tokens)}
-        source = self._sources[sampling.temp]
-        run = generate(self._trees, source, job.tokens, sampling, self._n_predict, False)
-        figures = {"n_gen": len(run.tokens), "gen_ns": run.gen_ns, "prompt_ns": run.prompt_ns}
-        return {**figures, "passes": run.passes, "n_rows": run.rows, "tokens": run.tokens}
+            found = self._llama.generate(job.tokens, self._n_predict, sampling)
+            return {"n_gen": found.n_timed, "gen_ns": found.gen_ns, "prompt_ns": found.prompt_ns}
+        engine = self._plain if name == PLAIN else self._drafting[sampling.temp]
+        run = generate(engine, job.tokens, sampling, self._n_predict)
+        figures = {"n_gen": run.n_timed, "gen_ns": run.gen_ns, "prompt_ns": run.prompt_ns}
+        about = {"passes": run.passes, "n_rows": run.rows, "n_reused": run.n_prompt_reused}
+        return {**figures, **about, "tokens": run.tokens}
 
 
 def counted(threads: int) -> str:
@@ -173,11 +167,15 @@ def summaries(case: Row) -> list[Row]:
 
 
 def summary(case: Row, temp: float, task: str, rows: Sequence[Row]) -> Row:
+    short = {(row["task"], row["prompt"]) for row in rows if row["n_gen"] == 0}  # the first token ended the text
+    rows = [row for row in rows if (row["task"], row["prompt"]) not in short]
     by = {name: [row for row in rows if row["decoder"] == name] for name in (LLAMA_CPP, PLAIN, DRAFTED)}
     per_token = {name: [row["gen_ns"] / row["n_gen"] for row in runs] for name, runs in by.items()}
     prompt_ts = {
         name: statistics.median(
-            1e9 * (row["n_prompt"] - 1) / row["prompt_ns"] for row in case["rows"] if is_prompt_of(row, name, task)
+            1e9 * (row["n_prompt"] - row.get("n_reused", 0)) / row["prompt_ns"]
+            for row in case["rows"]
+            if is_prompt_of(row, name, task)
         )
         for name in (LLAMA_CPP, DRAFTED)
     }
@@ -238,7 +236,7 @@ COLUMNS: list[Column] = [
     ("rows/pass", decimals("rows_per_step", 1)),
     *((f"{name} t/s", lambda row, name=name: f"{row['ts'][name]:.1f}") for name in (LLAMA_CPP, PLAIN, DRAFTED)),
     ("over llama.cpp", decimals("over_llama_cpp", 2)),
-    ("quartiles", lambda row: "{:.2f} - {:.2f}".format(*row["over_llama_cpp_quartiles"])),
+    quartiles("over_llama_cpp_quartiles"),
     ("over our plain", decimals("over_plain", 2)),
     ("identical", lambda row: f"{row['n_identical']} of {row['n_runs']}"),
     ("prompt tokens", lambda row: f"{row['n_prompt']:.0f}"),

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from draft_library import Drafter
 
-from maskprobe import Engine, Evidence, Model, Pass, SamplingParams, Session, TokenTree, accept
+from maskprobe import Model, Sampler, SamplingParams, Session, TokenTree, accept
 from maskprobe.cli.bench_prompts import read_prompts
 
 TEMPERATURES = (0.0, 0.8)
-RECORDING_ROWS = 16  # of the passes with which a text is written
+N_TOP = 8  # tokens of a row that are learned from
+N_PROMPT_ROWS = 16  # of the prompt's last tokens before the root
 
 Name = tuple[str, str, float]  # task, number of the prompt, temperature
 Key = tuple[int, tuple[int, ...]]  # tokens of the text up to a row, and what follows them that is not of the text
@@ -40,31 +42,22 @@ class Text:
         return keys
 
 
-class _Recorder(Evidence):
-    """Keeps the rows of its passes."""
-
-    def __init__(self, model: Model, *, rows: int) -> None:
-        super().__init__(model, rows=rows)
-        self.prompt_rows = (np.empty((0, self.n_top), np.int32), np.empty((0, self.n_top), np.float32))
-        self.passes: list[tuple[int, TokenTree, np.ndarray, np.ndarray]] = []
-
-    def learn_prompt(self, top_tokens: np.ndarray, top_logprobs: np.ndarray) -> None:
-        self.prompt_rows = top_tokens, top_logprobs
-        super().learn_prompt(top_tokens, top_logprobs)
-
-    def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
-        self.passes.append((self._n_known, tree, result.top_tokens.copy(), result.top_logprobs.copy()))
-        super().observe(tree, result, path, emitted)
-
-
 def record(session: Session, prompt: list[int], sampling: SamplingParams, n: int) -> Text:
-    """Writes at most n tokens after a prompt."""
-    recorder = _Recorder(session.model, rows=RECORDING_ROWS)
-    session.set_prefix(prompt[: -1 - recorder.n_prompt_rows])  # the rows after it are evaluated: they are learned from
-    written = [result.token for result in Engine(session, recorder).generate(prompt, sampling, max_tokens=n)]
-    text = Text(len(prompt), prompt + written, recorder.prompt_rows)
-    for n_before, tree, tokens, logprobs in recorder.passes:
-        text.rows.update(zip(text.keys(tree, n_before), zip(tokens, logprobs, strict=True), strict=True))
+    """Writes at most n tokens after a prompt, an end token not among them."""
+    n_top = min(N_TOP, session.model.info.n_vocab)
+    session.set_prefix(prompt[: -1 - N_PROMPT_ROWS])  # the rows after it are evaluated: they are learned from
+    rows = session.set_prefix(prompt[:-1], N_PROMPT_ROWS, n_top)
+    text = Text(len(prompt), list(prompt), (rows.top_tokens.copy(), rows.top_logprobs.copy()))
+    with Sampler(session.model, sampling) as sampler:
+        sampler.prime(prompt)
+        while len(text.tokens) < len(prompt) + n:
+            result = session.decode(TokenTree(text.tokens[-1]), n_top)
+            text.rows[len(text.tokens), ()] = result.top_tokens[0].copy(), result.top_logprobs[0].copy()
+            token = sampler.sample(session, 0)
+            if session.model.is_end(token):
+                break
+            session.commit([0])
+            text.tokens.append(token)
     return text
 
 
@@ -108,24 +101,26 @@ def _turns(model: Model, files: Sequence[str], limit: int, longest: int) -> Iter
         yield [of[turn * len(of) // min(limit, len(of))] for of in tasks.values() if turn < len(of)]
 
 
-def replay(session: Session, text: Text, source: Evidence, rows: int) -> int:
-    """Drafts a text with passes of at most `rows` rows, the source learns from them. Returns how many it took."""
-    source.begin(text.tokens[: text.n_prompt])
-    if len(text.prompt_rows[0]):
-        source.learn_prompt(*text.prompt_rows)
+def replay(session: Session, text: Text, drafter: Drafter, rows: int, found: list[np.ndarray] | None = None) -> int:
+    """Drafts a text with passes of at most `rows` rows, the drafter learns from them. Returns how many it took.
+    `found` gets the candidates that each was learned from."""
+    drafter.begin(text.tokens[: text.n_prompt], text.prompt_rows)
     at, n_passes = text.n_prompt, 0
     while at < len(text.tokens):
         n_left = len(text.tokens) - at
-        tree = source.propose(text.tokens[:at], rows if n_left > 1 else 1)
+        tree = drafter.propose(rows if n_left > 1 else 1)
         upcoming = iter(text.tokens[at:])
         path, emitted = accept(tree, lambda _row, upcoming=upcoming: next(upcoming), lambda _token: False, n_left)
-        source.observe(tree, _evaluated(session, text, tree, at), path, emitted)
+        drafter.observe(tree, *_evaluated(session, text, tree, at), path, emitted)
+        if found is not None:
+            found.append(drafter.examples)
         at, n_passes = at + len(emitted), n_passes + 1
     return n_passes
 
 
-def _evaluated(session: Session, text: Text, tree: TokenTree, n_before: int) -> Pass:
-    """The outputs of a pass over a tree; only the rows that no pass had before are evaluated."""
+def _evaluated(session: Session, text: Text, tree: TokenTree, n_before: int) -> tuple[np.ndarray, np.ndarray]:
+    """The likely tokens after a tree's nodes and their log-probabilities, (n_nodes, n_top); only the rows that no pass
+    had before are evaluated."""
     keys = text.keys(tree, n_before)
     wanted = [node for node, key in enumerate(keys) if key not in text.rows]
     if wanted:
@@ -148,4 +143,4 @@ def _evaluated(session: Session, text: Text, tree: TokenTree, n_before: int) -> 
             at = place[node]
             text.rows[keys[node]] = result.top_tokens[at].copy(), result.top_logprobs[at].copy()
     tokens, logprobs = (np.array(rows) for rows in zip(*(text.rows[key] for key in keys), strict=True))
-    return Pass(len(keys), tokens.shape[1], tokens[:, 0], tokens, logprobs, 0, 0)
+    return tokens, logprobs

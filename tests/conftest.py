@@ -11,7 +11,7 @@ import pytest
 from maskprobe import bundled_models, named_models
 
 PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT / "models"))
+sys.path[:0] = [str(PROJECT / "models"), str(PROJECT / "bench")]
 
 # A shell ignores Ctrl-C for what it runs in the background, and what it starts inherits that: the tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -52,6 +52,24 @@ def tiny_model_path(tmp_path_factory):
         return target
 
     return path
+
+
+@pytest.fixture(scope="session")
+def sanitized_build(tmp_path_factory):
+    """build("address" or "thread"): the core with that sanitizer, compiled on first use. Skips where there is none."""
+    from native_build import build_sanitized, sanitizer_problem
+
+    made = {}
+
+    def build(kind: str):
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            made[kind] = sanitizer_problem(kind, folder) or build_sanitized(kind, folder)
+        if isinstance(made[kind], str):
+            pytest.skip(made[kind])
+        return made[kind]
+
+    return build
 
 
 @pytest.fixture(scope="session")

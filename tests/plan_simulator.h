@@ -17,10 +17,10 @@
 struct machine {
     std::vector<std::pair<int32_t, double>> curve; // rows, T(n) / T(1); straight lines between them and beyond
     double one_us;
-    double noise = 0.03;      // standard deviation
+    double noise = 0.03;       // standard deviation
     double spikes = 1.0 / 300; // passes that take four times as long
-    double build = 0.05;      // of T(1), for a graph of another number of rows
-    double growth = 0.1;      // of a row's part for each 1,000 tokens
+    double build = 0.05;       // of T(1), for a graph of another number of rows
+    double growth = 0.1;       // of a row's part for each 1,000 tokens
     double draft_us = 8, candidate_us = 1.5;
 
     double ratio(int32_t n) const {
@@ -48,15 +48,17 @@ inline machine metal() {
 // How right candidates are, and what they claim.
 struct text {
     bool is_chain = false;
-    double rate = 0;          // of a chain: each candidate, given the one before it
-    double easy = 0.35;       // share of the tokens after which the most likely one has a probability of 0.6 to 0.98;
-    double hard = 0.45;       // after the others it has up to this
-    double repetitive = 0;    // share of the passes in stretches where all candidates are nearly certain
-    double boldness = 1;      // claims are probabilities to the power of 1 / boldness
+    double rate = 0;           // of a chain: each candidate, given the one before it
+    double easy = 0.27;        // share of the tokens after which the most likely one has a probability of 0.6 to 0.98;
+    double hard = 0.42;        // after the others it has up to this
+    double repetitive = 0;     // share of the passes in stretches where all candidates are nearly certain
+    double boldness = 1;       // claims are probabilities to the power of 1 / boldness
     bool is_adversary = false; // claims 1 and is never right
 };
 
-struct mind : mp::candidates { // one generation
+struct mind : mp::candidates {               // one generation
+    static constexpr int32_t N_CHILDREN = 8; // tokens are 10 x parent + index
+
     mp::calibration claims;
     text of;
     std::mt19937_64 random;
@@ -81,9 +83,9 @@ struct mind : mp::candidates { // one generation
 
     double uniform(double low, double high) { return std::uniform_real_distribution<>(low, high)(random); }
 
+    // Of the index-th most likely child.
     static double child(double top, int32_t index, bool is_chain) {
-        constexpr double REST[] = {0.45, 0.2, 0.1, 0.06, 0.04};
-        return index == 0 ? top : is_chain || index > 5 ? 0 : (1 - top) * REST[index - 1];
+        return index == 0 ? top : is_chain || index >= N_CHILDREN ? 0 : top * std::pow(0.65 * (1 - top), index);
     }
 
     void start(uint64_t seed, int32_t pass) {
@@ -103,7 +105,7 @@ struct mind : mp::candidates { // one generation
         }
         int32_t winner = 0;
         double draw = uniform(0, 1);
-        while (winner < 6 && (draw -= child(top, winner, of.is_chain)) >= 0) {
+        while (winner < N_CHILDREN && (draw -= child(top, winner, of.is_chain)) >= 0) {
             winner++;
         }
         const int32_t id = (int32_t) nodes.size();
@@ -150,6 +152,8 @@ struct mind : mp::candidates { // one generation
     }
 };
 
+constexpr int32_t PLAIN = -1;
+
 struct outcome {
     double us = 0;
     int64_t n_tokens = 0, n_passes = 0;
@@ -186,7 +190,7 @@ struct simulation {
         return us + on.draft_us + n_taken * on.candidate_us;
     }
 
-    // `fixed` rows for each generation, 0: as planned; -1: plain, without drafts.
+    // `fixed` rows for each generation; 0: as planned; PLAIN: without drafts.
     outcome run(int32_t n_passes, int32_t fixed = 0) {
         outcome out;
         out.rows.resize(minds.size());
@@ -223,30 +227,38 @@ struct simulation {
     }
 };
 
+// Half of the passes, then the other half of other texts or on another machine.
 struct scenario {
-    std::string name;
-    machine on;
-    std::vector<text> texts;
-};
+    std::string kind, name;
+    machine on, later_on;
+    std::vector<text> texts, later_texts;
+    int32_t n_passes;
 
-// Tokens per microsecond, as part of those of the best fixed number of rows for each generation. n_best is that number.
-inline double worth(const scenario & s, uint64_t seed, int32_t n_passes, int32_t * n_best = nullptr) {
-    double best = 0;
-    for (int32_t fixed : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32}) {
-        if (fixed * (int32_t) s.texts.size() <= 64) {
-            const double rate = simulation(s.on, s.texts, seed).run(n_passes, fixed).rate();
-            if (rate > best && n_best) {
-                *n_best = fixed;
-            }
-            best = std::max(best, rate);
+    // Tokens per microsecond; rows as in simulation::run.
+    double rate(uint64_t seed, int32_t fixed = 0) const {
+        simulation s(on, texts, seed);
+        const outcome first = s.run(n_passes / 2, fixed);
+        s.on = later_on;
+        for (size_t i = 0; i < texts.size(); i++) {
+            s.minds[i]->of = later_texts[i];
         }
+        const outcome second = s.run(n_passes / 2, fixed);
+        return (first.n_tokens + second.n_tokens) / (first.us + second.us);
     }
-    return simulation(s.on, s.texts, seed).run(n_passes).rate() / best;
-}
+
+    // Of the best fixed number of rows for each generation.
+    double best_fixed_rate(uint64_t seed) const {
+        double best = 0;
+        for (int32_t fixed : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32}) {
+            best = std::max(best, fixed * texts.size() <= 64 ? rate(seed, fixed) : 0);
+        }
+        return best;
+    }
+};
 
 inline std::vector<scenario> scenarios() {
     text usual, varied, repetitive, modest, bold, chain6, chain85, wrong;
-    varied.easy = 0.2;
+    varied.easy = 0.18;
     repetitive.repetitive = 0.3;
     modest.boldness = 0.6;
     bold.boldness = 2;
@@ -254,16 +266,38 @@ inline std::vector<scenario> scenarios() {
     chain6.rate = 0.6;
     chain85.rate = 0.85;
     wrong.is_adversary = true;
+    const std::vector<text> four = {usual, usual, varied, repetitive}, one_good = {repetitive, wrong, wrong, wrong};
     const std::vector<std::pair<std::string, machine>> machines = {{"ours", ours()}, {"stock", stock()}, {"metal", metal()}};
-    const std::vector<std::pair<std::string, std::vector<text>>> texts = {
-        {"usual", {usual}},   {"sampled", {varied}}, {"repetitive", {repetitive}},        {"modest", {modest}},
-        {"bold", {bold}},     {"chain 0.6", {chain6}}, {"chain 0.85", {chain85}},         {"adversary", {wrong}},
-        {"four", {usual, usual, varied, repetitive}},  {"one good", {repetitive, wrong, wrong, wrong}}};
     std::vector<scenario> all;
-    for (const auto & [machine_name, m] : machines) {
-        for (const auto & [text_name, t] : texts) {
-            all.push_back({machine_name + ", " + text_name, m, t});
+    for (const auto & [name, m] : machines) {
+        machine slower = m; // another program takes a core: rows cost twice as much, reading weights does not
+        for (auto & [n, ratio] : slower.curve) {
+            ratio = 1.2 + 2 * (ratio - 1);
         }
+        const auto add = [&, on = name, m = m](const std::string & kind, const std::string & what, std::vector<text> texts,
+                                               int32_t n_passes = 2000) {
+            all.push_back({kind, on + ", " + what, m, m, texts, texts, n_passes});
+        };
+        add("one text", "usual", {usual});
+        add("one text", "varied", {varied});
+        add("one text", "modest claims", {modest});
+        add("one text", "bold claims", {bold});
+        add("repetitive", "repetitive", {repetitive});
+        add("steady rate", "chain of 0.6", {chain6});
+        add("steady rate", "chain of 0.85", {chain85});
+        add("adversary", "adversary", {wrong});
+        add("four", "four", four);
+        add("four", "one good of four", one_good);
+        add("first 200", "first 200 passes", {usual}, 200);
+        add("first 200", "first 200 passes, chain of 0.85", {chain85}, 200);
+        add("change", "becomes repetitive", {usual});
+        all.back().later_texts[0].repetitive = 0.8;
+        add("change", "becomes right", {wrong});
+        all.back().later_texts[0] = usual;
+        add("change", "becomes slower", {usual});
+        all.back().later_on = slower;
+        add("change", "becomes faster", {usual});
+        all.back().on = slower;
     }
     return all;
 }

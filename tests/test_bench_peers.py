@@ -1,14 +1,14 @@
-"""maskprobe-bench peers: every peer is a row, and one that cannot run says why."""
+"""bench/peers.py: every peer is a row, and one that cannot run says why."""
 
 import json
 import stat
 import sys
 
+import llama_tools as tools
+import peers
 import pytest
 
 from maskprobe import ArgumentError
-from maskprobe.cli import bench, bench_peers
-from maskprobe.cli import bench_llama_tools as tools
 
 N = 12
 SETTINGS = ["-t", "1", "-n", str(N)]
@@ -50,7 +50,7 @@ def arguments(tiny_model_path, tmp_path_factory):
     entries = [{"prompt": text, "task": task} for text, task in (("a b a b", "ab"), ("one two", "ab"), ("x y x", "xy"))]
     prompts.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     model = str(tiny_model_path("tiny-llama"))
-    return ["peers", "-m", model, "--prompts", str(prompts), "--propose", "lookup", "--kernels", "stock", *SETTINGS]
+    return ["-m", model, "--prompts", str(prompts), "--propose", "lookup", "--kernels", "stock", *SETTINGS]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def source(tmp_path, monkeypatch):
 
 
 def rows_of(capfd, *arguments) -> dict[tuple[str, str], dict]:
-    assert bench.main([*arguments, "-o", "json"]) == 0
+    assert peers.main([*arguments, "-o", "json"]) == 0
     return {(row["task"], row["peer"]): row for row in json.loads(capfd.readouterr().out)}
 
 
@@ -108,7 +108,7 @@ def test_every_peer_is_a_row(capfd, arguments, source):
 
 
 def test_the_table_says_what_is_timed_and_what_could_not_run(capfd, arguments):
-    assert bench.main(arguments) == 0
+    assert peers.main(arguments) == 0
     text = capfd.readouterr().out
     assert "Timed is generation alone" in text
     assert "| llama.cpp's programs | - | - | - | - | - | - | no source tree named (--llama-source) |" in text
@@ -131,13 +131,13 @@ def test_programs_are_built_once(source, tmp_path, monkeypatch):
 
 def test_a_peer_that_dies_is_a_line(capfd, arguments, monkeypatch):
     script = "import sys; print('{}', flush=True); sys.stdin.readline(); sys.exit('boom')"
-    start = bench_peers.Worker.__init__
+    start = peers.Worker.__init__
 
     def doomed(worker, *arguments):
         start(worker, *arguments)
         worker._command = [sys.executable, "-c", script]
 
-    monkeypatch.setattr(bench_peers.Worker, "__init__", doomed)
+    monkeypatch.setattr(peers.Worker, "__init__", doomed)
     rows = rows_of(capfd, *arguments)
     assert rows["all", "llama-cpp-python prompt lookup"]["failure"] == "ended with status 1: boom"
     assert rows["all", "llama.cpp"]["n_identical"] == 3
@@ -145,5 +145,5 @@ def test_a_peer_that_dies_is_a_line(capfd, arguments, monkeypatch):
 
 def test_unknown_names_are_refused(capfd, arguments):
     for option, name in (("--modes", "ngram-magic"), ("--propose", "magic")):
-        assert bench.main([*arguments, option, name]) == 1
+        assert peers.main([*arguments, option, name]) == 1
         assert name in capfd.readouterr().err

@@ -1,9 +1,11 @@
-"""The core as C and C++ programs see it: header, linking, one copy of llama.cpp, sanitizers."""
+"""The core as C and C++ programs see it: builds without Python, the examples, one copy of llama.cpp, sanitizers."""
 
 import os
-import shutil
+import re
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import llama_cpp
@@ -11,76 +13,125 @@ import pytest
 
 import maskprobe
 from bad_files import bad_files
+from native_build import C_COMPILER, CMAKE, PROJECT, build, compile_c, configure, llama_prefix, run
 
-PROJECT = Path(__file__).parent.parent
-LIB = maskprobe.prefix() / "lib"
-C_COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+EXAMPLES = PROJECT / "examples"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+PROMPTS = (
+    "import os\n\ndef read_lines(path):\n",
+    "class Stack:\n    def __init__(self):\n",
+    "def add(a, b):\n    return a + b\n\ndef sub(a, b):\n",
+    "for i in range(10):\n",
+)
 
 pytestmark = pytest.mark.skipif(not C_COMPILER, reason="no C compiler")
 
 
-def run(command, **settings):
-    return subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        check=False,
-        **settings,
-    )
+@dataclass
+class Installation:
+    """Where the core is installed, and what programs on top of it need beside the flags of pkg-config."""
+
+    prefix: Path
+    flags: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ()
 
 
-def pkg_config_flags() -> list[str]:
-    """What `pkg-config --cflags --libs maskprobe` prints, read from the file itself: pkg-config may not be there."""
-    folder = LIB / "pkgconfig"
-    values = {"pcfiledir": str(folder)}
-    flags = ""
-    for line in (folder / "maskprobe.pc").read_text("utf-8").splitlines():
-        name, separator, value = line.partition("=")
-        if separator and ":" not in name:
-            values[name] = value
-        elif line.startswith(("Cflags:", "Libs:")):
-            flags += " " + line.partition(":")[2]
-    for _ in range(3):
-        for name, value in values.items():
-            flags = flags.replace("${" + name + "}", value)
-    return flags.split()
+@pytest.fixture(scope="session", params=["wheel", "static", "shared"])
+def installation(request) -> Installation:
+    """By pip; without Python as an archive, under AddressSanitizer; and as a shared library, under ThreadSanitizer."""
+    if request.param == "wheel":
+        return Installation(maskprobe.prefix())
+    kind = "address" if request.param == "static" else "thread"
+    made = request.getfixturevalue("sanitized_build")(kind)
+    return Installation(made.prefix, made.flags, made.launcher)
 
 
-def test_the_c_example_completes_a_prompt(tmp_path, tiny_model_path):
-    program = tmp_path / "complete"
-    source = PROJECT / "examples" / "complete.c"
-    built = run([C_COMPILER, "-std=c11", "-Wall", "-Wextra", "-Werror", source, "-o", program, *pkg_config_flags()])
-    assert built.returncode == 0, built.stderr
-    path = tiny_model_path("tiny-llama")
-    done = run([program, path, "one two three"], env=ONE_THREAD)
+@pytest.fixture(scope="session")
+def examples(installation, tmp_path_factory):
+    """The examples, compiled with what pkg-config prints: run(name, arguments)."""
+    folder = tmp_path_factory.mktemp("examples")
+    for name in ("complete", "many"):
+        compile_c(EXAMPLES / f"{name}.c", folder / name, installation.prefix, *installation.flags)
+    return lambda name, *arguments: run([*installation.launcher, folder / name, *arguments], env=ONE_THREAD)
+
+
+@pytest.fixture(scope="session")
+def command_line_text(bundled_model_path):
+    """What maskprobe-run makes of a prompt."""
+
+    def text(prompt: str, n: int) -> str:
+        command = [sys.executable, "-m", "maskprobe.cli.run", "-m", bundled_model_path, "-p", prompt]
+        done = run([*command, "--temp", "0", "-n", str(n), "-no-cnv", "--no-state"], env=ONE_THREAD)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return text
+
+
+def test_complete_prints_what_the_command_prints(examples, bundled_model_path, command_line_text):
+    for prompt in PROMPTS[:2]:
+        done = examples("complete", bundled_model_path, prompt, "40")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == command_line_text(prompt, 40)
+        assert float(re.fullmatch(r"\n([\d.]+) tokens per pass\n", done.stderr)[1]) >= 1
+
+
+def test_complete_tells_what_is_wrong_in_one_line(examples, tmp_path):
+    done = examples("complete", tmp_path / "missing.gguf", "x")
+    assert done.returncode == 1 and done.stdout == "" and re.fullmatch(r"error: .*missing\.gguf.*\n", done.stderr)
+
+
+def test_many_prints_each_prompts_own_text(examples, bundled_model_path):
+    done = examples("many", bundled_model_path, *PROMPTS)
     assert done.returncode == 0, done.stderr
-    model = maskprobe.Model(path)
-    engine = maskprobe.Engine(model, n_ctx=512, n_threads=1)
-    sampling = maskprobe.SamplingParams(temp=0.0)
-    results = engine.generate(model.tokenize("one two three"), sampling, max_tokens=64)
-    tokens = [r.token for r in results if not model.is_end(r.token)]
-    assert done.stdout.encode("utf-8", "surrogateescape") == model.detokenize(tokens)
-    wrong = run([program, tmp_path / "missing.gguf", "x"])
-    assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1
+    alone = [examples("complete", bundled_model_path, prompt, "64").stdout for prompt in PROMPTS]
+    answers = [f"{i}: {text}\n" for i, text in enumerate(alone, 1)]
+    assert len(set(alone)) > 1 and len(done.stdout) == sum(len(answer) for answer in answers)
+    assert all(answer in done.stdout for answer in answers)
 
 
-def test_cmake_finds_the_package(tmp_path):
-    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if not cmake:
-        pytest.skip("no cmake")
-    (tmp_path / "main.c").write_text("#include <maskprobe.h>\nint main(void) { return mp_version()[0] == 0; }\n")
-    (tmp_path / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.21)\nproject(app C)\nfind_package(maskprobe 0.1 REQUIRED)\n"
-        "add_executable(app main.c)\ntarget_link_libraries(app maskprobe::maskprobe)\n"
-    )
-    build = tmp_path / "build"
-    made = run([cmake, "-S", tmp_path, "-B", build, f"-DCMAKE_PREFIX_PATH={maskprobe.prefix()}"])
-    assert made.returncode == 0, made.stderr
-    made = run([cmake, "--build", build])
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert run([build / "app"]).returncode == 0
+def test_one_interrupt_ends_the_text(installation, examples, bundled_model_path, tmp_path):
+    command = [*installation.launcher, tmp_path / "complete", bundled_model_path, PROMPTS[0], "100000"]
+    compile_c(EXAMPLES / "complete.c", tmp_path / "complete", installation.prefix, *installation.flags)
+    whole = run(command, env=ONE_THREAD)
+    assert whole.returncode == 0, whole.stderr
+    with subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        begun = program.stdout.read(1)
+        program.send_signal(signal.SIGINT)
+        rest, errors = program.communicate(timeout=120)
+    assert program.returncode == 0, errors
+    assert whole.stdout.encode().startswith(begun + rest) and len(begun + rest) < len(whole.stdout)
+
+
+@pytest.mark.skipif(not CMAKE, reason="no cmake")
+def test_cmake_finds_the_package(installation, tmp_path):
+    flags = " ".join(installation.flags)
+    build(tmp_path, f"-DCMAKE_PREFIX_PATH={installation.prefix}", f"-DCMAKE_C_FLAGS={flags}", source=EXAMPLES)
+    done = run([*installation.launcher, tmp_path / "complete"], env=ONE_THREAD)
+    assert done.returncode == 2 and "usage" in done.stderr
+
+
+@pytest.mark.skipif(not CMAKE, reason="no cmake")
+class TestWhatIsRefused:
+    def test_another_version(self, tmp_path):
+        prefix = llama_prefix(tmp_path / "prefix")
+        version = prefix / "lib" / "cmake" / "ggml" / "ggml-config-version.cmake"
+        version.write_text(re.sub(r'(PACKAGE_VERSION ")[\d.]+', r"\g<1>7.8.9", version.read_text()))
+        made = configure(tmp_path / "build", f"-DMASKPROBE_LLAMA_DIR={prefix}")
+        words = " ".join(made.stderr.split())
+        pinned = re.search(
+            r"set\(MASKPROBE_GGML_VERSION ([\d.]+)\)", (PROJECT / "cmake" / "llama_cpp.cmake").read_text()
+        )[1]
+        assert made.returncode != 0 and f"with ggml {pinned}, but" in words and "with ggml 7.8.9: install" in words
+
+    def test_a_folder_without_llama_cpp(self, tmp_path):
+        made = configure(tmp_path / "build", f"-DMASKPROBE_LLAMA_DIR={tmp_path}")
+        assert made.returncode != 0 and f"MASKPROBE_LLAMA_DIR = {tmp_path}" in " ".join(made.stderr.split())
+
+    def test_an_unknown_sanitizer(self, tmp_path):
+        prefix = llama_prefix(tmp_path / "prefix")
+        made = configure(tmp_path / "build", f"-DMASKPROBE_LLAMA_DIR={prefix}", "-DMASKPROBE_SANITIZE=memory")
+        assert made.returncode != 0 and "neither address nor thread" in " ".join(made.stderr.split())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -94,30 +145,22 @@ def test_there_is_one_copy_of_llama_cpp(tiny_model_path):
         assert loaded[0].parent.samefile(Path(llama_cpp.__file__).parent / "lib")
 
 
-@pytest.fixture(scope="module")
-def sanitized_program(tmp_path_factory):
-    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    cmake = shutil.which("cmake", path=tools)
-    if not cmake or not sys.platform.startswith("linux"):
-        pytest.skip("no cmake, or not Linux")
-    build = tmp_path_factory.mktemp("sanitized")
-    site_packages = Path(llama_cpp.__file__).parent.parent
-    options = ["-DMASKPROBE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1"]
-    made = run([cmake, "-S", PROJECT, "-B", build, *options, f"-DCMAKE_PREFIX_PATH={site_packages}"])
-    assert made.returncode == 0, made.stderr
-    made = run([cmake, "--build", build, "--parallel", "2"])
-    assert made.returncode == 0, made.stdout + made.stderr
-    return build / "core_exercise"
-
-
-def test_the_core_is_clean_under_sanitizers(sanitized_program, tiny_model_path, tmp_path):
+def test_the_core_is_clean_under_sanitizers(sanitized_build, tiny_model_path, tmp_path):
     files = []
     for i, bad in enumerate(bad_files()):
         path = tmp_path / f"bad-{i}.gguf"
         path.write_bytes(bad.data)
         files.append(path)
-    done = run(
-        [sanitized_program, tiny_model_path("tiny-llama"), tmp_path / "missing", tmp_path, *files], env=ONE_THREAD
-    )
+    program = sanitized_build("address").folder / "core_exercise"
+    done = run([program, tiny_model_path("tiny-llama"), tmp_path / "missing", tmp_path, *files], env=ONE_THREAD)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip() == "ok"
+
+
+def test_the_engine_has_no_races(sanitized_build, tiny_model_path, tmp_path):
+    """Generations from four threads while another one steps, and two engines on one model."""
+    made = sanitized_build("thread")
+    model = tiny_model_path("tiny-llama", weight_type="q8_0")
+    done = run([*made.launcher, made.folder / "engine_threads", model, tmp_path / "state"], env=ONE_THREAD, timeout=500)
+    assert done.returncode == 0 and done.stdout.strip() == "ok", done.stdout + done.stderr
+    assert "ThreadSanitizer" not in done.stderr, done.stderr

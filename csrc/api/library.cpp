@@ -51,6 +51,10 @@ const char * mp_status_name(mp_status status) {
         return "state";
     case MP_ERR_INTERNAL:
         return "internal";
+    case MP_ERR_CALLBACK:
+        return "callback";
+    case MP_AGAIN:
+        return "again";
     }
     return "unknown";
 }

@@ -6,6 +6,7 @@
 #include "model/kernel_policy.h"
 #include "platform/abort_guard.h"
 #include "platform/runtime.h"
+#include "registry.h"
 #include "platform/thread_count.h"
 #include "status.h"
 
@@ -65,16 +66,13 @@ const char * mp_model::find_metadata(const char * key) {
 namespace mp {
 
 // The C handle is the object itself; the registry holds the reference that model_close() gives up.
-static std::mutex registry_mutex;
-static std::unordered_map<const mp_model *, model_ref> registry;
+static registry<mp_model> & models() {
+    static registry<mp_model> all("model");
+    return all;
+}
 
 model_ref model_retain(mp_model * model) {
-    std::lock_guard<std::mutex> lock(registry_mutex);
-    const auto found = registry.find(model);
-    if (found == registry.end()) {
-        fail(MP_ERR_STATE, "the model is closed");
-    }
-    return found->second;
+    return models().retain(model);
 }
 
 struct load_progress {
@@ -211,10 +209,7 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
     for (int32_t i = 0; i < p.n_loras; i++) {
         changes_input = add_adapter(*model, p.loras[i]) || changes_input;
     }
-    {
-        std::lock_guard<std::mutex> lock(registry_mutex);
-        registry[model.get()] = model;
-    }
+    models().add(model);
     try {
         find_capabilities(*model, p);
         add_note(model->info, plan.left);
@@ -230,13 +225,7 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
 }
 
 void model_close(mp_model * model) {
-    model_ref last; // freed outside the lock
-    std::lock_guard<std::mutex> lock(registry_mutex);
-    const auto found = registry.find(model);
-    if (found != registry.end()) {
-        last = std::move(found->second);
-        registry.erase(found);
-    }
+    models().remove(model);
 }
 
 } // namespace mp

@@ -10,7 +10,7 @@ namespace mp {
 
 constexpr int32_t SHALLOWEST = 9;   // bits: up to 512 tokens count as one depth
 constexpr int32_t DEEPEST = 40;     // that is kept
-constexpr double MOST = 2;          // times the mean: all that a step counts for, as disturbances only add
+constexpr double MOST = 1.5;        // times the mean: all that a step counts for, as disturbances only add
 constexpr int32_t N_MEAN = 16;      // samples that a mean goes over
 constexpr double PRIOR_SLOPE = 0.2; // of T(1) for each further row, where one number of rows is known
 constexpr int32_t FIRST_PAUSE = 4;  // steps
@@ -104,14 +104,17 @@ double pass_times::time(int32_t n_rows, int64_t depth) const {
 double pass_times::hoped_time(int32_t n_rows, int32_t fewer, int64_t depth) const {
     const depth_class * here = find(depth);
     const double expected = time(n_rows, depth);
-    if (!here || here->points.count(fewer) == 0) {
+    if (!here) {
+        return 0;
+    }
+    const auto at = here->points.find(n_rows), more = here->points.upper_bound(n_rows);
+    if (at != here->points.end() && n_steps - at->second.last <= at->second.pause) {
         return expected;
     }
-    const auto known = here->points.find(n_rows);
-    if (known != here->points.end() && n_steps - known->second.last <= known->second.pause) {
-        return expected;
-    }
-    return std::min(expected, time(fewer, depth) * (1 + LEAST_GAIN));
+    const double least = here->points.count(fewer) ? here->curve[fewer] : 0;
+    const double share = more != here->points.end() ? here->curve[more->first] * n_rows / more->first : 0;
+    const double hoped = std::max(least, share) * (1 + LEAST_GAIN);
+    return hoped > 0 ? std::min(expected, hoped) : expected;
 }
 
 int32_t pass_times::widest(int64_t depth) const {

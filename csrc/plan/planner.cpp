@@ -5,6 +5,8 @@
 namespace mp {
 
 constexpr int32_t SHAPES[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+constexpr double CHANGE = 0.03; // of a step, for another number of rows than the last
+constexpr double FADING = 0.99; // per pass
 constexpr int32_t WIDENING = 2; // times the largest number of rows whose time is known: more are not tried
 
 void planner::ask(const share & from, offer & to) {
@@ -46,17 +48,14 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
             offers[i].n_taken = 1;
         }
     }
-    const int32_t widest = std::max(WIDENING * times.widest(depth), n_shares);
-    n_most = std::min<int64_t>({n_most, n_rows_max, widest});
-    shapes.assign(1, n_shares);
-    us.assign(1, times.time(n_shares, depth));
-    for (int32_t shape : SHAPES) {
-        if (shape > n_shares && shapes.back() < n_most) {
-            shapes.push_back(std::min<int32_t>(shape, n_most));
-            us.push_back(times.hoped_time(shapes.back(), shapes[shapes.size() - 2], depth));
-        }
-    }
-    double expected = n_shares, best = expected / us[0];
+    n_most = std::min<int64_t>({n_most, n_rows_max, WIDENING * times.widest(depth)});
+    list_shapes(n_shares, n_most, depth);
+
+    const double plain_us = times.time(n_shares, depth);
+    plain_rate = plain_us > 0 ? n_shares / plain_us : 0;
+    const double rate = plain_rate * emitted / plain;
+    expected = n_shares;
+    double tokens = n_shares, best = tokens - rate * us[0];
     for (size_t i = 1; i < shapes.size(); i++) {
         // Later candidates are no more probable than the next ones.
         double most = 0;
@@ -66,19 +65,20 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
         int32_t n = shapes[i - 1];
         bool may_pay = false;
         for (size_t j = i; j < shapes.size() && !may_pay; j++) {
-            may_pay = (expected + most * (shapes[j] - n)) / us[j] > best;
+            may_pay = tokens + most * (shapes[j] - n) - rate * us[j] > best;
         }
         if (!may_pay) {
             break;
         }
         double p = 1;
         while (n < shapes[i] && (p = add_best(shares)) > 0) {
-            expected += p;
+            tokens += p;
             n++;
         }
-        const double rate = expected / (n == shapes[i] ? us[i] : times.time(n, depth));
-        if (rate > best) {
-            best = rate;
+        const double gain = tokens - rate * (n == shapes[i] ? us[i] : with_change(n, times.time(n, depth)));
+        if (gain > best) {
+            best = gain;
+            expected = tokens;
             for (int32_t j = 0; j < n_shares; j++) {
                 shares[j].n_rows = offers[j].n_rows;
             }
@@ -86,6 +86,34 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
         if (n < shapes[i]) {
             break;
         }
+    }
+}
+
+// The numbers of rows that a pass may have, and what each takes in hope.
+void planner::list_shapes(int32_t n_shares, int64_t n_most, int64_t depth) {
+    shapes.assign(1, n_shares);
+    for (int32_t shape : SHAPES) {
+        if (shape > n_shares && shapes.back() < n_most) {
+            shapes.push_back((int32_t) std::min<int64_t>(shape, n_most));
+        }
+    }
+    us.clear();
+    for (size_t i = 0; i < shapes.size(); i++) {
+        us.push_back(with_change(shapes[i], times.hoped_time(shapes[i], i > 0 ? shapes[i - 1] : 0, depth)));
+    }
+}
+
+double planner::with_change(int32_t n_rows, double step_us) const {
+    return n_rows == n_last ? step_us : step_us * (1 + CHANGE);
+}
+
+void planner::observe(int32_t n_rows, int64_t depth, double step_us) {
+    times.observe(n_rows, depth, step_us);
+    n_last = n_rows;
+    if (expected > 0) {
+        emitted = FADING * emitted + expected;
+        plain = FADING * plain + plain_rate * times.time(n_rows, depth); // no single disturbance
+        expected = 0;
     }
 }
 

@@ -36,7 +36,7 @@ public:
     void choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_rows_max);
 
     // The step with that pass took so long, all in all.
-    void observe(int32_t n_rows, int64_t depth, double us) { times.observe(n_rows, depth, us); }
+    void observe(int32_t n_rows, int64_t depth, double step_us);
 
     double time(int32_t n_rows, int64_t depth) const { return times.time(n_rows, depth); }
 
@@ -53,10 +53,17 @@ private:
     void ask(const share & from, offer & to);
     double add_best(const share * shares);
 
+    double with_change(int32_t n_rows, double step_us) const; // and with the graph of another number of rows
+    void list_shapes(int32_t n_shares, int64_t n_most, int64_t depth);
+
     pass_times times;
-    std::vector<offer> offers;   // of the shares
-    std::vector<int32_t> shapes; // numbers of rows that this pass may have,
-    std::vector<double> us;      // and what they take, in hope
+    int32_t n_last = 0;            // rows of the last pass
+    double emitted = 4, plain = 4; // tokens expected of the last passes, and of plain ones in their time, fading
+    double expected = 0;           // of the pass chosen last, 0: observed already
+    double plain_rate = 0;         // tokens per microsecond of plain passes like that one
+    std::vector<offer> offers;     // of the shares
+    std::vector<int32_t> shapes;   // numbers of rows that this pass may have,
+    std::vector<double> us;        // and what they take, in hope
 };
 
 } // namespace mp

@@ -1,6 +1,7 @@
 #include "platform/core_placement.h"
 
 #if defined(__linux__)
+#    include <cstring>
 #    include <ctime>
 #    include <pthread.h>
 #    include <sched.h>
@@ -24,26 +25,22 @@ static void visit(pid_t thread, int core, bool is_target) {
     }
     (is_target ? CPU_SET(core, &wanted) : CPU_CLR(core, &wanted));
     CPU_AND(&wanted, &wanted, &allowed);
-    if (CPU_COUNT(&wanted) > 0 && sched_setaffinity(thread, sizeof(wanted), &wanted) == 0) {
-        sched_setaffinity(thread, sizeof(allowed), &allowed);
+    if (CPU_COUNT(&wanted) == 0 || sched_setaffinity(thread, sizeof(wanted), &wanted) != 0) {
+        return;
     }
-}
-
-static int64_t nanoseconds_of(clockid_t clock) {
-    timespec t = {};
-    return clock_gettime(clock, &t) == 0 ? t.tv_sec * 1000000000ll + t.tv_nsec : 0;
+    cpu_set_t now;
+    if (sched_getaffinity(thread, sizeof(now), &now) == 0 && !CPU_EQUAL(&now, &wanted)) {
+        return; // somebody else has set it in between: that counts
+    }
+    if (sched_setaffinity(thread, sizeof(allowed), &allowed) != 0) { // these cores were taken away in between
+        cpu_set_t all;
+        memset(&all, 0xff, sizeof(all)); // the system takes those that the process may use
+        sched_setaffinity(thread, sizeof(all), &all);
+    }
 }
 
 int current_core() {
     return sched_getcpu();
-}
-
-void leave_core(int core) {
-    visit(0, core, false);
-}
-
-int64_t own_running_time() {
-    return nanoseconds_of(CLOCK_THREAD_CPUTIME_ID);
 }
 
 movable_thread::movable_thread() : id(syscall(SYS_gettid)) {
@@ -52,23 +49,22 @@ movable_thread::movable_thread() : id(syscall(SYS_gettid)) {
 }
 
 int64_t movable_thread::running_time() const {
-    return nanoseconds_of(clock);
+    timespec t = {};
+    return clock_gettime(clock, &t) == 0 ? t.tv_sec * 1000000000ll + t.tv_nsec : 0;
 }
 
 void movable_thread::move_to(int core) const {
     visit((pid_t) id, core, true);
 }
 
+void movable_thread::leave(int core) const {
+    visit((pid_t) id, core, false);
+}
+
 #else
 
 int current_core() {
     return -1;
-}
-
-void leave_core(int) {}
-
-int64_t own_running_time() {
-    return 0;
 }
 
 movable_thread::movable_thread() {}
@@ -78,6 +74,8 @@ int64_t movable_thread::running_time() const {
 }
 
 void movable_thread::move_to(int) const {}
+
+void movable_thread::leave(int) const {}
 
 #endif
 

@@ -11,22 +11,20 @@ namespace mp {
 // The core that this thread runs on, -1 if the system does not say.
 int current_core();
 
-// Moves this thread to another core than the one given, if it may use another. It is not bound to that one.
-void leave_core(int core);
-
-// Nanoseconds that the calling thread has run; 0 if the system does not say.
-int64_t own_running_time();
-
-// What another thread of this process needs to be asked about and moved. Made in that thread.
+// What a thread of the pool needs to be asked about and moved. Made in that thread. The threads of callers have none: where
+// they may run is their program's business.
 class movable_thread {
 public:
     movable_thread();
-    int64_t running_time() const; // as above
-    void move_to(int core) const; // not bound to it
+    int64_t running_time() const; // nanoseconds that it has run; 0 if the system does not say
+
+    // It is bound to no core afterwards: it may use what it could use before.
+    void move_to(int core) const;
+    void leave(int core) const; // for another core, if it may use one
 
 private:
-    int64_t id = -1;    // the system's
-    int32_t clock = -1; // of its running time
+    [[maybe_unused]] int64_t id = -1;    // the system's
+    [[maybe_unused]] int32_t clock = -1; // of its running time
 };
 
 } // namespace mp

@@ -12,7 +12,7 @@
 #include <mutex>
 
 #if defined(__APPLE__)
-#    include <sys/sysctl.h>
+#    include <mach/mach.h>
 #endif
 
 #ifndef MP_VERSION
@@ -52,8 +52,8 @@ void runtime_init() {
     static std::once_flag once;
     std::call_once(once, [] {
         if (strcmp(ggml_version(), MP_GGML_VERSION) != 0) {
-            fail(MP_ERR_STATE, "maskprobe %s was built for ggml %s, but ggml %s is loaded: install llama-cpp-python %s",
-                 MP_VERSION, MP_GGML_VERSION, ggml_version(), MP_LLAMA_CPP_PYTHON);
+            fail(MP_ERR_STATE, "maskprobe %s was built for ggml %s, but ggml %s is loaded: install %s", MP_VERSION,
+                 MP_GGML_VERSION, ggml_version(), MP_LLAMA_NAME);
         }
         llama_log_set(on_log, nullptr);
         llama_backend_init();
@@ -105,9 +105,15 @@ uint64_t available_memory() {
     }
     return kib * 1024;
 #elif defined(__APPLE__)
-    uint64_t bytes = 0;
-    size_t size = sizeof(bytes);
-    return sysctlbyname("hw.memsize", &bytes, &size, nullptr, 0) == 0 ? bytes : 0;
+    // What is free, and what can be dropped because a file has it. Speculative pages are counted in both.
+    vm_statistics64_data_t pages = {};
+    mach_msg_type_number_t n = HOST_VM_INFO64_COUNT;
+    const mach_port_t host = mach_host_self();
+    const bool is_known = host_statistics64(host, HOST_VM_INFO64, (host_info64_t) &pages, &n) == KERN_SUCCESS;
+    mach_port_deallocate(mach_task_self(), host);
+    const uint64_t n_pages =
+        (uint64_t) pages.free_count - pages.speculative_count + pages.external_page_count + pages.purgeable_count;
+    return is_known ? n_pages * vm_kernel_page_size : 0;
 #else
     return 0;
 #endif

@@ -21,10 +21,7 @@ static void pause_briefly() {
 #endif
 }
 
-static constexpr int64_t MICROSECOND = 1000;
-static constexpr int64_t WAKING = 100 * MICROSECOND;   // about what waking a thread takes
-static constexpr int64_t WINDOW = 8000 * MICROSECOND;  // longer than systems let a thread run while others wait
-static constexpr int64_t BETWEEN = 1000 * MICROSECOND; // jobs further apart are not one row of jobs
+static constexpr int64_t WAKING = 100 * 1000; // ns, about what waking a thread takes
 
 static int64_t now_ns() {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -139,7 +136,7 @@ void worker_pool::work(helper & self) {
         if (joined != 0) {
             self.is_inside.store(true);
             if (current_core() == caller_core.load()) {
-                leave_core(current_core());
+                self.place->leave(current_core());
             }
             take_items(joined);
             self.is_inside.store(false);
@@ -166,39 +163,19 @@ void worker_pool::wait_for_the_others() {
         return;
     }
     fetch_lost_helpers();
-    const int64_t start = now_ns();
     std::unique_lock<std::mutex> lock(mutex);
     caller_sleeps.store(true);
     finished.wait(lock, all_left);
     caller_sleeps.store(false);
-    window_slept += now_ns() - start;
-}
-
-// A caller that got much less than all of its core leaves it to whoever else is there.
-void worker_pool::find_a_free_core(int64_t now) {
-    const bool is_new_row = now - last_job > BETWEEN;
-    if (!is_new_row && now - window_start < WINDOW) {
-        return;
-    }
-    const int64_t running = own_running_time();
-    const int64_t awake = now - window_start - window_slept;
-    if (!is_new_row && running - window_running < awake * 3 / 4) {
-        leave_core(current_core());
-    }
-    window_start = now;
-    window_running = running;
-    window_slept = 0;
 }
 
 void worker_pool::run(int32_t n, void (*new_job)(void *, int32_t), void * new_data) {
-    find_a_free_core(now_ns());
     job = new_job;
     data = new_data;
     if (n <= 1 || n_helpers.load() == 0) { // not worth waking anybody
         for (int32_t i = 0; i < n; i++) {
             job(data, i);
         }
-        last_job = now_ns();
         return;
     }
     n_stretches = n_threads();
@@ -216,7 +193,6 @@ void worker_pool::run(int32_t n, void (*new_job)(void *, int32_t), void * new_da
     take_items(0);
     state.fetch_and(~OPEN);
     wait_for_the_others();
-    last_job = now_ns();
 }
 
 } // namespace mp

@@ -5,8 +5,8 @@
 // something else): whoever is there takes the next item, and a lost core costs at most the item it was in.
 // Each thread walks through its own stretch of the items, since neighbours often read neighbouring memory, and then helps
 // the others from the ends of theirs.
-// Threads are kept apart: a helper that finds itself on the caller's core goes to another, a caller that shares its core
-// with another program moves on, and a helper that has lost its core in the middle of an item is fetched to the caller's.
+// Threads are kept apart: a helper that finds itself on the caller's core goes to another, and one that has lost its core in
+// the middle of an item is fetched to the caller's. The caller's thread is never moved: it belongs to the program.
 //
 // So a job wants several items for each thread: a slow core (of a big.LITTLE processor, or one that is shared with
 // another program) takes fewer of them, and nobody waits long for the last.
@@ -59,7 +59,6 @@ private:
     void take_items(int32_t thread);
     void wait_for_the_others();
     void fetch_lost_helpers();
-    void find_a_free_core(int64_t now);
 
     // Of the current job: its number above bit 16, whether it can be joined (OPEN), and how many threads have joined.
     std::atomic<uint64_t> state{0};
@@ -76,12 +75,6 @@ private:
     std::atomic<int32_t> n_sleeping{0};
     std::atomic<bool> caller_sleeps{false};
     std::atomic<bool> stopping{false};
-
-    // Of the caller, since `window_start`: a row of jobs with little in between.
-    int64_t window_start = 0;
-    int64_t window_running = 0; // its running time then
-    int64_t window_slept = 0;
-    int64_t last_job = 0;
 
     std::vector<std::unique_ptr<helper>> helpers; // last: their threads use all of the above
 };

@@ -1,20 +1,29 @@
 """maskprobe-bench: what a pass costs on this machine, and what candidates gain on it."""
 
+import argparse
 import sys
+from collections.abc import Callable
 
 from .. import Error
-from . import bench_cost, bench_peers, bench_run, bench_synthetic, bench_trace
+from . import bench_cost, bench_run
 from .build import HelpFormatter, Parser
 from .interrupt import EXIT_STATUS
 from .terminal import Completion, OutputClosed, say, secure_streams
 
 PROG = "maskprobe-bench"
 
+DESCRIPTION = """\
+What a pass costs on this machine, and what candidates gain on it.
+
+What else was measured of maskprobe, and the programs that did, are in the folder bench/ of a checkout: other programs'
+speculation (peers.py), a stated acceptance (synthetic.py), recorded texts (traces.py), real models (real_models.py).
+"""
+
 
 def setup_arg_parser() -> Parser:
-    parser = Parser(prog=PROG, description=__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (bench_cost, bench_run, bench_synthetic, bench_peers, bench_trace):
+    for module in (bench_cost, bench_run):
         module.add_command(commands)
     return parser
 
@@ -22,15 +31,20 @@ def setup_arg_parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     secure_streams()
     args = setup_arg_parser().parse_args(argv)
+    return print_result(PROG, args.run, args)
+
+
+def print_result(prog: str, run: Callable[[argparse.Namespace], str], args: argparse.Namespace) -> int:
+    """The text that run(args) gives goes to standard output, why it failed to standard error. The exit status."""
     try:
         out = Completion("off")
-        out.write(args.run(args))
+        out.write(run(args))
         return 0
     except KeyboardInterrupt:
-        say(f"{PROG}: interrupted")
+        say(f"{prog}: interrupted")
         return EXIT_STATUS
     except (Error, OutputClosed) as error:
-        say(f"{PROG}: error: {error}")
+        say(f"{prog}: error: {error}")
         return 1
 
 

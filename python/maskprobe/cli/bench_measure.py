@@ -2,21 +2,21 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .. import Engine, Model, NoProposer, Pass, Proposer, SamplingParams, Session, TokenTree
-from ..proposers.registry import proposer_named
+from .. import Engine, Pass, Proposer, SamplingParams, TokenTree
 
 CALIBRATION_BINS = 20
 PLAIN = "none"  # plain decoding among the sources of candidates
 
 WHAT_IS_TIMED = (
     "Timed are all passes of a generation, from asking for candidates to learning from the pass; not timed are\n"
-    "loading, prompt evaluation and output"
+    "loading, prompt evaluation with the first token, and output"
 )
 
 
@@ -29,11 +29,17 @@ class Measured:
     n_prompt: int
     passes: int
     rows: int
-    gen_ns: int
-    n_draft: int  # candidates offered
+    gen_ns: int  # of all passes: of the tokens without the first
+    n_draft: int  # candidates decoded
     accept_hist: list[int]  # [d]: passes that accepted d candidates
     calibration: list[list[float]] = field(default_factory=list)  # per bin: candidates, sum of probabilities, accepted
-    prompt_ns: int = 0  # of the prompt's evaluation, not part of gen_ns
+    prompt_ns: int = 0  # until the first token, not part of gen_ns
+    n_prompt_reused: int = 0  # tokens of the prompt that were in the cache
+
+    @property
+    def n_timed(self) -> int:
+        """Tokens generated in gen_ns."""
+        return max(len(self.tokens) - 1, 0)
 
     @property
     def n_accepted(self) -> int:
@@ -41,36 +47,28 @@ class Measured:
 
 
 class Watched(Proposer):
-    """A proposer, with what it offers counted: candidates, and how often those of some probability were accepted.
+    """A proposer, with what is decoded of its trees counted: passes by their rows, and how often candidates of some
+    probability were accepted.
 
     A candidate's probability is that of its whole path, as the proposer put it into the tree."""
 
     def __init__(self, proposer: Proposer) -> None:
-        self.proposer = proposer
-        self.n_rows_max = proposer.n_rows_max
-        self.attach, self.begin, self.end = proposer.attach, proposer.begin, proposer.end
-        self.learn_prompt, self.propose = proposer.learn_prompt, proposer.propose
+        self.n_rows_max, self.n_top, self.whole = proposer.n_rows_max, proposer.n_top, proposer.whole
+        self.begin, self.propose = proposer.begin, proposer.propose
+        self._observe = proposer.observe
         self.reset()
 
-    @property
-    def n_top(self) -> int:  # a source may want more in one pass than in another
-        return self.proposer.n_top
-
-    @property
-    def n_prompt_rows(self) -> int:
-        return self.proposer.n_prompt_rows
-
     def reset(self) -> None:
-        self.n_draft = 0
+        self.passes_of: Counter[int] = Counter()  # by their rows
         self._outcomes: list[tuple[list[float], list[int]]] = []  # log-probabilities of a tree's nodes, accepted nodes
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
-        self.n_draft += tree.n_nodes - 1
+        self.passes_of[tree.n_rows] += 1
         self._outcomes.append((tree.logprobs, list(path)))
-        self.proposer.observe(tree, result, path, emitted)
+        self._observe(tree, result, path, emitted)
 
     def calibration(self) -> list[list[float]]:
-        """calibration_bins() of all candidates offered since reset()."""
+        """calibration_bins() of all candidates decoded since reset()."""
         probabilities: list[float] = []
         accepted: list[bool] = []
         for logprobs, path in self._outcomes:
@@ -89,33 +87,41 @@ def calibration_bins(probabilities: Sequence[float], accepted: Sequence[bool]) -
     return bins.tolist()
 
 
-def source_named(name: str, model: Model, rows: int | None) -> Proposer | None:
-    """A source of candidates by its name, None where it cannot work with this model. Raises ArgumentError."""
-    proposer = proposer_named(name, model, rows=rows)
-    return None if isinstance(proposer, NoProposer) and name != PLAIN else proposer
-
-
 def measure(
-    session: Session, proposer: Watched, prompt: Sequence[int], sampling: SamplingParams, n: int, ignore_eos: bool
+    engine: Engine,
+    prompt: Sequence[int],
+    sampling: SamplingParams,
+    n: int,
+    ignore_eos: bool = False,
+    watched: Watched | None = None,
 ) -> Measured:
-    """Generates at most `n` tokens behind the prompt. Raises what Engine.generate raises."""
-    proposer.reset()
-    session.set_prefix([])  # so that the prompt is evaluated: there is something to learn from it
-    engine = Engine(session, proposer)
-    results = list(engine.generate(prompt, sampling, max_tokens=n, ignore_eos=ignore_eos))
-    stats = engine.stats
+    """Generates at most `n` tokens after the prompt, with candidates of `watched` or of the engine's own proposer.
+
+    Raises what Engine.generate raises."""
+    if watched is not None:
+        watched.reset()
+    generation = engine.generate(prompt, sampling, max_tokens=n, ignore_eos=ignore_eos, proposer=watched)
+    margins = [result.margin for result in generation if result.token >= 0]
+    stats = generation.stats
     return Measured(
         tokens=list(stats.tokens),
-        margins=[result.margin for result in results],
+        margins=margins,
         n_prompt=stats.n_prompt,
         passes=stats.passes,
         rows=stats.rows,
         gen_ns=round(1e6 * stats.gen_ms),
-        n_draft=proposer.n_draft,
+        n_draft=stats.n_drafted,
         accept_hist=list(stats.accept_hist),
-        calibration=proposer.calibration() if proposer.n_draft else [],
+        calibration=watched.calibration() if watched is not None and stats.n_drafted else [],
         prompt_ns=round(1e6 * stats.prompt_ms),
+        n_prompt_reused=stats.n_prompt_reused,
     )
+
+
+def warm_up(engine: Engine, token: int) -> None:
+    """The first passes of a context are slower. Nothing is learned from these."""
+    for _ in engine.generate([token] * 16, SamplingParams(temp=0.0), max_tokens=2, ignore_eos=True, draft=False):
+        pass
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
@@ -154,13 +160,13 @@ def timing_keys(samples_ns: Sequence[int], n_tokens: Sequence[int]) -> dict[str,
 
 
 def draft_keys(runs: Sequence[Measured]) -> dict[str, Any]:
-    """What was offered and accepted, pooled over generations."""
+    """What was decoded and accepted, pooled over generations of more than a token."""
     passes = sum(run.passes for run in runs)
     depths = max(len(run.accept_hist) for run in runs)
     return {
         "draft_n": sum(run.n_draft for run in runs),
         "draft_n_accepted": sum(run.n_accepted for run in runs),
         "rows_per_step": sum(run.rows for run in runs) / passes,
-        "tokens_per_step": sum(len(run.tokens) for run in runs) / passes,
+        "tokens_per_step": sum(run.n_timed for run in runs) / passes,
         "accept_hist": [sum(run.accept_hist[d] for run in runs if d < len(run.accept_hist)) for d in range(depths)],
     }

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import ArgumentError, Model
-from .bench_checkout import checkout_file
 
 OWN_SETS = ("code", "stories")  # bench/prompts/*.txt of a checkout
 
@@ -73,7 +72,12 @@ def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 
 def own_set(name: str) -> Path | None:
-    return checkout_file(f"bench/prompts/{name}.txt")
+    """The file in the checkout that this is run in, or that this package lies in."""
+    here = Path(__file__).resolve()
+    for folder in (Path.cwd(), *Path.cwd().parents, *here.parents):
+        if (path := folder / "bench" / "prompts" / f"{name}.txt").is_file():
+            return path
+    return None
 
 
 def read_file(path: Path) -> tuple[list[Prompt], int]:

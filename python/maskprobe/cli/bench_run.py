@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from .. import ArgumentError, Cancelled, Model, NoProposer, SamplingParams, Session
-from ..proposers.registry import SOURCES
+from .. import ArgumentError, Cancelled, Engine, Model, SamplingParams
+from ..proposers import SOURCES, source_named
 from . import bench_options, bench_pictures, options, values
 from .bench_measure import (
     PLAIN,
@@ -20,13 +20,13 @@ from .bench_measure import (
     draft_keys,
     first_difference,
     measure,
-    source_named,
     speed_up,
     timing_keys,
+    warm_up,
 )
 from .bench_prompts import Job, read_prompts, tokenized
 from .bench_results import ResultFile
-from .bench_table import Column, Row, decimals, facts_of, plain_text, render
+from .bench_table import RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
 from .build import HelpFormatter
 from .interrupt import Interrupt
 from .terminal import Progress, say
@@ -34,6 +34,7 @@ from .terminal import Progress, say
 PROG = "maskprobe-bench run"
 ALL_TASKS = "all"
 AUTO = "auto"
+ROWS_ROOM = 64  # of the context, for candidates beyond the end of a text
 
 DESCRIPTION = f"""\
 Decodes every prompt plainly and with every source of candidates, in turns, so that what disturbs the machine disturbs
@@ -59,6 +60,9 @@ class Source:
     @property
     def width(self) -> str:
         return AUTO if self.rows is None else str(self.rows)
+
+
+Case = tuple[Source, float, int]  # with a temperature and a repetition
 
 
 def add_command(commands: Any) -> None:
@@ -89,11 +93,11 @@ def add_command(commands: Any) -> None:
         default=AUTO,
         help="rows of a pass; auto = the source's own choice",
     )
-    add("-n", "--predict", metavar="N", type=values.integer(1, options.INT32), default=100, help="tokens per prompt")
+    add("-n", "--predict", metavar="N", type=values.integer(2, options.INT32), default=100, help="tokens per prompt")
     add("--temp", metavar="X,X,...", type=temperatures, default="0", help="temperatures")
     add("-s", "--seed", metavar="N", type=values.integer(0, options.SEED_MAX), default=7, help="seed")
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=1, help="runs over all prompts")
-    parser.add_argument("--ignore-eos", action="store_true", help="go on behind the end of a text")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on after the end of a text")
     add_machine_options(add)
     add(
         "--resume",
@@ -170,7 +174,7 @@ def run(args: argparse.Namespace) -> str:
             raise KeyboardInterrupt from None
     rows = summarize(results.entries, bench.sources, facts, args)
     if pictures is not None:
-        bench_pictures.draw_run(rows, pictures)
+        bench_pictures.draw_run([row for row in rows if row["speed_up"] is not None], pictures)
     if any(row["margins"] and row["temp"] > 0.0 for row in rows):
         notes.append("Above temperature 0 rounding can change a draw whatever the gap of the two best tokens.")
     return render(rows, args.output, COLUMNS, [headline(facts, args), WHAT_IS_TIMED, *notes])
@@ -198,46 +202,55 @@ def settings_of(args: argparse.Namespace, facts: Row, jobs: Sequence[Job]) -> Ro
 
 
 class Bench:
-    """Two sessions over a model, one as plain decoding has it and one for trees, and the sources of candidates."""
+    """The engines that decode plainly and with candidates, and the sources of candidates. What learns is there once for
+    each temperature and repetition."""
 
     def __init__(self, args: argparse.Namespace, model: Model, jobs: Sequence[Job]) -> None:
         self._args, self._jobs = args, jobs
         self.sources = [Source(PLAIN, None)]
-        self._proposers: dict[tuple[Source, float, int], Watched] = {}
-        for propose, rows in itertools.product([name for name in args.propose if name != PLAIN], args.rows):
-            source = Source(propose, rows)
-            for temp, repetition in itertools.product(args.temp, range(args.repetitions)):
-                proposer = source_named(propose, model, rows)
-                if proposer is not None:
-                    self._proposers[source, temp, repetition] = Watched(proposer)
-            if (source, args.temp[0], 0) in self._proposers:
-                self.sources.append(source)
-            else:
-                say(f"{PROG}: {propose} is left out: it cannot work with this model ({model.info.note})")
-        n_rows_max = max((p.n_rows_max for p in self._proposers.values()), default=1)
-        n_top_max = max([2, *(p.n_top for p in self._proposers.values())])
-        needed = max(len(job.tokens) for job in jobs) + args.predict + n_rows_max
+        self._watched: dict[Case, Watched] = {}
+        self._engines: dict[Case, Engine] = {}
+        needed = max(len(job.tokens) for job in jobs) + args.predict + ROWS_ROOM
         settings = {
             "n_ctx": args.ctx_size or min(needed, model.info.n_ctx_train),
             "n_threads": max(args.threads, 0),
             "type_k": args.cache_type_k,
             "type_v": args.cache_type_v,
         }
-        # A session for few rows is the faster one: plain decoding is measured at its best.
-        self._plain = Session(model, n_rows_max=1, n_top_max=2, **settings)
-        self._trees = Session(model, n_rows_max=n_rows_max, n_top_max=n_top_max, **settings)
-        self.n_threads = self._plain.n_threads
+        with ExitStack() as opened:
+            # A context for few rows is the faster one: plain decoding is measured at its best.
+            self._plain = opened.enter_context(Engine(model, proposer=PLAIN, n_rows_max=1, **settings))
+            for propose, rows in itertools.product([name for name in args.propose if name != PLAIN], args.rows):
+                source, kind = Source(propose, rows), source_named(propose)
+                if not kind.runs_on(model):
+                    say(f"{PROG}: {propose} is left out: it cannot work with this model ({model.info.note})")
+                    continue
+                self.sources.append(source)
+                for case in itertools.product([source], args.temp, range(args.repetitions)):
+                    if kind.make is not None:
+                        self._watched[case] = Watched(kind.make(model, rows))
+                    else:
+                        self._engines[case] = opened.enter_context(
+                            Engine(model, proposer=propose, rows=AUTO if rows is None else rows, **settings)
+                        )
+            for rows in {source.rows for source, _, _ in self._watched}:  # these sources share an engine for each width
+                cases = [case for case in self._watched if case[0].rows == rows]
+                n_rows_max = max(self._watched[case].n_rows_max for case in cases)
+                width = {"rows": AUTO if rows is None else n_rows_max, "n_rows_max": n_rows_max}
+                shared = opened.enter_context(Engine(model, proposer=PLAIN, **width, **settings))
+                self._engines |= dict.fromkeys(cases, shared)
+            self._opened = opened.pop_all()
+        self.n_threads = self._plain.context.n_threads
 
     def __enter__(self) -> "Bench":
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._plain.close()
-        self._trees.close()
+        self._opened.close()
 
     def cancel(self) -> None:
-        self._plain.cancel()
-        self._trees.cancel()
+        for engine in {self._plain, *self._engines.values()}:
+            engine.context.cancel()
 
     def measure_all(self, results: "ResultFile") -> None:
         """Raises Cancelled after cancel()."""
@@ -245,8 +258,8 @@ class Bench:
         if not todo:
             return
         with Progress("measuring") as progress:
-            for session in (self._plain, self._trees):  # the first passes are slower
-                measure(session, Watched(NoProposer()), todo[0][1].tokens, SamplingParams(), 2, True)
+            for engine in {self._plain, *self._engines.values()}:
+                warm_up(engine, todo[0][1].tokens[0])
             for done, (index, job) in enumerate(todo):
                 progress(done, len(todo))
                 found = self._measure_prompt(index, job)
@@ -259,7 +272,7 @@ class Bench:
             sampling = SamplingParams(temp=temp, seed=(self._args.seed + repetition) % (options.SEED_MAX + 1))
             # Nobody is always first.
             sources = self.sources[(at := index % len(self.sources)) :] + self.sources[:at]
-            runs = {source: self._generate(source, job, sampling, repetition) for source in sources}
+            runs = {source: self._generate((source, temp, repetition), job, sampling) for source in sources}
             plain = runs[Source(PLAIN, None)]
             for source, run in runs.items():
                 split = first_difference(plain.tokens, run.tokens)
@@ -268,12 +281,10 @@ class Bench:
                 found.append({**about, "split": split, "margin": margin, "measured": asdict(run)})
         return found
 
-    def _generate(self, source: Source, job: Job, sampling: SamplingParams, repetition: int) -> Measured:
-        if source.propose == PLAIN:
-            session, proposer = self._plain, Watched(NoProposer())
-        else:
-            session, proposer = self._trees, self._proposers[source, sampling.temp, repetition]
-        return measure(session, proposer, job.tokens, sampling, self._args.predict, self._args.ignore_eos)
+    def _generate(self, case: Case, job: Job, sampling: SamplingParams) -> Measured:
+        engine = self._engines.get(case, self._plain)
+        rest = (self._args.predict, self._args.ignore_eos, self._watched.get(case))
+        return measure(engine, job.tokens, sampling, *rest)
 
 
 def summarize(entries: Sequence[Row], sources: Sequence[Source], facts: Row, args: argparse.Namespace) -> list[Row]:
@@ -295,23 +306,31 @@ def summarize(entries: Sequence[Row], sources: Sequence[Source], facts: Row, arg
 
 
 def pooled(results: Sequence[Row], plain: Sequence[Measured], n_predict: int) -> Row:
-    """What the generations of one source come to, beside those of plain decoding."""
+    """What the generations of one source come to, beside those of plain decoding. Times are those of texts of more than
+    a token; None where there is no such text."""
     runs = [Measured(**result["measured"]) for result in results]
-    per_token = [run.gen_ns / len(run.tokens) for run in runs]
-    spread = speed_up([run.gen_ns / len(run.tokens) for run in plain], per_token)
     splits = [result for result in results if result["split"] is not None]
-    bins = [run.calibration for run in runs if run.calibration]
-    return {
+    about = {
         "n_prompt": round(statistics.mean(run.n_prompt for run in runs)),
         "n_gen": n_predict,
         "n_depth": 0,
-        **timing_keys([run.gen_ns for run in runs], [len(run.tokens) for run in runs]),
-        **draft_keys(runs),
-        "speed_up": spread.ratio,
-        "speed_up_quartiles": [spread.low, spread.high],
         "n_runs": len(runs),
         "n_identical": len(runs) - len(splits),
         "margins": [result["margin"] for result in splits],
+    }
+    timed = [(a, b) for a, b in zip(plain, runs, strict=True) if a.n_timed and b.n_timed]
+    if not timed:
+        return {**about, "speed_up": None}
+    of_plain, of_source = ([run.gen_ns / run.n_timed for run in side] for side in zip(*timed, strict=True))
+    spread = speed_up(of_plain, of_source)
+    runs = [run for _, run in timed]
+    bins = [run.calibration for run in runs if run.calibration]
+    return {
+        **about,
+        **timing_keys([run.gen_ns for run in runs], [run.n_timed for run in runs]),
+        **draft_keys(runs),
+        "speed_up": spread.ratio,
+        "speed_up_quartiles": [spread.low, spread.high],
         "calibration": [[sum(values) for values in zip(*rows, strict=True)] for rows in zip(*bins, strict=True)],
     }
 
@@ -330,9 +349,9 @@ COLUMNS: list[Column] = [
     ("rows", plain_text("rows")),
     ("tokens/pass", decimals("tokens_per_step", 3)),
     ("rows/pass", decimals("rows_per_step", 1)),
-    ("t/s", lambda row: f"{row['avg_ts']:.1f} ± {row['stddev_ts']:.1f}"),
+    RATE,
     ("speed-up", decimals("speed_up", 2)),
-    ("quartiles", lambda row: "{:.2f} - {:.2f}".format(*row["speed_up_quartiles"])),
+    quartiles("speed_up_quartiles"),
     ("identical", lambda row: f"{row['n_identical']} of {row['n_runs']}"),
     ("margins at the splits", lambda row: ", ".join(margin_text(m) for m in row["margins"]) or "-"),
 ]

@@ -83,3 +83,11 @@ def decimals(key: str, digits: int) -> Callable[[Row], str]:
 def plain_text(key: str) -> Callable[[Row], str]:
     """The cell of a text or a whole number, "-" where there is none."""
     return lambda row: "-" if row.get(key) is None else str(row[key])
+
+
+def quartiles(key: str) -> Column:
+    """The column of a pair of numbers, "-" where there is none."""
+    return "quartiles", lambda row: "{:.2f} - {:.2f}".format(*row[key]) if row.get(key) else "-"
+
+
+RATE: Column = ("t/s", lambda row: f"{row['avg_ts']:.1f} ± {row['stddev_ts']:.1f}" if "avg_ts" in row else "-")

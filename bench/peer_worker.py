@@ -1,6 +1,6 @@
 """A peer in a process of its own: what crashes there is a line in the table and not the end of the benchmark.
 
-    python -m maskprobe.cli.bench_peer_worker KIND SETTINGS
+    python bench/peer_worker.py KIND SETTINGS
 
 SETTINGS is a JSON object. Each line of standard input is a prompt, {"tokens": [...], "n": 100}; each line of standard
 output is an answer, {"tokens": [...], "gen_ns": ..., "n_timed": ..., "passes": ..., "rows": ...}, n_timed of whose

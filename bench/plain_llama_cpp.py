@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import llama_cpp
 
-from .. import ArgumentError, DecodeError, OutOfMemory, SamplingParams
+from maskprobe import ArgumentError, DecodeError, OutOfMemory, SamplingParams
 
 CACHE_TYPES = {
     "f32": llama_cpp.GGML_TYPE_F32,
@@ -19,15 +19,19 @@ CACHE_TYPES = {
     "q4_0": llama_cpp.GGML_TYPE_Q4_0,
 }
 
-
 GREEDY = SamplingParams(temp=0.0)
 
 
 @dataclass(frozen=True)
 class PlainRun:
     tokens: list[int]
-    gen_ns: int  # of the passes and the sampler, without the prompt
-    prompt_ns: int  # of the prompt but for its last token, whose pass is the first of gen_ns; 0: it was in the cache
+    gen_ns: int  # of the passes and the sampler after the first token
+    prompt_ns: int  # until the first token; 0: the prompt was in the cache
+
+    @property
+    def n_timed(self) -> int:
+        """Tokens generated in gen_ns, one in each pass."""
+        return len(self.tokens) - 1
 
 
 class LlamaCpp:
@@ -70,8 +74,7 @@ class LlamaCpp:
         llama_cpp.llama_model_free(self._model)
 
     def generate(self, prompt: Sequence[int], n: int, sampling: SamplingParams = GREEDY) -> PlainRun:
-        """At most `n` tokens behind the prompt, which is evaluated unless it is that of the call before. Timed from the
-        pass of the prompt's last token on.
+        """At most `n` tokens after the prompt, which is evaluated unless it is that of the call before.
 
         Raises DecodeError."""
         sampler = sampler_chain(sampling, self._forbidden, llama_cpp.llama_vocab_n_tokens(self._vocab))
@@ -81,32 +84,31 @@ class LlamaCpp:
             llama_cpp.llama_sampler_free(sampler)
 
     def _generate(self, prompt: Sequence[int], n: int, sampler: Any) -> PlainRun:
-        prompt_ns = self._evaluate(prompt)
-        tokens: list[int] = []
-        token = prompt[-1]
         started = time.perf_counter_ns()
-        while len(tokens) < n:
-            self._decode([token])
-            token = llama_cpp.llama_sampler_sample(sampler, self._context, -1)
-            tokens.append(token)
-            if llama_cpp.llama_vocab_is_eog(self._vocab, token):
-                break
-        return PlainRun(tokens, time.perf_counter_ns() - started, prompt_ns)
+        is_new = self._evaluate(prompt)
+        tokens = [self._next(prompt[-1], sampler)]
+        prompt_ns = time.perf_counter_ns() - started
+        while len(tokens) < n and not llama_cpp.llama_vocab_is_eog(self._vocab, tokens[-1]):
+            tokens.append(self._next(tokens[-1], sampler))
+        gen_ns = time.perf_counter_ns() - started - prompt_ns
+        return PlainRun(tokens, gen_ns, prompt_ns if is_new else 0)
 
-    def _evaluate(self, prompt: Sequence[int]) -> int:
-        """All but the last token. Nanoseconds, 0 where they are in the cache."""
+    def _next(self, token: int, sampler: Any) -> int:
+        self._decode([token])
+        return llama_cpp.llama_sampler_sample(sampler, self._context, -1)
+
+    def _evaluate(self, prompt: Sequence[int]) -> bool:
+        """All but the last token. False where they are in the cache."""
         memory = llama_cpp.llama_get_memory(self._context)
         known = self._in_cache == list(prompt)
         if known and llama_cpp.llama_memory_seq_rm(memory, 0, len(prompt) - 1, -1):
-            return 0
+            return False
         self._in_cache = []
         llama_cpp.llama_memory_clear(memory, True)
-        started = time.perf_counter_ns()
         for begin in range(0, len(prompt) - 1, self._n_batch):
             self._decode(prompt[begin : min(begin + self._n_batch, len(prompt) - 1)])
-        llama_cpp.llama_synchronize(self._context)
         self._in_cache = list(prompt)
-        return time.perf_counter_ns() - started
+        return True
 
     def _decode(self, tokens: Sequence[int]) -> None:
         array = (llama_cpp.llama_token * len(tokens))(*tokens)

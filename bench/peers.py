@@ -1,4 +1,7 @@
-"""maskprobe-bench peers: others that speculate without a second model, on the same model, prompts and threads."""
+"""Others that speculate without a second model beside maskprobe, on the same model, prompts and threads.
+
+python bench/peers.py --limit 5 --llama-source llama.cpp
+"""
 
 import argparse
 import contextlib
@@ -12,27 +15,29 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from .. import ArgumentError, Engine, Error, Model, NoProposer, SamplingParams, Session
-from . import bench_llama_tools as tools
-from . import bench_options, options, values
-from .bench_llama_cpp import LlamaCpp
-from .bench_measure import PLAIN, first_difference, source_named, speed_up, timing_keys
-from .bench_prompts import Job, read_prompts, tokenized
-from .bench_run import ALL_TASKS, names
-from .bench_table import Column, Row, decimals, facts_of, plain_text, render
-from .build import HelpFormatter
-from .terminal import Progress, say
+import llama_tools as tools
+from plain_llama_cpp import LlamaCpp
 
-PROG = "maskprobe-bench peers"
+from maskprobe import ArgumentError, Engine, Error, Model, SamplingParams
+from maskprobe.cli import bench_options, options, values
+from maskprobe.cli.bench import print_result
+from maskprobe.cli.bench_measure import PLAIN, first_difference, measure, speed_up, timing_keys
+from maskprobe.cli.bench_prompts import Job, read_prompts, tokenized
+from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names
+from maskprobe.cli.bench_table import RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
+from maskprobe.cli.build import HelpFormatter, Parser
+from maskprobe.cli.terminal import Progress, say, secure_streams
+from maskprobe.proposers import source_named
+
+PROG = "peers.py"
 LLAMA_CPP = "llama.cpp"
+WORKER = Path(__file__).with_name("peer_worker.py")
 ROWS_ROOM = 64  # of the context, for what peers guess beyond its end
 
 TIMED = (
-    "Timed is generation alone, greedy, until an end token or -n: not loading, not the prompt's evaluation. For\n"
-    "maskprobe and llama.cpp from the pass of the prompt's last token on; for llama-cpp-python and transformers from\n"
-    "the first token to the last; llama.cpp's programs by their own clocks, llama-completion's of passes and sampling."
+    "Timed is generation alone, greedy, until an end token or -n, from the first token to the last: not loading, not\n"
+    "the prompt's evaluation. llama.cpp's programs by their own clocks, llama-completion's of passes and sampling."
 )
 DESCRIPTION = f"""\
 All run the same prompts in turns. Speed-ups are ratios of median times per token over llama.cpp's plain decoding (one
@@ -71,15 +76,8 @@ class Peer:
     failure: str = ""
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "peers",
-        prog=PROG,
-        formatter_class=HelpFormatter,
-        help="llama.cpp's and others' speculation without a second model, beside maskprobe's",
-        description=DESCRIPTION,
-    )
-    parser.set_defaults(run=run)
+def setup_arg_parser() -> Parser:
+    parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
     add = partial(options.option, parser)
     bench_options.add_model(add)
     add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="as for maskprobe-bench run")
@@ -95,10 +93,11 @@ def add_command(commands: Any) -> None:
     add("-n", "--predict", metavar="N", type=values.integer(2, options.INT32), default=100, help="tokens per prompt")
     bench_options.add_threads(add)
     bench_options.add_form(add)
+    return parser
 
 
 def run(args: argparse.Namespace) -> str:
-    """All of the subcommand: the result as text."""
+    """The result as text."""
     prompts, notes = read_prompts(args.prompts)
     path = bench_options.model_path(args, PROG)
     modes = tools.modes_named(args.modes)
@@ -146,37 +145,25 @@ def own_peers(args: argparse.Namespace, model: Model, n_ctx: int, opened: ExitSt
             raise ArgumentError(f"--kernels ours: {with_kernels.info.kernels_reason}")
         plain_name = f"maskprobe {PLAIN}, {kernels}"
         for name in [PLAIN, *(name for name in args.propose if name != PLAIN)]:
-            proposer = NoProposer() if name == PLAIN else source_named(name, with_kernels, args.rows)
-            if proposer is None:
+            called = f"maskprobe {name}, {kernels}"
+            if name != PLAIN and not source_named(name).runs_on(with_kernels):
                 why = f"it cannot work with this model ({model.info.note})"
-                peers.append(Peer(f"maskprobe {name}, {kernels}", refuse, plain_name, failure=why))
+                peers.append(Peer(called, refuse, plain_name, failure=why))
                 continue
-            session = opened.enter_context(
-                Session(
-                    with_kernels,
-                    n_ctx=n_ctx,
-                    n_rows_max=proposer.n_rows_max,
-                    n_top_max=max(proposer.n_top, 2),
-                    n_threads=n_threads,
-                )
-            )
-            run_it = partial(run_engine, Engine(session, proposer), args.predict)
-            peers.append(Peer(f"maskprobe {name}, {kernels}", run_it, plain_name))
-    return Own(peers, session.n_threads)
+            rows = {"n_rows_max": 1} if name == PLAIN else {"rows": args.rows or AUTO}
+            engine = opened.enter_context(Engine(with_kernels, n_ctx=n_ctx, n_threads=n_threads, proposer=name, **rows))
+            peers.append(Peer(called, partial(run_engine, engine, args.predict), plain_name))
+    return Own(peers, engine.context.n_threads)
 
 
 def run_engine(engine: Engine, n: int, job: Job) -> PeerRun:
-    for _ in engine.generate(job.tokens, SamplingParams(temp=0.0), max_tokens=n):
-        pass
-    stats = engine.stats
-    gen_ns = round(1e6 * stats.gen_ms)
-    return PeerRun(list(stats.tokens), None, stats.n_gen, gen_ns, stats.passes, stats.rows)
+    found = measure(engine, job.tokens, SamplingParams(temp=0.0), n)
+    return PeerRun(found.tokens, None, found.n_timed, found.gen_ns, found.passes, found.rows)
 
 
 def run_llama_cpp(llama: LlamaCpp, n: int, job: Job) -> PeerRun:
-    result = llama.generate(job.tokens, n)
-    n_tokens = len(result.tokens)
-    return PeerRun(result.tokens, None, n_tokens, result.gen_ns, n_tokens, n_tokens)
+    found = llama.generate(job.tokens, n)
+    return PeerRun(found.tokens, None, found.n_timed, found.gen_ns, found.n_timed, found.n_timed)
 
 
 def worker_peers(args: argparse.Namespace, settings: Row, opened: ExitStack) -> list[Peer]:
@@ -226,7 +213,7 @@ class Worker:
     """A peer in a process of its own, started with its first prompt."""
 
     def __init__(self, kind: str, settings: Row) -> None:
-        self._command = [sys.executable, "-m", "maskprobe.cli.bench_peer_worker", kind, json.dumps(settings)]
+        self._command = [sys.executable, str(WORKER), kind, json.dumps(settings)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "Worker":
@@ -346,9 +333,18 @@ COLUMNS: list[Column] = [
     ("peer", plain_text("peer")),
     ("tokens/pass", decimals("tokens_per_step", 3)),
     ("rows/pass", decimals("rows_per_step", 1)),
-    ("t/s", lambda row: f"{row['avg_ts']:.1f} ± {row['stddev_ts']:.1f}" if "avg_ts" in row else "-"),
+    RATE,
     ("speed-up", decimals("speed_up", 2)),
-    ("quartiles", lambda row: "{:.2f} - {:.2f}".format(*row["speed_up_quartiles"]) if "avg_ts" in row else "-"),
+    quartiles("speed_up_quartiles"),
     ("over its own plain", decimals("own_plain_speed_up", 2)),
     ("identical", lambda row: f"{row['n_identical']} of {row['n_runs']}" if "avg_ts" in row else row["failure"]),
 ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    secure_streams()
+    return print_result(PROG, run, setup_arg_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

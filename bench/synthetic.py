@@ -1,27 +1,30 @@
-"""maskprobe-bench synthetic: what a stated acceptance gains on this machine, whoever reaches it."""
+"""What a stated acceptance gains on this machine, whoever reaches it.
+
+python bench/synthetic.py --shape llama-3.2-1b --tau 1.5@4
+python bench/synthetic.py --shape llama-3.2-1b --right 0.6
+"""
 
 import argparse
 import re
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from .. import ArgumentError, Model
-from . import bench_options, options, values
-from .bench_checkout import cache_folder, checkout_file
-from .bench_llama_cpp import LlamaCpp
-from .bench_measure import speed_up, timing_keys
-from .bench_synthetic_turns import SWEEP_WIDEST, Decoder, Offer, Series, sweep
-from .bench_table import Column, Row, decimals, facts_of, plain_text, render
-from .build import HelpFormatter
-from .terminal import Progress, say
+from checkout import kept_random_model
+from plain_llama_cpp import LlamaCpp
+from synthetic_turns import FIXED_ROWS, Decoder, Offer, Series, sweep
 
-PROG = "maskprobe-bench synthetic"
+from maskprobe import ArgumentError, Model
+from maskprobe.cli import bench_options, options, values
+from maskprobe.cli.bench import print_result
+from maskprobe.cli.bench_measure import speed_up, timing_keys
+from maskprobe.cli.bench_table import RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
+from maskprobe.cli.build import HelpFormatter, Parser
+from maskprobe.cli.terminal import Progress, say, secure_streams
+
+PROG = "synthetic.py"
 LLAMA_CPP = "llama.cpp"  # plain decoding of llama.cpp by itself
 TAU_AT_ROWS = re.compile(r"(\d+(?:\.\d*)?)@(\d+)")
 
@@ -31,27 +34,20 @@ which a stated number of tokens per pass comes out; its other candidates are wro
 trees, kernels, acceptance. So random weights of a real model's shape will do (--shape), and the result is what this
 machine gains if a source of candidates reaches that acceptance, not that one does.
 
-With --right the planner is held against fixed numbers of rows: chains of candidates, each right at that rate, of each
-number that the planner chooses from, and the longest of them with as many rows as the planner wants. It has learned
-before, in one turn that is not timed: what passes cost here and how often the oracle is right. The best fixed number,
-of plain decoding's one row too, is found by the times of the same run, so a little of its lead is luck.
+With --right the planner is held against fixed numbers of rows: chains of candidates, each right at that rate, of {rows}
+rows, and the longest of them with as many rows as the planner wants. It has learned before, in one turn that is not
+timed, what passes cost here. The best fixed number, of plain decoding's one row too, is found by the times of the same
+run, so a little of its lead is luck.
 
 Decoding is greedy and end tokens are forbidden. All run in turns, in every repetition, from the same place. The
 speed-up is over plain decoding of llama.cpp by itself (one llama_decode and one greedy draw per token), a ratio of
 median times per token. Timed are passes with all that belongs to them, not loading and prompt evaluation. Of the
 oracle's own work, its draws are timed too.
-"""
+""".replace("{rows}", ", ".join(map(str, FIXED_ROWS)))
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "synthetic",
-        prog=PROG,
-        formatter_class=HelpFormatter,
-        help="speed-up over llama.cpp at a stated number of tokens and rows per pass",
-        description=DESCRIPTION,
-    )
-    parser.set_defaults(run=run)
+def setup_arg_parser() -> Parser:
+    parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
     add = partial(options.option, parser)
     source = parser.add_mutually_exclusive_group()
     options.option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name")
@@ -77,7 +73,7 @@ def add_command(commands: Any) -> None:
         metavar="RATE",
         type=values.number(0.0, 1.0),
         help="how often each candidate of a chain is right, given that the one before it is: the planner against fixed "
-        f"numbers of rows, up to {SWEEP_WIDEST}",
+        f"numbers of rows, up to {FIXED_ROWS[-1]}",
     )
     add("-n", "--predict", metavar="N", type=values.integer(4, options.INT32), default=32, help="tokens in each turn")
     add("-d", "--depth", metavar="N", type=values.integer(2, options.INT32), default=256, help="tokens in the cache")
@@ -85,6 +81,7 @@ def add_command(commands: Any) -> None:
     bench_options.add_threads(add)
     bench_options.add_kernels(add)
     bench_options.add_form(add)
+    return parser
 
 
 def targets(text: str) -> list[Offer]:
@@ -98,8 +95,8 @@ def targets(text: str) -> list[Offer]:
 
 
 def run(args: argparse.Namespace) -> str:
-    """All of the subcommand: the result as text."""
-    path = bench_options.model_path(args, PROG) if args.shape is None else random_model(args.shape, args.type)
+    """The result as text."""
+    path = bench_options.model_path(args, PROG) if args.shape is None else kept_random_model(args.shape, args.type)
     offers = args.tau if args.right is None else sweep(args.right)
     with ExitStack() as opened, Progress("measuring") as progress:
         decoders = []
@@ -109,14 +106,15 @@ def run(args: argparse.Namespace) -> str:
             if name == "ours" and kernels == "stock":
                 say(f"{PROG}: llama.cpp's kernels only: {model.info.kernels_reason}")
                 continue
-            decoders.append(opened.enter_context(Decoder(kernels, model, offers, args)))
+            sizes = {"depth": args.depth, "n_predict": args.predict, "n_threads": max(args.threads, 0)}
+            decoders.append(opened.enter_context(Decoder(kernels, model, offers, **sizes)))
         if not decoders:
             raise ArgumentError("there is nothing to measure: --kernels stock would be")
         facts = facts_of(path, model, decoders[0].n_threads)
         llama = opened.enter_context(
             LlamaCpp(
                 path,
-                n_ctx=args.depth + args.predict,
+                n_ctx=args.depth + args.predict + 1,
                 n_threads=decoders[0].n_threads,
                 type_k="f16",
                 type_v="f16",
@@ -129,10 +127,10 @@ def run(args: argparse.Namespace) -> str:
         llama.generate(decoders[0].prompt, 2)
         for repetition in range(args.repetitions):
             progress(repetition, args.repetitions)
-            result = llama.generate(decoders[0].prompt, args.predict)
-            baseline.n_tokens.append(len(result.tokens))
-            baseline.samples_ns.append(result.gen_ns)
-            baseline.passes_of[1] += len(result.tokens)
+            found = llama.generate(decoders[0].prompt, args.predict + 1)
+            baseline.n_tokens.append(found.n_timed)
+            baseline.samples_ns.append(found.gen_ns)
+            baseline.passes_of[1] += found.n_timed
             for decoder in decoders:
                 decoder.measure()
     rows = [{**facts, **row_of(baseline, baseline, args)}]
@@ -143,22 +141,6 @@ def run(args: argparse.Namespace) -> str:
             remarks.append(hold_against_fixed(decoder.series, of_kernels))
         rows += of_kernels
     return render(rows, args.output, COLUMNS if args.right is None else [*COLUMNS, OF_BEST_FIXED], remarks)
-
-
-def random_model(shape: str, weight_type: str) -> Path:
-    """The file of random weights, made if it is not there. Raises ArgumentError."""
-    script = checkout_file("models/random_gguf.py")
-    if script is None:
-        raise ArgumentError("--shape needs models/random_gguf.py of a checkout: give a file (-m)")
-    path = cache_folder("models") / f"{Path(shape).name}-{Path(weight_type).name}.gguf"
-    if not path.exists():
-        say(f"{PROG}: writing random weights to '{path}'")
-        made = subprocess.run(
-            [sys.executable, script, shape, path, "--type", weight_type], capture_output=True, text=True, check=False
-        )
-        if made.returncode:
-            raise ArgumentError(f"models/random_gguf.py: {made.stderr.strip().splitlines()[-1]}")
-    return path
 
 
 def row_of(series: Series, baseline: Series, args: argparse.Namespace) -> Row:
@@ -227,8 +209,17 @@ COLUMNS: list[Column] = [
     ("tokens/pass", decimals("tokens_per_step", 3)),
     ("rows/pass", decimals("rows_per_step", 1)),
     ("ms/pass", decimals("ms_per_step", 2)),
-    ("t/s", lambda row: f"{row['avg_ts']:.1f} ± {row['stddev_ts']:.1f}"),
+    RATE,
     ("speed-up over llama.cpp", decimals("speed_up", 2)),
-    ("quartiles", lambda row: "{:.2f} - {:.2f}".format(*row["speed_up_quartiles"])),
+    quartiles("speed_up_quartiles"),
 ]
 OF_BEST_FIXED: Column = ("of the best fixed", decimals("of_best_fixed", 3))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    secure_streams()
+    return print_result(PROG, run, setup_arg_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

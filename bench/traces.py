@@ -1,23 +1,28 @@
-"""maskprobe-bench trace: sources of candidates replayed on recorded texts, without running the model."""
+"""Sources of candidates replayed on recorded texts, without running the model.
+
+python bench/traces.py --texts answers.jsonl --propose lookup,ngram
+"""
 
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from .. import ArgumentError, Model, Proposer, accept
-from . import bench_options, options, values
-from .bench_measure import Watched, source_named
-from .bench_prompts import Prompt, read_prompts, spread
-from .bench_run import ALL_TASKS, AUTO, names, widths
-from .bench_table import Column, Row, decimals, facts_of, plain_text, render
-from .build import HelpFormatter
-from .terminal import Progress, say
+from maskprobe import ArgumentError, Model, Proposer, accept, proposer_named
+from maskprobe.cli import bench_options, options, values
+from maskprobe.cli.bench import print_result
+from maskprobe.cli.bench_prompts import Prompt, read_prompts, spread
+from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names, widths
+from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, plain_text, render
+from maskprobe.cli.build import HelpFormatter, Parser
+from maskprobe.cli.terminal import Progress, say, secure_streams
+from maskprobe.proposers import source_named
 
-PROG = "maskprobe-bench trace"
+PROG = "traces.py"
 
 DESCRIPTION = """\
 Tokens per pass that a source of candidates would reach if the model wrote just these texts. The model is there for its
@@ -66,15 +71,8 @@ class NoOutputs:
         raise OutputsWanted
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "trace",
-        prog=PROG,
-        formatter_class=HelpFormatter,
-        help="tokens per pass of n-gram sources on recorded texts, without running the model",
-        description=DESCRIPTION,
-    )
-    parser.set_defaults(run=run)
+def setup_arg_parser() -> Parser:
+    parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
     add = partial(options.option, parser)
     add(
         "-m",
@@ -94,10 +92,11 @@ def add_command(commands: Any) -> None:
     )
     add("-n", "--predict", metavar="N", type=values.integer(1), help="tokens of each answer at most; default: all")
     bench_options.add_form(add)
+    return parser
 
 
 def run(args: argparse.Namespace) -> str:
-    """All of the subcommand: the result as text."""
+    """The result as text."""
     prompts, notes = read_prompts(args.texts)
     path = bench_options.model_path(args, PROG)
     with Model(path, self_check=False) as model:
@@ -114,13 +113,13 @@ def run(args: argparse.Namespace) -> str:
         with Progress("replaying") as progress:
             for done, (name, n_rows) in enumerate(sources):
                 progress(done, len(sources))
-                source = source_named(name, model, n_rows)
                 counts = {task: Count() for task in tasks}
                 try:
-                    if source is None:
+                    if source_named(name).probes:
                         raise OutputsWanted
+                    source = proposer_named(name, model, rows=n_rows)
                     for text in texts:
-                        counts[text.task].add(replay(Watched(source), text))
+                        counts[text.task].add(replay(source, text))
                 except OutputsWanted:
                     raise ArgumentError(
                         f"{name} works with the model's outputs, a recorded text has none: use maskprobe-bench run"
@@ -154,8 +153,8 @@ def tokenized(model: Model, prompts: Sequence[Prompt], n_predict: int | None) ->
     return texts
 
 
-def replay(source: Watched, text: Text) -> Count:
-    """Generates the answer with candidates of `source`, as Engine.step() does with a model.
+def replay(source: Proposer, text: Text) -> Count:
+    """Generates the answer with candidates of `source`, as an engine does with a model.
 
     Raises OutputsWanted."""
     count = Count(n_texts=1, n_tokens=len(text.tokens) - text.n_prompt)
@@ -175,9 +174,9 @@ def replay(source: Watched, text: Text) -> Count:
         count.source_ns += time.perf_counter_ns() - started
         count.passes += 1
         count.rows += tree.n_rows
+        count.n_draft += tree.n_nodes - 1
         count.accept_hist += [0] * (len(path) - len(count.accept_hist))
         count.accept_hist[len(path) - 1] += 1
-    count.n_draft = source.n_draft
     return count
 
 
@@ -210,3 +209,12 @@ COLUMNS: list[Column] = [
     ("rows/pass", decimals("rows_per_step", 1)),
     ("µs of the source per pass", decimals("source_us_per_step", 0)),
 ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    secure_streams()
+    return print_result(PROG, run, setup_arg_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import ArgumentError
-from .bench_checkout import cache_folder
-from .terminal import say
+from checkout import cache_folder
+
+from maskprobe import ArgumentError
+from maskprobe.cli.terminal import say
 
 PLAIN = "llama-completion"
 SPECULATIVE = "llama-speculative-simple"
