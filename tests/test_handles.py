@@ -113,7 +113,7 @@ def test_use_after_close(path):
     session.close(), session.close(), sampler.close()
     assert session.closed
     for call in (lambda: session.n_past, lambda: session.decode(TokenTree(1)), session.rollback):
-        with pytest.raises(StateError, match="the session is closed"):
+        with pytest.raises(StateError, match="is closed"):
             call()
     session.cancel()  # a signal may come late
     with Session(model, n_ctx=256, n_threads=1) as other, pytest.raises(StateError, match="the sampler is closed"):
@@ -251,7 +251,7 @@ def test_values_that_are_refused(model, session):
     for call, said in [
         (lambda: session.decode(masked), f"{n_embd + 1} values, the model has {n_embd}"),
         (lambda: session.decode(short), f"token {n_vocab}"),
-        (lambda: session.decode(wide), "65 rows, the session was opened for 64"),
+        (lambda: session.decode(wide), "65 rows, the context was opened for 64"),
         (lambda: session.decode(TokenTree(2**40)), "does not fit 32 bits"),
         (lambda: session.decode(TokenTree(1), n_top=0), "n_top = 0"),
         (lambda: session.set_prefix([1, -1]), "token -1 at 1"),

@@ -78,7 +78,7 @@ class Engine:
             n_sessions_max=n_parallel,
             n_batch=n_batch,
             n_ubatch=n_ubatch,
-            n_rows_max=n_rows_max or self._rows_needed(n_parallel),
+            n_rows_max=n_rows_max or self._rows_needed(n_parallel, n_ubatch),
             n_top_max=n_top_max,
             n_threads=n_threads,
             n_threads_batch=n_threads_batch,
@@ -198,8 +198,9 @@ class Engine:
             return "none"
         return proposer if source.make is None else source.make(self.model, self._rows)
 
-    def _rows_needed(self, n_parallel: int) -> int:
-        """Rows of the largest pass."""
+    def _rows_needed(self, n_parallel: int, n_ubatch: int) -> int:
+        """Rows of the largest pass. It must fit into one graph."""
         source = self._source(self._proposer)
         each = source.n_rows_max if isinstance(source, Proposer) else self._rows or ROWS_EACH
-        return min(max(ROWS, each * n_parallel), lib.MP_N_ROWS_LIMIT)
+        most = min(n_ubatch or lib.MP_N_ROWS_LIMIT, lib.MP_N_ROWS_LIMIT)
+        return max(each, min(max(ROWS, each * n_parallel), most))
