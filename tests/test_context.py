@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 
 import gguf
 import numpy as np
@@ -18,10 +19,10 @@ from maskprobe import (
     StateError,
     TokenTree,
 )
-from random_gguf import write_random_gguf
+from random_gguf import SHAPES, tiny, write_random_gguf
 
 N_VOCAB = 512
-NAN_TOKEN = 77  # its embedding is NaN in the overflowing model: whatever sees it is NaN too
+NAN_TOKEN = 77  # its embedding is NaN in one of the models: whatever sees it is NaN too
 F32 = {"type_k": "f32", "type_v": "f32", "n_threads": 1}
 
 
@@ -34,14 +35,16 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def nan_path(path):
-    copy = path.with_name("nan.gguf")
-    copy.write_bytes(path.read_bytes())
-    reader = gguf.GGUFReader(copy, "r+")
+    """Its output matrix is another one than its embeddings: only what sees the token is NaN."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SHAPES, "untied", tiny("llama", add_begin=True, tied_head=False))
+        write_random_gguf(path.with_name("nan.gguf"), "untied")
+    reader = gguf.GGUFReader(path.with_name("nan.gguf"), "r+")
     for tensor in reader.tensors:
         if tensor.name == "token_embd.weight":
             tensor.data[NAN_TOKEN, :] = np.nan
     reader.data.flush()
-    return copy
+    return path.with_name("nan.gguf")
 
 
 @pytest.fixture(scope="module", params=["stock", "ours"])
@@ -110,6 +113,7 @@ def assert_holds(session: Session, tokens: list[int]) -> None:
     tree = star(3)
     session.decode(tree, 1)
     logits = rows_of(session, tree)
+    assert np.isfinite(logits).all()
     session.rollback()
     assert_same(session.model, logits, alone(session.model, tokens, tree))
 
@@ -283,7 +287,7 @@ def test_ids_that_ran_out_are_lent_again(ours):
 
 
 def test_sixty_four_sessions_and_a_full_pass(ours):
-    context = opened(ours, 64, n_rows_max=256, n_top_max=4)
+    context = opened(ours, 64, n_rows_max=256, n_top_max=8)
     system = text_of(12, 9)
     first = context.session()
     first.set_prefix(system)
@@ -429,19 +433,20 @@ def test_the_guard_is_the_contexts(ours):
 
     thread = threading.Thread(target=evaluate)
     thread.start()
-    statuses = set()
-    for call in (lambda: other.set_prefix([2]), lambda: other.commit([]), context.session, other.fork, context.parts):
-        status = ""
-        while status != "busy":
+    calls = [lambda: other.set_prefix([2]), lambda: other.commit([]), context.session, other.fork, context.parts]
+    statuses = [""] * len(calls)
+    deadline = time.monotonic() + 60
+    while set(statuses) != {"busy"} and time.monotonic() < deadline:
+        for i, call in enumerate(calls):
             try:
                 call()
             except StateError as error:
-                status = error.status
-        statuses.add(status)
+                statuses[i] = error.status if error.status == "busy" else statuses[i]
+        time.sleep(0.001)  # outside: else the other thread may always come while this one is inside
     third.close()
     stop.set()
     thread.join()
-    assert statuses == {"busy"}
+    assert statuses == ["busy"] * len(calls)
     context.session().close()  # the place of the closed one
 
 
@@ -452,15 +457,14 @@ def test_order_of_closing(path):
     a.set_prefix(text_of(20, 1))
     model.close()
     context.close()
-    a.decode(star(4))  # they live as long as a session does
-    b.close()
-    a.commit([0])
-    assert a.n_past == 21
-    with pytest.raises(StateError, match="the context is closed"):
-        context.session()
+    for call in (context.session, lambda: a.decode(star(2)), lambda: a.set_prefix([1]), a.fork):
+        with pytest.raises(StateError, match="the context is closed"):
+            call()
+    assert a.n_past == 20
+    context.cancel()  # a signal may come late
+    a.close(), b.close(), context.close()
     with pytest.raises(StateError, match="the session is closed"):
-        b.decode(star(2))
-    context.cancel()
+        a.commit([0])
 
 
 def test_a_forked_child_is_told_and_frees_nothing(ours):

@@ -162,10 +162,10 @@ llama_context_params choose_context_params(const mp_model & model, const mp_cont
     const int64_t n_cells = n_ctx * params.n_sessions_max; // a session never fills the room of another
     cp.n_ctx = (uint32_t) ((n_cells + N_CTX_GRAIN - 1) / N_CTX_GRAIN * N_CTX_GRAIN);
     cp.n_ubatch = std::max<uint32_t>(choose_n_ubatch(model, params, cp.n_ctx), max_chain + 2); // llama.cpp asserts this
-    cp.n_batch = std::max({(uint32_t) params.n_batch, cp.n_ubatch, (uint32_t) params.n_rows_max});
-    // A trunk for each session, and for each row of a pass, of which one session's may be the trunk.
+    // A trunk for each session, and one for each row of a pass, of which one may be a trunk.
     cp.n_seq_max =
         can_tree ? std::min(params.n_rows_max + params.n_sessions_max - 1, +MP_N_ROWS_LIMIT) : params.n_sessions_max;
+    cp.n_batch = std::max({(uint32_t) params.n_batch, cp.n_ubatch, (uint32_t) params.n_rows_max, cp.n_seq_max});
     cp.n_rs_seq = max_chain;
     cp.kv_unified = true; // one cache for all sequences, else a shared prefix is refused
     cp.swa_full = true;   // a sliding window must not have dropped what a rollback goes back to

@@ -158,7 +158,8 @@ class Context:
         found: dict[str, Part] = {}
         part = ffi.new("mp_part *")
         with self._handle as context:
-            while lib.mp_context_get_part(context, len(found), part) == lib.MP_OK:
+            while (status := lib.mp_context_get_part(context, len(found), part)) != lib.MP_ERR_ARGUMENT:
+                check(status)
                 found[text(part.name)] = Part(part.n_ops, part.ns, part.bytes, part.macs)
         return found
 
@@ -172,8 +173,8 @@ class Context:
             pass
 
     def close(self) -> None:
-        """Lets go of the context; its cache is freed with its last session. Closing twice is fine. Raises StateError
-        ("busy") while another thread is inside."""
+        """No session of it can be used any more; the cache is freed with the last of them. Closing twice is fine. Raises
+        StateError ("busy") while another thread is inside."""
         self._handle.close()
 
     @property
@@ -224,7 +225,7 @@ class Session:
         """Another session of the context with the same committed tokens, which are not evaluated again. An uncommitted
         pass is dropped. Raises StateError where n_sessions_max are open."""
         out = ffi.new("mp_session **")
-        with self._handle as session:
+        with self.context._handle, self._handle as session:
             check(lib.mp_session_fork(session, out))
         return Session._of(self.context, out[0])
 
