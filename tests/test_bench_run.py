@@ -22,11 +22,22 @@ EXACT = ["-ctk", "f32", "-ctv", "f32", "-t", "1", "-n", str(N)]
 
 @pytest.fixture(scope="module")
 def arguments(tiny_model_path, tmp_path_factory):
-    """Three prompts of two tasks on a tiny model, one source of candidates."""
+    """Three prompts of two tasks on a tiny model, one source of candidates, whose rows depend on no clock."""
     prompts = tmp_path_factory.mktemp("prompts") / "mine.jsonl"
     entries = [{"prompt": text, "task": task} for text, task in (("a b a b", "ab"), ("one two", "ab"), ("x y x", "xy"))]
     prompts.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return ["run", "-m", str(tiny_model_path("tiny-llama")), "--prompts", str(prompts), "--propose", "lookup", *EXACT]
+    return [
+        "run",
+        "-m",
+        str(tiny_model_path("tiny-llama")),
+        "--prompts",
+        str(prompts),
+        "--propose",
+        "lookup",
+        "--rows",
+        "4",
+        *EXACT,
+    ]
 
 
 def rows_of(capfd, *arguments) -> list[dict]:
@@ -72,7 +83,7 @@ def test_counts_add_up(capfd, arguments):
 
 
 def test_a_source_that_measures_the_machine(capfd, arguments):
-    rows = rows_of(capfd, *arguments, "--propose", "all", "--ignore-eos")
+    rows = rows_of(capfd, *arguments, "--propose", "all", "--rows", "auto", "--ignore-eos")
     assert [row["propose"] for row in rows] == ["none", "all"] * 3
     assert all(row["n_identical"] == row["n_runs"] for row in rows)
 
@@ -104,12 +115,12 @@ def test_forms(capfd, arguments):
     assert lines[0].keys() >= set(llama_bench.split())
     assert bench.main(arguments) == 0
     text = capfd.readouterr().out
-    assert "not timed are" in text and "| ab | 0.0 | lookup | auto |" in text
+    assert "not timed are" in text and "| ab | 0.0 | lookup | 4 |" in text
 
 
 def test_a_run_goes_on_where_it_was(capfd, arguments, tmp_path, monkeypatch):
     file = tmp_path / "results.jsonl"
-    whole = [*arguments, "--rows", "4", "--resume", str(file)]
+    whole = [*arguments, "--resume", str(file)]
     first = rows_of(capfd, *whole)
     lines = file.read_bytes().splitlines(keepends=True)
     assert len(lines) == 4  # the settings and three prompts
