@@ -16,7 +16,7 @@ from bad_files import bad_files
 from native_build import C_COMPILER, CMAKE, PROJECT, build, compile_c, configure, llama_prefix, run
 
 EXAMPLES = PROJECT / "examples"
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+ONE_THREAD = {**os.environ, "OMP_THREAD_LIMIT": "1"}
 PROMPTS = (
     "import os\n\ndef read_lines(path):\n",
     "class Stack:\n    def __init__(self):\n",
