@@ -63,7 +63,7 @@ class Drafter:
         """A draft of at most n_most nodes."""
         tokens, parents = ((ctypes.c_int32 * n_most)() for _ in range(2))
         n = self._library.draft_grow(self._pointer, n_most, tokens, parents)
-        return TokenTree.grown(tokens[:n], parents[:n], [0.0] * n)
+        return tree_of(tokens[:n], parents[:n])
 
     def observe(
         self,
@@ -87,6 +87,13 @@ class Drafter:
         found = np.empty((self._n_examples, 2 + N_EVIDENCE), np.uint8)
         self._library.draft_examples(self._pointer, found.ctypes.data_as(ctypes.c_void_p))
         return found
+
+
+def tree_of(tokens: Sequence[int], parents: Sequence[int]) -> TokenTree:
+    tree = TokenTree(tokens[0])
+    for token, parent in zip(tokens[1:], parents[1:], strict=True):
+        tree.add(parent, token, 0.0)
+    return tree
 
 
 def _ints(values: Sequence[int]) -> ctypes.Array:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from draft_library import Drafter
+from draft_library import Drafter, tree_of
 
 from maskprobe import Model, Sampler, SamplingParams, Session, TokenTree, accept
 from maskprobe.cli.bench_prompts import read_prompts
@@ -131,11 +131,8 @@ def _evaluated(session: Session, text: Text, tree: TokenTree, n_before: int) -> 
                 node = tree.parents[node]
         nodes = sorted(needed)
         place = {node: i for i, node in enumerate(nodes)}
-        part = TokenTree.grown(
-            [tree.tokens[node] for node in nodes],
-            [place[tree.parents[node]] if node else -1 for node in nodes],
-            [0.0] * len(nodes),
-        )
+        parents = [place[tree.parents[node]] if node else -1 for node in nodes]
+        part = tree_of([tree.tokens[node] for node in nodes], parents)
         session.set_prefix(text.tokens[: n_before - 1])
         result = session.decode(part, text.prompt_rows[0].shape[1])
         session.rollback()

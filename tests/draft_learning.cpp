@@ -55,6 +55,39 @@ CHECK(rows_of_the_prompt_belong_to_its_last_tokens) {
     EXPECT(preferred({1, 2, 3}) > preferred({4, 2, 3})); // of the text's first tokens as well
 }
 
+// With the two tokens before them, in the tree and in the text before its root.
+CHECK(rows_of_a_pass_belong_to_their_nodes) {
+    const auto in_tree = new_knowledge(), in_text = new_knowledge();
+    const auto drafter = drafter_after({9}, in_tree);
+    drafter->start();
+    decoded_pass({9, 1, 2, 3, 5, 2, 3}, {-1, 0, 1, 2, 0, 4, 5},
+                 {{{20, 0.9f}}, {{21, 0.9f}}, {{22, 0.9f}}, {{11, 0.9f}}, {{23, 0.9f}}, {{24, 0.9f}}, {{14, 0.9f}}}, {0},
+                 {20})
+        .observed_by(*drafter);
+    for (const auto & [first, next] : {std::pair<int32_t, int32_t>{1, 11}, {5, 14}}) {
+        const auto other = drafter_after({first, 2, 3}, in_text);
+        other->start();
+        decoded_pass({3}, {-1}, {{{next, 0.9f}}}, {0}, {20}).observed_by(*other);
+    }
+    for (const auto & known : {in_tree, in_text}) {
+        const auto preferred = [&](const tokens & text) {
+            auto found = grown(*drafter_after(text, known), 16).after_root();
+            EXPECT(found.count(11) && found.count(14));
+            return std::log(found[11] / found[14]);
+        };
+        EXPECT(preferred({1, 2, 3}) > preferred({5, 2, 3}) + 0.1f);
+    }
+}
+
+CHECK(what_else_was_likely_where_the_root_was_drawn_is_offered) {
+    const auto drafter = drafter_after({5});
+    drafter->start();
+    decoded_pass({5}, {-1}, {{{9, 0.5f}, {8, 0.3f}, {7, 0.1f}}}, {0}, {9}).observed_by(*drafter);
+    const grown draft(*drafter, 16);
+    EXPECT(draft.after_root().size() == 2); // the root itself is not among them
+    EXPECT(draft.source_of(8) == MP_BY_LAST && draft.source_of(7) == MP_BY_LAST);
+}
+
 CHECK(accepted_candidates_become_likelier_and_rejected_ones_less) {
     const auto probability_after = [](int32_t outcome) {
         const auto drafter = drafter_after({7, 7}); // too short for n-grams of earlier texts
@@ -72,22 +105,39 @@ CHECK(accepted_candidates_become_likelier_and_rejected_ones_less) {
     EXPECT(probability_after(7) > probability_after(9));
 }
 
-CHECK(rejected_rows_speak_for_the_next_place) {
+CHECK(rejected_rows_speak_for_the_next_places) {
     const auto drafter = drafter_after({5, 6, 5});
-    EXPECT(grown(*drafter, 2).token == tokens({5, 6}));
-    decoded_pass({5, 6}, {-1, 0}, {{{9, 0.9f}, {6, 0.1f}}, {{33, 0.7f}, {34, 0.2f}}}, {0}, {9}).observed_by(*drafter);
+    EXPECT(grown(*drafter, 3).token == tokens({5, 6, 5}));
+    decoded_pass({5, 6, 5}, {-1, 0, 1}, {{{9, 0.9f}, {6, 0.1f}}, {{33, 0.7f}, {34, 0.2f}}, {{35, 0.8f}, {36, 0.1f}}}, {0},
+                 {9})
+        .observed_by(*drafter);
     const grown draft(*drafter, 16);
+    EXPECT(draft.after_root().size() == 3); // 6 too, of the row before
     EXPECT(draft.source_of(33) == MP_BY_SIBLING && draft.source_of(34) == MP_BY_SIBLING);
+    EXPECT(draft.find(draft.find(0, 33), 35) > 0 && draft.find(draft.find(0, 33), 36) > 0);
+}
+
+CHECK(rows_of_other_places_do_not_speak_for_the_next) {
+    const auto drafter = drafter_after({5, 6, 5, 7, 5});
+    const grown before(*drafter, 3); // 5 and two children, 6 and 7
+    EXPECT(before.parent == tokens({-1, 0, 0}));
+    decoded_pass(before.token, before.parent, {{{before.token[1], 0.9f}}, {{9, 0.9f}}, {{33, 0.9f}}}, {0, 1},
+                 {before.token[1], 9})
+        .observed_by(*drafter); // the rejected child stood one place before the new root's children
+    for (int source : grown(*drafter, 16).source) {
+        EXPECT(source != MP_BY_SIBLING);
+    }
 }
 
 CHECK(a_mask_speaks_for_the_next_places) {
     const auto drafter = drafter_after({5});
     drafter->start();
-    decoded_pass pass({5}, {-1}, {{{9, 0.9f}}, {{21, 0.9f}}, {{22, 0.9f}}}, {0}, {9});
-    pass.owners = {0, 0};
+    decoded_pass pass({5, 6}, {-1, 0}, {{{9, 0.9f}}, {{9, 0.9f}}, {{21, 0.9f}}, {{23, 0.9f}}, {{22, 0.9f}}}, {0}, {9});
+    pass.owners = {0, 1, 0}; // node 1 was not accepted
     pass.observed_by(*drafter);
     const grown draft(*drafter, 16);
     EXPECT(draft.source_of(21) == MP_BY_MASK && draft.find(draft.find(0, 21), 22) > 0);
+    EXPECT(draft.find(0, 23) < 0 && draft.find(draft.find(0, 21), 23) < 0);
 }
 
 // As if those rows had not been decoded.
