@@ -39,17 +39,15 @@
 extern "C" {
 #endif
 
-typedef struct mp_model      mp_model;
-typedef struct mp_context    mp_context;
-typedef struct mp_session    mp_session;
-typedef struct mp_sampler    mp_sampler;
-typedef struct mp_engine     mp_engine;
+typedef struct mp_model   mp_model;
+typedef struct mp_context mp_context;
+typedef struct mp_session mp_session;
+typedef struct mp_sampler mp_sampler;
+typedef struct mp_engine  mp_engine;
 typedef struct mp_generation mp_generation;
 
-enum {
-    MP_N_ROWS_LIMIT     = 256, // rows of a pass at most: each may need a sequence of its own, llama.cpp has so many
-    MP_N_SESSIONS_LIMIT = 64,  // sessions of a context
-};
+// Sessions of a context; rows of a pass: each may need a sequence of its own, llama.cpp has so many.
+enum { MP_N_SESSIONS_LIMIT = 64, MP_N_ROWS_LIMIT = 256 };
 
 typedef enum mp_status {
     MP_OK               = 0,
@@ -88,10 +86,7 @@ MP_API mp_status mp_device_get(int32_t i, mp_device * out);
 
 // Ceilings for the time of a pass, measured now (half a second): reading a large buffer, and the dot instructions of the
 // kernels' instruction set on registers alone (0 where it has none). n_threads = 0: the physical cores. Errors: ARGUMENT.
-typedef struct mp_machine_speed {
-    double read_bytes_per_second, int8_macs_per_second;
-} mp_machine_speed;
-
+typedef struct mp_machine_speed { double read_bytes_per_second, int8_macs_per_second; } mp_machine_speed;
 MP_API mp_status mp_measure_machine(int32_t n_threads, mp_machine_speed * out);
 
 // --- model -----------------------------------------------------------------------------------------------------------
@@ -113,15 +108,14 @@ typedef struct mp_lora { // an adapter of a model, in a GGUF file of its own
 
 typedef struct mp_model_params {
     int32_t n_gpu_layers;     // layers kept on the GPU, < 0 = all. Default -1 (no effect without a GPU backend)
-    bool    use_mmap;         // map the file rather than read it. Default true
-    bool    use_mlock;        // keep the weights in RAM. Default false
+    bool    use_mmap, use_mlock; // map the file rather than read it, default true; keep the weights in RAM, default false
     bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
     bool    self_check;       // compare embedding input with token input at load; without it probing is off. Of a recurrent
                               // state, try whether it goes back; without it llama.cpp's word counts. Default true
     mp_kernels kernels;       // CPU kernels. Default MP_KERNELS_AUTO
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
-    int32_t n_loras;          // adapters, added up in every session of the model. Default 0
-    const mp_lora * loras;    // (n_loras)
+    int32_t n_loras;
+    const mp_lora * loras;    // (n_loras) adapters, added up in every session of the model. Default none
     mp_progress_callback progress;
     void *  progress_user_data;
 } mp_model_params;
@@ -166,7 +160,6 @@ MP_API mp_status mp_tokenize(const mp_model * model, const char * text, size_t n
 // The bytes of one token, which may be part of a UTF-8 character. *n is the number needed, as above; no NUL is added.
 MP_API mp_status mp_token_bytes(const mp_model * model, int32_t token, bool special, char * bytes, int32_t capacity,
                                 int32_t * n);
-
 MP_API bool mp_token_is_end(const mp_model * model, int32_t token); // EOS, EOT, ...; false for a token out of range
 
 // The conversation through the model's chat template as llama.cpp knows it. roles and contents hold n strings.
@@ -183,8 +176,7 @@ typedef struct mp_context_params {
     int32_t      n_ubatch;        // tokens in one graph; 0 = 512, less where the attention scores would be huge
     int32_t      n_rows_max;      // rows of the largest tree pass, 1..MP_N_ROWS_LIMIT. Default 64
     int32_t      n_top_max;       // candidates kept per row at most. Default 64
-    int32_t      n_threads;       // threads of tree passes, 0 = the physical cores. Default 0
-    int32_t      n_threads_batch; // threads of prompt evaluation, 0 = n_threads. Default 0
+    int32_t      n_threads, n_threads_batch; // of tree passes, 0 = the physical cores; of prompts, 0 = n_threads. Default 0
     const char * type_k, * type_v; // of the cache: "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0". Default
                                   // "f16"; a quantised V needs flash attention
     int32_t      flash_attn;      // 1 on, 0 off, -1 = on with maskprobe's kernels; with llama.cpp's off on the CPU (slower
@@ -196,7 +188,6 @@ typedef struct mp_context_params {
 MP_API mp_context_params mp_context_default_params(void);
 MP_API mp_status mp_context_open(mp_model * model, const mp_context_params * params, mp_context ** out);
 MP_API void      mp_context_free(mp_context * context);
-
 MP_API int32_t   mp_context_n_ctx    (const mp_context * context); // tokens that fit into each session
 MP_API int32_t   mp_context_n_threads(const mp_context * context); // threads of a tree pass
 // Where the model can verify chains only: candidates of the longest one, 0 = none. At most the model's max_chain and
@@ -207,7 +198,7 @@ MP_API int32_t   mp_context_max_chain(const mp_context * context);
 MP_API mp_status mp_session_open  (mp_context * context, mp_session ** out);
 MP_API mp_status mp_session_fork  (mp_session * session, mp_session ** out);
 MP_API void      mp_session_free  (mp_session * session);
-MP_API int32_t   mp_session_n_past(const mp_session * session); // committed tokens in the cache
+MP_API int32_t   mp_session_n_past(const mp_session * session); // committed tokens
 
 // What came of setting the prefix. The arrays belong to the session and are valid until its next call.
 typedef struct mp_prefix {
@@ -218,20 +209,17 @@ typedef struct mp_prefix {
     const float *   top_logprobs; // (n_rows, n_top)
 } mp_prefix;
 
-// Makes the session hold exactly tokens[0..n). The common prefix with what it holds is kept, the rest is evaluated.
-// Of the last n_outputs (0..MP_N_ROWS_LIMIT) of the rest, the n_top (1..n_top_max) most likely successors are put into *out,
-// which may be NULL. With n_outputs = 0 n_top does not count. A cancelled call keeps the part that is complete.
-// Errors: ARGUMENT, CONTEXT_FULL, CANCELLED, DECODE.
+// Makes the session hold exactly tokens[0..n). The common prefix with what it holds is kept, the rest is evaluated. Of the last
+// n_outputs (0..MP_N_ROWS_LIMIT) of the rest, the n_top (1..n_top_max) most likely successors are put into *out, which may be
+// NULL. A cancelled call keeps the part that is complete. Errors: ARGUMENT, CONTEXT_FULL, CANCELLED, DECODE.
 MP_API mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, int32_t n, int32_t n_outputs,
                                        int32_t n_top, mp_prefix * out);
 
 // One pass over a token tree with masks.
-//
 //   node 0 is the root: the newest token, not in the cache yet. It follows the committed tokens.
 //   node i > 0 is a candidate for the place after node parent[i]; parents come before their children.
 //   mask j of an owner stands j places after it and sees what the owner sees, the owner, and its masks before j.
 //   no node ever sees a mask, so a node's logits are those of plain decoding.
-//
 //   row:        root  a  b  c | m(root) m(a)      a, b children of the root, c a child of a
 //   position:   p     p+1 p+1 p+2 | p+1  p+2
 //   root          x
@@ -285,7 +273,6 @@ typedef struct mp_part {
 
 // The i-th part that cost something. MP_ERR_ARGUMENT past the last one; with llama.cpp's kernels there is none.
 MP_API mp_status mp_context_get_part(mp_context * context, int32_t i, mp_part * out);
-
 // Stops the pass that is running (on the CPU within it), or the next one: it returns MP_ERR_CANCELLED.
 MP_API void mp_context_cancel(mp_context * context);
 
@@ -320,11 +307,9 @@ MP_API mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, i
 // Each callback may be NULL. A negative result says that it failed: that ends its own generation with MP_ERR_CALLBACK and
 // touches no other. They are called by the thread that is in mp_engine_step, and must not call into the same engine.
 
-// Candidates for the next tokens of one generation.
-typedef struct mp_draft {
+typedef struct mp_draft { // candidates for the next tokens of one generation
     mp_tree       tree;          // its root is the newest token; n_top is not looked at
-    const float * probabilities; // (n_nodes) that the path down to the node is accepted: the pass has the most probable nodes
-                                 // that pay. NULL: it has this very tree
+    const float * probabilities; // (n_nodes) of the paths down to the nodes: the pass has those that pay. NULL: all of them
 } mp_draft;
 
 typedef struct mp_proposer {
@@ -354,7 +339,6 @@ typedef enum mp_source {
     MP_BY_MODEL = -1, MP_BY_TOKEN = 0, MP_BY_PAIR = 1, MP_BY_TRIPLE = 2, MP_BY_NGRAM = 3, MP_BY_MASK = 4, MP_BY_LAST = 5,
     MP_BY_SIBLING = 6, MP_BY_EARLIER = 7, MP_BY_PROPOSER = 8, MP_BY_CONSTRAINT = 9, MP_N_SOURCES = 10,
 } mp_source;
-
 MP_API const char * mp_source_name(mp_source source); // "model", "token", "pair", ...
 
 // --- engine ----------------------------------------------------------------------------------------------------------
@@ -362,19 +346,16 @@ MP_API const char * mp_source_name(mp_source source); // "model", "token", "pair
 typedef struct mp_engine_params {
     int32_t      n_rows;     // rows of a pass per generation, 0 = as many as pay here. Default 0
     const char * masks;      // after the nodes of its own drafts: "none", "mean" or "soft". Default "none"
-    const char * state;      // file of what is learned about the model; "" = its place in the user's cache folder;
-                             // NULL = none, nothing is read or kept. Default NULL
+    const char * state;      // file of what is learned; "" = the model's in the user's cache folder. Default NULL: none
 } mp_engine_params;
 
-// Several engines on one model learn into the same tables; the last one that is freed writes them. params may be NULL.
-// Errors: ARGUMENT.
+// Engines on one model learn into the same tables; the last one that is freed writes them. params may be NULL. Errors: ARGUMENT.
 MP_API mp_engine_params mp_engine_default_params(void);
 MP_API mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, mp_engine ** out);
 MP_API void      mp_engine_free(mp_engine * engine);
 
-// One step: a piece of a prompt, and one pass for all generations that draw tokens. *n_active is how many go on, 0 when all have
-// ended. What concerns one generation (a callback, NaN) ends it and is no failure here.
-// Errors: CANCELLED, DECODE, MEMORY; the generations go on with the next step.
+// One step: a piece of a prompt, one pass for all generations that draw tokens. *n_active is how many go on. What concerns one
+// generation (a callback, NaN) ends it and is no failure here. Errors: CANCELLED, DECODE, MEMORY; all go on with the next step.
 MP_API mp_status mp_engine_step(mp_engine * engine, int32_t * n_active);
 
 // What a pass of n rows takes at the depth of the last one, 0 before there was any; one line about the state file, or "".
@@ -401,14 +382,13 @@ typedef enum mp_finish {
 // One emitted token. The pointers belong to the generation and are valid until its next mp_generation_next.
 typedef struct mp_token {
     int32_t         id;           // -1: the generation ends without another token
-    float           logprob;      // in the model's own distribution, before the sampler
-    float           margin;       // gap of the log-probabilities of the model's two best tokens there
+    float           logprob, margin; // in the model's own distribution, before the sampler; gap of its two best tokens there
     mp_source       source;       // what guessed it
     int32_t         n_top;
     const int32_t * top_tokens;   // (n_top) most likely first
     const float *   top_logprobs; // (n_top)
-    const char *    text;         // what is certain now: whole UTF-8 characters, nothing that may become a stop string
-    size_t          n_text;       // bytes
+    const char *    text;         // (n_text) what is certain now: whole UTF-8, nothing that may become a stop string
+    size_t          n_text;
     mp_finish       finish;       // NONE until the last
 } mp_token;
 
