@@ -221,7 +221,7 @@ def test_close_waits_for_no_one(model):
     session = Session(model, n_ctx=256, n_threads=1)
     with session._handle, pytest.raises(StateError, match="another thread is inside this session"):
         session.close()
-    assert not session.closed and tokens_of(session)
+    assert not session.closed and session.set_prefix([1, 2]).n_reused == 0
     session.close()
 
 
@@ -279,7 +279,7 @@ def test_values_that_are_refused(model, session):
     for call, said in [
         (lambda: session.decode(masked), f"{n_embd + 1} values, the model has {n_embd}"),
         (lambda: session.decode(short), f"token {n_vocab}"),
-        (lambda: session.decode(wide), "65 rows, the session was opened for 64"),
+        (lambda: session.decode(wide), "65 rows, the context was opened for 64"),
         (lambda: session.decode(TokenTree(2**40)), "does not fit 32 bits"),
         (lambda: session.decode(TokenTree(1), n_top=0), "n_top = 0"),
         (lambda: session.set_prefix([1, -1]), "token -1 at 1"),
