@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 
 from conftest import EXACT, N_THREADS
-from maskprobe import Cancelled, DecodeError, Engine, Evidence, Model, Sampler, SamplingParams, Session, StateError, TokenTree
+from maskprobe import (
+    Cancelled,
+    DecodeError,
+    Engine,
+    Evidence,
+    Model,
+    Sampler,
+    SamplingParams,
+    Session,
+    StateError,
+    TokenTree,
+)
 from random_gguf import write_random_gguf
 
 TOLERANCE = {  # of log-probabilities; as in test_layout.py
