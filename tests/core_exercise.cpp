@@ -72,13 +72,17 @@ struct random_tree {
     }
 };
 
-static void passes(mp_session * session, mp_sampler * sampler, const mp_model_info & info) {
+static mp_status decode(mp_context * context, mp_session * session, const mp_tree * tree, mp_pass * pass) {
+    return mp_context_decode(context, 1, &session, tree, pass);
+}
+
+static void passes(mp_context * context, mp_session * session, mp_sampler * sampler, const mp_model_info & info) {
     std::mt19937 random(1);
     int32_t n_past = mp_session_n_past(session);
     for (int step = 0; step < 60; step++) {
         random_tree t(random, info, 1 + (int32_t) (random() % 24));
         mp_pass pass;
-        EXPECT(mp_session_decode(session, &t.tree, &pass) == MP_OK);
+        EXPECT(decode(context, session, &t.tree, &pass) == MP_OK);
         EXPECT(pass.n_rows == t.tree.n_nodes + t.tree.n_masks && pass.n_top == t.tree.n_top);
         int32_t token = -1;
         EXPECT(mp_sampler_sample(sampler, session, pass.n_rows - 1, &token) == MP_OK && token >= 0 && token < info.n_vocab);
@@ -92,13 +96,13 @@ static void passes(mp_session * session, mp_sampler * sampler, const mp_model_in
     }
 }
 
-static void wrong_arguments(mp_session * session, const mp_model_info & info) {
+static void wrong_arguments(mp_context * context, mp_session * session, const mp_model_info & info) {
     std::mt19937 random(2);
     const int32_t n_past = mp_session_n_past(session);
     random_tree t(random, info, 6);
     mp_pass pass;
     const auto refuses = [&](mp_status expected) {
-        const mp_status status = mp_session_decode(session, &t.tree, &pass);
+        const mp_status status = decode(context, session, &t.tree, &pass);
         EXPECT(status == expected && mp_last_error()[0] != '\0' && !strchr(mp_last_error(), '\n'));
         t = random_tree(random, info, 6);
     };
@@ -112,16 +116,22 @@ static void wrong_arguments(mp_session * session, const mp_model_info & info) {
     refuses(MP_ERR_ARGUMENT);
     t.tree.n_masks = 1000;
     refuses(MP_ERR_ARGUMENT);
-    EXPECT(mp_session_decode(session, nullptr, &pass) == MP_ERR_ARGUMENT);
-    EXPECT(mp_session_decode(nullptr, &t.tree, &pass) == MP_ERR_ARGUMENT);
+    EXPECT(decode(context, session, nullptr, &pass) == MP_ERR_ARGUMENT);
+    EXPECT(decode(context, nullptr, &t.tree, &pass) == MP_ERR_ARGUMENT);
+    EXPECT(decode(nullptr, session, &t.tree, &pass) == MP_ERR_ARGUMENT);
+    EXPECT(mp_context_decode(context, 0, &session, &t.tree, &pass) == MP_ERR_ARGUMENT);
+    EXPECT(mp_context_decode(context, INT32_MAX, &session, &t.tree, &pass) == MP_ERR_ARGUMENT);
+    mp_session * more = session;
+    EXPECT(mp_session_open(context, &more) == MP_ERR_STATE && !more);
+    EXPECT(mp_session_fork(session, &more) == MP_ERR_STATE && mp_session_fork(nullptr, &more) == MP_ERR_ARGUMENT);
 
-    EXPECT(mp_session_decode(session, &t.tree, &pass) == MP_OK);
+    EXPECT(decode(context, session, &t.tree, &pass) == MP_OK);
     const int32_t bad_path[] = {0, 0};
     EXPECT(mp_session_commit(session, bad_path, 2) == MP_ERR_ARGUMENT);
     EXPECT(mp_session_commit(session, nullptr, 0) == MP_OK);
     EXPECT(mp_session_commit(session, bad_path, 1) == MP_ERR_STATE);
     EXPECT(mp_session_n_past(session) == n_past);
-    std::vector<int32_t> too_long(mp_session_n_ctx(session) + 1, 5);
+    std::vector<int32_t> too_long(mp_context_n_ctx(context) + 1, 5);
     EXPECT(mp_session_set_prefix(session, too_long.data(), (int32_t) too_long.size(), 0, 0, nullptr) == MP_ERR_CONTEXT_FULL);
     mp_prefix prefix;
     EXPECT(mp_session_set_prefix(session, too_long.data(), 9, -1, 8, &prefix) == MP_ERR_ARGUMENT);
@@ -151,11 +161,11 @@ static void prompts(mp_session * session, const mp_model_info & info) {
 }
 
 // One thread decodes, the other cancels and tries to get in.
-static void threads(mp_session * session) {
+static void threads(mp_context * context, mp_session * session) {
     std::atomic<bool> done{false};
     std::thread other([&] {
         while (!done) {
-            mp_session_cancel(session);
+            mp_context_cancel(context);
             int32_t token = 7;
             const mp_status status = mp_session_set_prefix(session, &token, 0, 0, 0, nullptr);
             EXPECT(status == MP_OK || status == MP_ERR_BUSY || status == MP_ERR_CANCELLED);
@@ -176,6 +186,57 @@ static void threads(mp_session * session) {
     EXPECT(mp_session_set_prefix(session, tokens.data(), 3, 0, 0, nullptr) == MP_OK && mp_session_n_past(session) == 3);
 }
 
+// Sessions of one context come and go while others are decoded, and are freed by another thread.
+static void shared_context(mp_model * model, const mp_model_info & info) {
+    mp_context_params params = mp_context_default_params();
+    params.n_ctx = 128;
+    params.n_sessions_max = 6;
+    params.n_rows_max = 24;
+    params.n_threads = 2;
+    mp_context * context = nullptr;
+    EXPECT(mp_context_open(model, &params, &context) == MP_OK);
+    std::mt19937 random(4);
+    std::vector<mp_session *> sessions;
+    for (int step = 0; step < 200; step++) {
+        mp_session * session = nullptr;
+        if (sessions.size() < 6 && random() % 2) {
+            EXPECT((sessions.empty() ? mp_session_open(context, &session) : mp_session_fork(sessions[0], &session)) ==
+                   MP_OK);
+            sessions.push_back(session);
+        } else if (sessions.size() > 1 && random() % 4 == 0) {
+            std::thread([session = sessions.back()] { mp_session_free(session); }).join();
+            sessions.pop_back();
+        }
+        const int32_t n = (int32_t) sessions.size();
+        std::vector<random_tree> made;
+        made.reserve(n);
+        std::vector<mp_tree> trees;
+        for (int32_t i = 0; i < n; i++) {
+            made.emplace_back(random, info, 1 + (int32_t) (random() % (24 / n)));
+            trees.push_back(made.back().tree);
+        }
+        std::vector<mp_pass> results(n);
+        const mp_status status = mp_context_decode(context, n, sessions.data(), trees.data(), results.data());
+        EXPECT(n == 0 ? status == MP_ERR_ARGUMENT : status == MP_OK || status == MP_ERR_CONTEXT_FULL);
+        for (int32_t i = 0; i < n; i++) {
+            if (status != MP_OK) { // full
+                EXPECT(mp_session_set_prefix(sessions[i], nullptr, 0, 0, 0, nullptr) == MP_OK);
+                continue;
+            }
+            const float * logits = nullptr;
+            EXPECT(results[i].n_rows == trees[i].n_nodes + trees[i].n_masks);
+            EXPECT(mp_session_logits(sessions[i], results[i].n_rows - 1, &logits) == MP_OK && logits);
+            const std::vector<int32_t> path = made[i].path_to((int32_t) (random() % trees[i].n_nodes));
+            EXPECT(mp_session_commit(sessions[i], path.data(), (int32_t) path.size() * (i % 3 > 0)) == MP_OK);
+        }
+    }
+    mp_context_free(context); // before its sessions
+    for (mp_session * session : sessions) {
+        EXPECT(mp_session_set_prefix(session, nullptr, 0, 0, 0, nullptr) == MP_OK);
+        mp_session_free(session);
+    }
+}
+
 int main(int argc, char ** argv) {
     if (argc < 2) {
         return 2;
@@ -190,13 +251,15 @@ int main(int argc, char ** argv) {
     EXPECT(mp_model_get_info(model, &info) == MP_OK && info.can_probe);
     EXPECT(mp_model_metadata(model, "general.architecture") && !mp_model_metadata(model, "no.such.key"));
 
-    mp_session_params params = mp_session_default_params();
+    mp_context_params params = mp_context_default_params();
     params.n_ctx = 1024;
     params.n_threads = 2;
     params.n_rows_max = 32;
     params.n_batch = params.n_ubatch = 48;
+    mp_context * context = nullptr;
+    EXPECT(mp_context_open(model, &params, &context) == MP_OK);
     mp_session * session = nullptr;
-    EXPECT(mp_session_open(model, &params, &session) == MP_OK);
+    EXPECT(mp_session_open(context, &session) == MP_OK);
     mp_sampler_params sampling = mp_sampler_default_params();
     sampling.penalty_repeat = 1.1f;
     sampling.seed = 3;
@@ -206,21 +269,29 @@ int main(int argc, char ** argv) {
     mp_sampler * broken = nullptr;
     EXPECT(mp_sampler_open(model, &sampling, &broken) == MP_ERR_ARGUMENT && !broken);
     params.type_k = "q9";
-    mp_session * refused = nullptr;
-    EXPECT(mp_session_open(model, &params, &refused) == MP_ERR_ARGUMENT && !refused);
+    mp_context * refused = nullptr;
+    EXPECT(mp_context_open(model, &params, &refused) == MP_ERR_ARGUMENT && !refused);
+    params.type_k = "f16";
+    for (const int32_t n_rows_max : {-1, 0, 257, INT32_MAX}) {
+        params.n_rows_max = n_rows_max;
+        EXPECT(mp_context_open(model, &params, &refused) == MP_ERR_ARGUMENT && !refused);
+    }
 
     int32_t tokens[64], n = 0;
     EXPECT(mp_tokenize(model, "a text", 6, true, false, tokens, 64, &n) == MP_OK && n > 0);
     EXPECT(mp_tokenize(model, "\xff", 1, true, false, tokens, 64, &n) == MP_ERR_ARGUMENT);
-    passes(session, sampler, info);
-    wrong_arguments(session, info);
+    passes(context, session, sampler, info);
+    wrong_arguments(context, session, info);
     prompts(session, info);
-    threads(session);
+    threads(context, session);
+    shared_context(model, info);
 
     // The model outlives its handle for as long as something needs it.
     mp_model_free(model);
     tokens[0] = 5;
     EXPECT(mp_session_set_prefix(session, tokens, 1, 0, 0, nullptr) == MP_OK);
+    mp_context_free(context);
+    EXPECT(mp_session_n_past(session) == 1);
     mp_session_free(session);
     mp_sampler_free(sampler);
 

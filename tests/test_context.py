@@ -235,7 +235,9 @@ def test_whatever_happens_each_session_holds_its_tokens(ours, seed):
             session.close()
         elif action == 3:
             n_kept = int(random.integers(len(held[session]) + 1))
-            held[session] = [*held[session][:n_kept], *text_of(int(random.integers(1, 70)), int(random.integers(99)))][:180]
+            held[session] = [*held[session][:n_kept], *text_of(int(random.integers(1, 70)), int(random.integers(99)))][
+                :180
+            ]
             session.set_prefix(held[session])
         elif action == 4:
             context.cancel()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from conftest import EXACT, N_THREADS
-from maskprobe import Cancelled, Engine, Model, SamplingParams, Session, StateError, TokenTree
+from maskprobe import Cancelled, DecodeError, Engine, Model, Sampler, SamplingParams, Session, StateError, TokenTree
 from random_gguf import write_random_gguf
 
 TOLERANCE = {  # of log-probabilities; as in test_layout.py
@@ -162,7 +162,9 @@ def overflowing_model(tmp_path_factory):
 def test_a_row_that_is_not_finite_is_no_failure(overflowing_model):
     """Nobody would see it in plain decoding. The rows behind it count, those before it are left out."""
     session = Session(overflowing_model, n_ctx=256, n_batch=16, n_ubatch=16, n_rows_max=12, **EXACT)
-    assert session.decode(TokenTree(OVERFLOWING)).best.tolist() == [-1]
+    assert session.decode(TokenTree(OVERFLOWING)).best[0] == -1
+    with pytest.raises(DecodeError, match="row 0 have NaN or infinite"):
+        Sampler(overflowing_model, GREEDY).sample(session, 0)
     tokens = text_of(40)
     for places, n_rows in (([], 30), ([0], 30), ([9], 30), ([10], 29), ([15, 20], 19), ([16, 31], 8), ([39], 0)):
         text = [OVERFLOWING if i in places else token for i, token in enumerate(tokens)]

@@ -153,6 +153,10 @@ void check_context_params(const mp_context_params & params) {
 }
 
 llama_context_params choose_context_params(const mp_model & model, const mp_context_params & params) {
+    if (params.n_sessions_max > 1 && model.summary.arch == "deepseek4") { // its compressed keys have no sequences
+        fail(MP_ERR_ARGUMENT, "n_sessions_max = %d: llama.cpp keeps one state of a deepseek4 model in a context: open 1",
+             params.n_sessions_max);
+    }
     const bool can_tree = model.info.can_tree;
     const int32_t max_chain = choose_max_chain(model, params);
     const ggml_type type_k = parse_cache_type(params.type_k, "type_k");

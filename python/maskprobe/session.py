@@ -133,7 +133,9 @@ class Context:
         different lengths or masks on a model that cannot."""
         n = len(trees)
         if not 1 <= n <= self.n_sessions_max:
-            raise ArgumentError(f"a pass over {n} sessions: it must be over 1 to n_sessions_max = {self.n_sessions_max}")
+            raise ArgumentError(
+                f"a pass over {n} sessions: it must be over 1 to n_sessions_max = {self.n_sessions_max}"
+            )
         with ExitStack() as inside:
             context = inside.enter_context(self._entered())
             for i, (session, tree) in enumerate(trees):
