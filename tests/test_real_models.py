@@ -4,18 +4,17 @@ What it measures here means nothing: the bundled model stands for a real one, wi
 """
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import real_first_token
+import real_models
+import real_passes
+import real_planner
+import real_report
+import real_speed
 
-PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT / "bench"))
-
-import real_models  # noqa: E402
-import real_passes  # noqa: E402
-import real_report  # noqa: E402
-import real_speed  # noqa: E402
+from conftest import PROJECT
 
 BUNDLED = PROJECT / "models" / "maskprobe-py-10m-q8_0.gguf"
 SMALL = ["-m", str(BUNDLED), "-t", "1", "--quick"]
@@ -62,7 +61,7 @@ def test_speed(result):
     decoders = [(row["task"], row["temp"], row["decoder"]) for row in case["rows"]]
     assert len(set(decoders)) == len(decoders) == 2 * 2 * 3
     for row in case["rows"]:
-        assert 1 <= row["n_gen"] <= 12 and row["gen_ns"] > 0
+        assert 1 <= row["n_gen"] <= 11 and row["gen_ns"] > 0  # the first token comes with the prompt
     summaries = real_speed.summaries(case)
     assert [(row["temp"], row["task"]) for row in summaries] == [
         (temp, task) for temp in (0.0, 0.8) for task in ("code", "stories", "all")
@@ -189,3 +188,44 @@ def test_a_line_says_whether_it_holds():
     text = real_report.asked_table(lines)
     assert text.startswith("1 of 2 held.") and text.count("**not held**") == 1
     assert "| at least | >= 1.30 x | 1.00 x | 1.20 x | **not held** |" in text
+
+
+def planner_row(name: str, *ms_per_token: float) -> dict:
+    n = [10] * len(ms_per_token)
+    samples_ns = [round(1e7 * ms) for ms in ms_per_token]
+    return {"name": name, "samples_n": n, "samples_ns": samples_ns, "passes": sum(n), "n_rows": 2 * sum(n)}
+
+
+def test_the_planner_is_held_against_the_best_fixed_number():
+    rows = [planner_row("none", 2, 2, 2), planner_row("auto", 1, 1, 5), planner_row("4", 0.9, 0.9, 5)]
+    cases = {
+        "prompts": {"rows": rows, "n_identical": 3, "n_runs": 3},
+        "adversary": {"rows": [planner_row("none", 1, 1), planner_row("auto", 1, 1.2)], "n_identical": 0, "n_runs": 1},
+    }
+    asked = {(line.model, line.what): (line.measured, line.holds) for line in real_planner.asked(cases)}
+    assert asked == {
+        ("prompts", "of the best fixed number of rows, 4"): (pytest.approx(0.9), False),
+        ("prompts", "texts identical to plain decoding's"): (3, True),
+        ("adversary", "of plain decoding"): (pytest.approx(2 / 2.2), False),
+        ("adversary", "texts identical to plain decoding's"): (0, False),
+    }
+    (auto,) = [line for line in real_planner.summaries(cases["prompts"]) if line["name"] == "auto"]
+    assert auto["of_plain"] == pytest.approx(6 / 7) and auto["of_best_in_all"] == pytest.approx(6.8 / 7)
+
+
+def test_the_first_token_is_held_against_plain_decoding():
+    case = {"n_prompt": 210, "samples_ms": {"none": [[10, 20], [10, 20]], "all": [[10.4, 18], [10.4, 18]]}}
+    (line,) = real_first_token.asked({"m": case})
+    assert (line.measured, line.holds) == (pytest.approx(1.04), False)
+
+
+def test_sections_of_the_planner(result):
+    cases = result["sections"]["planner"]
+    assert len(cases) == 6  # two temperatures and an adversary, two rates and an adversary
+    for case in cases.values():
+        assert case["n_identical"] == case["n_runs"]
+        names = [row["name"] for row in case["rows"]]
+        assert names[0] == "none" and "auto" in names and len(names) in (2, 9)
+        assert all(ns > 0 for row in case["rows"] for ns in row["samples_ns"])
+    (case,) = result["sections"]["first"].values()
+    assert all(0 < first < later for runs in case["samples_ms"].values() for first, later in runs)
