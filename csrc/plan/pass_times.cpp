@@ -151,7 +151,7 @@ bool pass_times::load(const char * bytes, size_t n) {
         kept_time kept;
         std::memcpy(&kept, bytes + at, sizeof kept);
         if (kept.depth < SHALLOWEST || kept.depth > DEEPEST || kept.n_rows < 1 || kept.n_rows > MP_N_ROWS_LIMIT ||
-            !(kept.us > 0 && kept.us < LONGEST_US)) {
+            !(kept.us > 0 && kept.us < LONGEST_US) || loaded[kept.depth].points.count(kept.n_rows)) {
             return false;
         }
         point & p = loaded[kept.depth].points[kept.n_rows];
