@@ -57,7 +57,7 @@ def row(label: str, rates: Rates, by: Rates) -> str:
     ratios = {key: [a / b for a, b in zip(rates[key], by[key], strict=True)] for key in rates}
     kinds = dict.fromkeys(kind for kind, _ in ratios)
     means = [statistics.mean(r for key in ratios if key[0] == kind for r in ratios[key]) for kind in kinds]
-    return " | ".join(["|", label, *(f"{mean:.3f}" for mean in means), f"{min(map(min, ratios.values())):.3f}", "|"]).strip()
+    return "| " + " | ".join([label, *(f"{mean:.3f}" for mean in means), f"{min(map(min, ratios.values())):.3f}"]) + " |"
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
         fixed, usual = pool.submit(simulated, {}, "fixed"), pool.submit(simulated, {})
         variants = [(f"{name} {value}", pool.submit(simulated, {name: value})) for name, value in chosen]
         kinds = dict.fromkeys(kind for kind, _ in usual.result())
-        print(" | ".join(["|", "", *kinds, "least of all", "|"]).strip())
+        print("| " + " | ".join(["", *kinds, "least of all"]) + " |")
         print("| --- " * (len(kinds) + 2) + "|")
         print(row("as it is", usual.result(), fixed.result()), flush=True)
         for label, variant in variants:

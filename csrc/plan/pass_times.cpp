@@ -3,6 +3,7 @@
 #include "maskprobe.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -12,6 +13,7 @@ constexpr int32_t SHALLOWEST = 9;   // bits: up to 512 tokens count as one depth
 constexpr int32_t DEEPEST = 40;     // that is kept
 constexpr double MOST = 1.5;        // times the mean: all that a step counts for, as disturbances only add
 constexpr int32_t N_MEAN = 16;      // samples that a mean goes over
+constexpr int32_t N_OLD = 2;        // samples that an old mean counts for
 constexpr double PRIOR_SLOPE = 0.2; // of T(1) for each further row, where one number of rows is known
 constexpr int32_t FIRST_PAUSE = 4;  // steps
 constexpr int32_t LAST_PAUSE = 512;
@@ -63,6 +65,10 @@ void pass_times::observe(int32_t n_rows, int64_t depth, double us) {
         here.n_scale = std::min(here.n_scale + 1, N_MEAN);
         here.scale += (ratio - here.scale) / here.n_scale;
     }
+    const bool is_old = n_steps - p.last > p.pause;
+    if (is_old) {
+        p.n = std::min(p.n, N_OLD);
+    }
     if (p.n == 0) {
         p.us = p.lent > 0 ? std::min(us, MOST * p.lent * here.scale) : us;
     } else if (p.n == 1) {
@@ -70,7 +76,7 @@ void pass_times::observe(int32_t n_rows, int64_t depth, double us) {
     } else {
         p.us += (std::min(us, MOST * p.us) - p.us) / std::min(p.n, N_MEAN);
     }
-    if (p.pause == 0 || n_steps - p.last > p.pause) {
+    if (p.pause == 0 || is_old) {
         p.pause = std::clamp(2 * p.pause, FIRST_PAUSE, LAST_PAUSE);
     }
     p.n = std::min(p.n + 1, N_MEAN);
@@ -78,15 +84,20 @@ void pass_times::observe(int32_t n_rows, int64_t depth, double us) {
     update(here);
 }
 
+// Of two numbers that contradict each other the lower time is right, as what disturbs a machine only adds.
 void pass_times::update(depth_class & here) {
+    double least = INFINITY;
+    for (auto p = here.points.rbegin(); p != here.points.rend(); ++p) {
+        least = std::min(least, p->second.n > 0 ? p->second.us : p->second.lent * here.scale);
+        p->second.believed = least;
+    }
     here.curve.assign(MP_N_ROWS_LIMIT + 1, 0.0);
+    const auto prior = [](int32_t n) { return 1 + PRIOR_SLOPE * (n - 1); };
     int32_t n0 = 0, n1 = 0; // the last two known
     double t0 = 0, t1 = 0;
-    const auto prior = [](int32_t n) { return 1 + PRIOR_SLOPE * (n - 1); };
     for (const auto & [n_rows, p] : here.points) {
-        const double us = std::max(p.n > 0 ? p.us : p.lent * here.scale, t1);
         n0 = n1, t0 = t1;
-        n1 = n_rows, t1 = us;
+        n1 = n_rows, t1 = p.believed;
         for (int32_t n = n0 + 1; n <= n1; n++) {
             here.curve[n] = n0 > 0 ? t0 + (t1 - t0) * (n - n0) / (n1 - n0) : t1 * prior(n) / prior(n1);
         }
@@ -103,18 +114,21 @@ double pass_times::time(int32_t n_rows, int64_t depth) const {
 
 double pass_times::hoped_time(int32_t n_rows, int32_t fewer, int64_t depth) const {
     const depth_class * here = find(depth);
-    const double expected = time(n_rows, depth);
     if (!here) {
         return 0;
     }
-    const auto at = here->points.find(n_rows), more = here->points.upper_bound(n_rows);
-    if (at != here->points.end() && n_steps - at->second.last <= at->second.pause) {
+    const double expected = time(n_rows, depth);
+    const auto is_new = [&](const auto & entry) { return n_steps - entry.second.last <= entry.second.pause; };
+    const auto at = here->points.find(n_rows), less = here->points.find(fewer), end = here->points.end();
+    if (at != end && is_new(*at)) {
         return expected;
     }
-    const double least = here->points.count(fewer) ? here->curve[fewer] : 0;
-    const double share = more != here->points.end() ? here->curve[more->first] * n_rows / more->first : 0;
-    const double hoped = std::max(least, share) * (1 + LEAST_GAIN);
-    return hoped > 0 ? std::min(expected, hoped) : expected;
+    const auto more = std::find_if(here->points.upper_bound(n_rows), end, is_new);
+    double least = less != end && (more == end || is_new(*less)) ? less->second.believed : 0;
+    if (more != end) {
+        least = std::max(least, more->second.believed * n_rows / more->first);
+    }
+    return least > 0 ? std::min(expected, least * (1 + LEAST_GAIN)) : expected;
 }
 
 int32_t pass_times::widest(int64_t depth) const {
@@ -151,7 +165,7 @@ bool pass_times::load(const char * bytes, size_t n) {
         kept_time kept;
         std::memcpy(&kept, bytes + at, sizeof kept);
         if (kept.depth < SHALLOWEST || kept.depth > DEEPEST || kept.n_rows < 1 || kept.n_rows > MP_N_ROWS_LIMIT ||
-            !(kept.us > 0 && kept.us < LONGEST_US)) {
+            !(kept.us > 0 && kept.us < LONGEST_US) || loaded[kept.depth].points.count(kept.n_rows)) {
             return false;
         }
         point & p = loaded[kept.depth].points[kept.n_rows];

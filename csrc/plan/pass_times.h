@@ -22,7 +22,8 @@ public:
     double time(int32_t n_rows, int64_t depth) const;
 
     // T(n_rows) in hope: where it is unknown, or older than its pause, it may be no more than that of `fewer` rows, the
-    // next smaller number, if that is known. Each time that this is tried the pause until the next time grows.
+    // next smaller number, and no more than its share of the next larger one that is not old. Each time that this is tried
+    // the pause until the next time grows.
     double hoped_time(int32_t n_rows, int32_t fewer, int64_t depth) const;
 
     // The largest number of rows whose time is known at this depth, 0 if there is none.
@@ -33,11 +34,12 @@ public:
 
 private:
     struct point {
-        double us = 0;     // running mean
-        double lent = 0;   // the nearest depth's when this one was first seen, 0: not known there
-        int32_t n = 0;     // samples, up to as many as count
-        int32_t pause = 0; // steps after the last one until it is tried in hope
-        int64_t last = 0;  // step of the last sample
+        double us = 0;       // running mean
+        double lent = 0;     // the nearest depth's when this one was first seen, 0: not known there
+        double believed = 0; // no more than that of more rows
+        int32_t n = 0;       // samples, up to as many as count
+        int32_t pause = 0;   // steps after the last one until it is tried in hope
+        int64_t last = 0;    // step of the last sample
     };
     struct depth_class {
         std::map<int32_t, point> points; // by number of rows

@@ -1,0 +1,543 @@
+// Checks of what passes take, of calibration and of the planner's choices, by name. Without an argument: the names.
+#include "maskprobe.h"
+#include "plan_simulator.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <map>
+#include <set>
+
+using namespace mp;
+
+static int n_failures = 0;
+
+#define CHECK(ok, ...)                                                                                                      \
+    do {                                                                                                                    \
+        if (!(ok)) {                                                                                                        \
+            n_failures++;                                                                                                   \
+            fprintf(stderr, "%s:%d: %s:", __FILE__, __LINE__, #ok);                                                         \
+            fprintf(stderr, " " __VA_ARGS__);                                                                               \
+            fputc('\n', stderr);                                                                                            \
+        }                                                                                                                   \
+    } while (0)
+
+static bool near(double a, double b, double part = 1e-9) {
+    return std::abs(a - b) <= part * std::abs(b);
+}
+
+// --- what passes take ------------------------------------------------------------------------------------------------
+
+static pass_times known(const std::map<int32_t, double> & us, int64_t depth = 100) {
+    pass_times times;
+    for (const auto & [n, t] : us) {
+        for (int32_t i = 0; i < 3; i++) {
+            times.observe(n, depth, t);
+        }
+    }
+    return times;
+}
+
+static void times_between_and_beyond() {
+    const pass_times times = known({{1, 100}, {4, 160}, {16, 400}});
+    CHECK(near(times.time(1, 0), 100) && near(times.time(4, 0), 160) && near(times.time(16, 0), 400));
+    CHECK(near(times.time(2, 0), 120) && near(times.time(10, 0), 280));
+    CHECK(near(times.time(32, 0), 720), "the last two go on: %g", times.time(32, 0));
+    CHECK(times.widest(0) == 16);
+}
+
+static void times_of_one_known_number() {
+    CHECK(pass_times().time(1, 0) == 0 && pass_times().widest(0) == 0);
+    const pass_times one = known({{1, 100}}), four = known({{4, 100}});
+    CHECK(one.time(8, 0) > 150 && one.time(8, 0) < 400, "%g", one.time(8, 0));
+    CHECK(near(four.time(8, 0) / four.time(1, 0), one.time(8, 0) / one.time(1, 0)));
+}
+
+static void times_never_fall() {
+    const pass_times times = known({{1, 100}, {4, 300}, {8, 250}, {16, 260}});
+    for (int32_t n = 1; n < MP_N_ROWS_LIMIT; n++) {
+        CHECK(times.time(n + 1, 0) >= times.time(n, 0), "n = %d", n);
+    }
+}
+
+static void times_of_a_first_graph_are_forgotten() {
+    pass_times times;
+    times.observe(1, 0, 900);
+    times.observe(1, 0, 100);
+    CHECK(near(times.time(1, 0), 100));
+}
+
+static void times_bound_disturbances() {
+    pass_times times = known({{1, 100}});
+    double most = 0;
+    for (int32_t i = 0; i < 200; i++) {
+        times.observe(1, 0, i % 20 == 10 ? 1e9 : 100);
+        most = std::max(most, times.time(1, 0));
+    }
+    CHECK(most < 130, "%g", most);
+}
+
+static void times_follow_the_machine() {
+    pass_times times = known({{1, 100}});
+    for (double us : {180.0, 60.0, 400.0}) {
+        for (int32_t i = 0; i < 100; i++) {
+            times.observe(1, 0, us);
+        }
+        CHECK(near(times.time(1, 0), us, 0.02), "%g", times.time(1, 0));
+    }
+}
+
+static void times_of_depths() {
+    pass_times times = known({{1, 100}, {4, 200}, {8, 400}}, 100);
+    CHECK(near(times.time(4, 511), 200) && near(times.time(4, 100000), 200), "the nearest depth's");
+    times.observe(4, 3000, 280);
+    CHECK(near(times.time(1, 3000), 140) && near(times.time(8, 3000), 560), "scaled by its first sample");
+    CHECK(near(times.time(1, 100), 100) && near(times.time(8, 511), 400), "the others stay");
+    for (int32_t i = 0; i < 100; i++) {
+        times.observe(4, 3000, 300);
+        times.observe(1, 3000, 110);
+    }
+    CHECK(near(times.time(4, 3000), 300, 0.02) && near(times.time(1, 3000), 110, 0.02));
+    CHECK(near(times.time(4, 9000), 300, 0.02), "the nearest depth is 3,000 now");
+}
+
+static void times_that_make_no_sense() {
+    pass_times times = known({{1, 100}});
+    const std::string before = times.save();
+    for (double us : {0.0, -1.0, std::nan("")}) {
+        times.observe(1, 0, us);
+    }
+    times.observe(0, 0, 5);
+    times.observe(MP_N_ROWS_LIMIT + 1, 0, 5);
+    CHECK(times.save() == before);
+    CHECK(near(times.time(1, -5), 100) && near(times.time(1, INT64_MAX), 100));
+    CHECK(times.time(0, 0) == 0 && times.time(1 << 30, 0) == times.time(MP_N_ROWS_LIMIT, 0));
+}
+
+static void times_are_kept() {
+    pass_times times = known({{1, 100}, {4, 160}, {16, 400}}), again;
+    times.observe(4, 5000, 200);
+    const std::string bytes = times.save();
+    CHECK(again.load(bytes.data(), bytes.size()));
+    for (int32_t n = 1; n < 40; n++) {
+        CHECK(near(again.time(n, 100), times.time(n, 100)) && near(again.time(n, 5000), times.time(n, 5000)), "n = %d", n);
+    }
+    CHECK(again.save() == bytes);
+    CHECK(again.load("", 0) && again.time(1, 0) == 0, "nothing known is kept too");
+}
+
+static void times_refuse_nonsense() {
+    struct {
+        int32_t depth, n_rows;
+        double us;
+    } const bad[] = {{8, 1, 5},
+                     {41, 1, 5},
+                     {-1, 1, 5},
+                     {9, 0, 5},
+                     {9, -1, 5},
+                     {9, 257, 5},
+                     {9, 1, 0},
+                     {9, 1, -3},
+                     {9, 1, 1e10},
+                     {9, 1, std::nan("")},
+                     {9, 1, std::numeric_limits<double>::infinity()}};
+    pass_times times = known({{1, 100}});
+    const std::string good = times.save();
+    for (const auto & b : bad) {
+        const std::string bytes = good + std::string((const char *) &b, sizeof b);
+        CHECK(!times.load(bytes.data(), bytes.size()), "depth %d, rows %d, %g us", b.depth, b.n_rows, b.us);
+    }
+    CHECK(!times.load(good.data(), good.size() - 1));
+    const std::string twice = good + good;
+    CHECK(!times.load(twice.data(), twice.size()), "the same number of rows twice");
+    CHECK(times.save() == good && near(times.time(1, 0), 100));
+}
+
+static void hope_is_for_what_is_unknown_or_old() {
+    pass_times times = known({{1, 100}, {4, 300}});
+    CHECK(times.hoped_time(4, 1, 0) == times.time(4, 0), "it is new");
+    CHECK(times.hoped_time(8, 4, 0) < 1.05 * times.time(4, 0), "unknown: as the next smaller number");
+    CHECK(times.hoped_time(16, 12, 0) == times.time(16, 0), "of 12 nothing is known either");
+    CHECK(times.hoped_time(2, 1, 0) >= 150, "at least its share of more rows: %g", times.hoped_time(2, 1, 0));
+    for (int32_t i = 0; i < 100; i++) {
+        times.observe(1, 0, 100);
+    }
+    CHECK(times.hoped_time(4, 1, 0) < 0.5 * times.time(4, 0), "it is old");
+}
+
+static void hope_rests_ever_longer() {
+    pass_times times = known({{1, 100}});
+    std::vector<int32_t> tried;
+    for (int32_t i = 0; i < 4000; i++) {
+        const bool hopes =
+            times.hoped_time(2, 1, 0) < 200 && (tried.empty() || times.hoped_time(2, 1, 0) < times.time(2, 0));
+        times.observe(hopes ? 2 : 1, 0, hopes ? 300 : 100);
+        if (hopes) {
+            tried.push_back(i);
+        }
+    }
+    CHECK(tried.size() > 8 && tried.size() < 20, "%zu times", tried.size());
+    for (size_t i = 2; i < tried.size(); i++) {
+        const int32_t pause = tried[i] - tried[i - 1], before = tried[i - 1] - tried[i - 2];
+        CHECK(pause >= before && pause <= 520, "%d after %d steps", pause, before);
+    }
+}
+
+// --- calibration -----------------------------------------------------------------------------------------------------
+
+// The only candidate after the root claims this, and comes, or not.
+static void learn_one(calibration & claims, double claimed, bool right, int32_t n_decoded = 2) {
+    const float probabilities[] = {1, (float) claimed};
+    const int32_t parents[] = {-1, 0}, tokens[] = {5, 1}, path[] = {0, 1}, emitted[] = {right ? 1 : 99, 7};
+    claims.learn(probabilities, parents, tokens, 2, n_decoded, path, emitted, right && n_decoded == 2 ? 2 : 1);
+}
+
+static calibration trained(const std::map<double, double> & rates, int32_t n = 600) {
+    calibration claims;
+    std::mt19937 random(3);
+    for (int32_t i = 0; i < n; i++) {
+        for (const auto & [claimed, rate] : rates) {
+            learn_one(claims, claimed, std::uniform_real_distribution<>(0, 1)(random) < rate);
+        }
+    }
+    return claims;
+}
+
+static void claims_of_a_stranger() {
+    for (double claimed : {0.05, 0.4, 0.9}) {
+        const double p = calibration().probability(claimed);
+        CHECK(p >= 0.5 * claimed && p < claimed, "%g of %g", p, claimed);
+    }
+}
+
+static void claims_that_are_always_wrong() {
+    const calibration claims = trained({{0.9, 0}, {0.3, 0}, {0.02, 0}});
+    for (double claimed : {0.99, 0.9, 0.3, 0.1, 0.02}) {
+        CHECK(claims.probability(claimed) < 0.01, "%g", claimed);
+    }
+}
+
+static void claims_come_to_be_what_they_are_worth() {
+    const std::map<double, double> rates = {{0.95, 0.95}, {0.6, 0.3}, {0.4, 0.4}, {0.2, 0.1}, {0.1, 0.2}};
+    const calibration claims = trained(rates);
+    for (const auto & [claimed, rate] : rates) {
+        CHECK(near(claims.probability(claimed), rate, 0.25), "%g: %g", claimed, claims.probability(claimed));
+    }
+    CHECK(claims.probability(1) <= 1);
+    CHECK(claims.most_probable(0.11) >= claims.probability(0.1) && claims.most_probable(0.7) >= claims.probability(0.45));
+}
+
+static void claims_near_one_are_apart() {
+    const calibration claims = trained({{0.99, 0.99}, {0.8, 0.2}});
+    CHECK(claims.probability(0.99) > 0.9 && claims.probability(0.8) < 0.35);
+}
+
+static void claims_are_forgotten() {
+    calibration claims = trained({{0.4, 0.4}}, 1000);
+    for (int32_t i = 0; i < 3000; i++) {
+        learn_one(claims, 0.4, false);
+    }
+    CHECK(claims.probability(0.4) < 0.02);
+}
+
+static void claims_of_any_size() {
+    for (double claimed : {1.0, 0.5, 1e-3, 1e-8, 1e-40, 0.0}) {
+        calibration claims;
+        learn_one(claims, claimed, true);
+        CHECK(claims.probability(claimed) >= 0 && claims.probability(claimed) <= 1, "%g", claimed);
+    }
+}
+
+static void claims_count_whose_parent_was_decoded() {
+    // 0 - 1 - 2 - 3 and 0 - 4, of which 0 and 1 were decoded: 3 alone is not known.
+    const float claimed[] = {1, 0.9f, 0.4f, 0.2f, 0.1f};
+    const int32_t parents[] = {-1, 0, 1, 2, 0}, tokens[] = {5, 6, 7, 8, 9}, path[] = {0, 1}, emitted[] = {6, 7};
+    calibration claims;
+    claims.learn(claimed, parents, tokens, 5, 2, path, emitted, 2);
+    const double first = calibration().probability(0.2) / 0.2;
+    CHECK(claims.probability(0.4) / 0.4 > first, "it came, though it was not decoded");
+    calibration same;
+    const int32_t others[] = {-1, 0, 1, 2, 0};
+    same.learn(claimed, others, tokens, 3, 2, path, emitted, 2);
+    const float rest[] = {1, 0.1f};
+    const int32_t rest_tokens[] = {5, 9};
+    same.learn(rest, parents, rest_tokens, 2, 1, path, emitted, 1);
+    CHECK(claims.save() == same.save());
+}
+
+static void claims_are_kept() {
+    const calibration claims = trained({{0.8, 0.5}, {0.1, 0.2}});
+    calibration again;
+    const std::string bytes = claims.save();
+    CHECK(again.load(bytes.data(), bytes.size()));
+    for (double claimed : {0.9, 0.8, 0.3, 0.1, 0.001}) {
+        CHECK(again.probability(claimed) == claims.probability(claimed));
+    }
+    CHECK(again.save() == bytes);
+}
+
+static void claims_refuse_nonsense() {
+    calibration claims = trained({{0.5, 0.5}}, 20);
+    const std::string good = claims.save();
+    for (double bad : {-1.0, 1e6, std::nan(""), std::numeric_limits<double>::infinity()}) {
+        for (size_t at : {(size_t) 0, good.size() - sizeof bad}) {
+            std::string bytes = good;
+            std::memcpy(&bytes[at], &bad, sizeof bad);
+            CHECK(!claims.load(bytes.data(), bytes.size()), "%g", bad);
+        }
+    }
+    CHECK(!claims.load(good.data(), good.size() - 8) && !claims.load("", 0));
+    CHECK(claims.save() == good);
+}
+
+// --- choice ----------------------------------------------------------------------------------------------------------
+
+struct listed : candidates { // claims in a row
+    std::vector<float> claimed;
+    size_t n_taken = 0;
+
+    explicit listed(std::vector<float> claimed) : claimed(std::move(claimed)) {}
+    float next() override { return n_taken < claimed.size() ? claimed[n_taken] : 0; }
+    void take() override {
+        CHECK(n_taken < claimed.size());
+        n_taken++;
+    }
+};
+
+static calibration believed() {
+    return trained({{0.9, 0.9}, {0.6, 0.6}, {0.4, 0.4}, {0.2, 0.2}, {0.1, 0.1}, {0.05, 0.05}}, 400);
+}
+
+static const std::map<int32_t, double> FLAT = {{1, 5000}, {8, 5000}, {64, 5001}, {256, 5002}};
+static const std::map<int32_t, double> STEEP = {{1, 3000}, {4, 12000}, {64, 192000}, {256, 768000}};
+
+static planner with_times(const std::map<int32_t, double> & us) {
+    planner p;
+    for (const auto & [n, t] : us) {
+        p.observe(n, 0, t);
+        p.observe(n, 0, t);
+    }
+    return p;
+}
+
+static void no_times_no_candidates() {
+    listed drafts(std::vector<float>(30, 0.9f));
+    const calibration claims = believed();
+    share s = {&drafts, &claims, 32, 0};
+    planner p;
+    p.choose(&s, 1, 0, 32);
+    CHECK(s.n_rows == 1 && drafts.n_taken == 1, "the first candidate is taken, its outcome is known without a row");
+    p.observe(1, 0, 5000);
+    listed more(std::vector<float>(30, 0.9f));
+    s.from = &more;
+    p.choose(&s, 1, 0, 32);
+    CHECK(s.n_rows == 2, "%d: no more than twice what is known", s.n_rows);
+}
+
+static void many_rows_where_they_cost_nothing() {
+    planner p = with_times(FLAT);
+    listed drafts(std::vector<float>(31, 0.05f));
+    const calibration claims = believed();
+    share s = {&drafts, &claims, 32, 0};
+    p.choose(&s, 1, 0, 64);
+    CHECK(s.n_rows == 32 && drafts.n_taken == 31);
+}
+
+static void one_row_where_more_cost_too_much() {
+    planner p = with_times(STEEP);
+    const calibration claims = believed();
+    for (int32_t i = 0; i < 50; i++) {
+        listed drafts(std::vector<float>(31, 0.6f));
+        share s = {&drafts, &claims, 32, 0};
+        p.choose(&s, 1, 0, 64);
+        p.observe(s.n_rows, 0, 3000 * s.n_rows);
+        CHECK(s.n_rows == 1 || i < 45);
+        CHECK(s.n_rows > 1 || drafts.n_taken <= 3, "%zu candidates taken for nothing", drafts.n_taken);
+    }
+}
+
+static void limits_hold() {
+    const calibration claims = believed();
+    planner p = with_times(FLAT);
+    for (int32_t n_most : {1, 2, 5, 7, 31}) {
+        for (int32_t n_rows_max : {1, 2, 6, 40}) {
+            for (int32_t n_candidates : {0, 1, 4, 9, 60}) {
+                listed a(std::vector<float>(n_candidates, 0.9f)), b(std::vector<float>(3, 0.4f));
+                share s[] = {{&a, &claims, n_most, 0}, {&b, &claims, 32, 0}, {nullptr, nullptr, 8, 0}};
+                p.choose(s, 3, 0, n_rows_max);
+                const int32_t n = s[0].n_rows + s[1].n_rows + s[2].n_rows;
+                CHECK(s[0].n_rows >= 1 && s[0].n_rows <= std::min(n_most, n_candidates + 1));
+                CHECK(s[1].n_rows >= 1 && s[1].n_rows <= 4 && s[2].n_rows == 1);
+                CHECK(n <= std::max(n_rows_max, 3));
+                CHECK((int32_t) a.n_taken >= s[0].n_rows - 1 && (int32_t) b.n_taken >= s[1].n_rows - 1);
+                CHECK(n == std::min(std::max(n_rows_max, 3), 5 + std::min(n_most, n_candidates + 1)), "%d", n);
+            }
+        }
+    }
+}
+
+static void few_shapes() {
+    std::set<int32_t> seen;
+    simulation s(ours(), {text()}, 5);
+    for (int32_t n : s.run(1000).rows_of_pass) {
+        seen.insert(n);
+    }
+    const std::set<int32_t> shapes = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};
+    for (int32_t n : seen) {
+        CHECK(shapes.count(n), "%d rows", n);
+    }
+}
+
+static void rows_go_to_the_most_probable() {
+    planner p = with_times({{1, 1000}, {4, 1100}, {8, 1400}, {16, 3000}, {32, 9000}});
+    const calibration claims = believed();
+    listed good(std::vector<float>(30, 0.9f)), fair(std::vector<float>(30, 0.4f)), poor(std::vector<float>(30, 0.1f));
+    share s[] = {{&poor, &claims, 32, 0}, {&good, &claims, 32, 0}, {&fair, &claims, 4, 0}};
+    p.choose(s, 3, 0, 64);
+    CHECK(s[0].n_rows == 1 && s[1].n_rows >= 6 && s[2].n_rows <= 4, "%d %d %d", s[0].n_rows, s[1].n_rows, s[2].n_rows);
+}
+
+static void each_generation_has_its_own_calibration() {
+    planner p = with_times({{1, 1000}, {4, 1100}, {8, 1400}, {16, 3000}, {32, 9000}});
+    const calibration honest = believed(), liar = trained({{0.9, 0.0}});
+    listed a({0.9f, 0.9f, 0.9f, 0.9f}), b({0.2f, 0.2f, 0.2f, 0.2f});
+    share s[] = {{&a, &liar, 32, 0}, {&b, &honest, 32, 0}};
+    p.choose(s, 2, 0, 6);
+    CHECK(s[0].n_rows == 1 && s[1].n_rows > 1, "%d %d", s[0].n_rows, s[1].n_rows);
+}
+
+// --- simulated texts on simulated machines ---------------------------------------------------------------------------
+
+static void near_the_best_fixed_rows(const std::string & kind, double asked) {
+    for (const scenario & s : scenarios()) {
+        for (uint64_t seed = 1; s.kind == kind && seed <= 2; seed++) {
+            const double part = s.rate(seed) / s.best_fixed_rate(seed);
+            CHECK(part >= asked, "%s, seed %d: %.3f", s.name.c_str(), (int) seed, part);
+        }
+    }
+}
+
+static void adversary_costs_little() {
+    text wrong;
+    wrong.is_adversary = true;
+    for (const machine & m : {ours(), stock(), metal()}) {
+        for (uint64_t seed = 1; seed <= 4; seed++) {
+            const double plain = simulation(m, {wrong}, seed).run(2000, PLAIN).rate();
+            const outcome o = simulation(m, {wrong}, seed).run(2000);
+            CHECK(o.rate() >= 0.98 * plain, "%.3f", o.rate() / plain);
+            CHECK(o.rows[0] < 2050, "%d rows", (int) o.rows[0]);
+        }
+    }
+}
+
+static void spikes_are_forgotten() {
+    for (const machine & m : {ours(), stock(), metal()}) {
+        text chain;
+        chain.is_chain = true;
+        chain.rate = 0.7;
+        simulation s(m, {chain}, 2), calm(m, {chain}, 2);
+        s.on.spikes = 0.5;
+        s.run(40);
+        calm.run(40);
+        s.on.spikes = 0;
+        calm.on.spikes = 0;
+        s.run(400);
+        calm.run(400);
+        const double part = s.run(2000).rate() / calm.run(2000).rate();
+        CHECK(part >= 0.97, "%.3f", part);
+    }
+}
+
+static void a_source_that_becomes_right_is_believed_again() {
+    text wrong, right;
+    wrong.is_adversary = true;
+    right.repetitive = 1;
+    simulation s(ours(), {wrong}, 4);
+    s.run(1000);
+    s.minds[0]->of = right;
+    s.run(300);
+    const outcome o = s.run(300);
+    CHECK(o.rows[0] > 4 * 300, "%d rows in 300 passes", (int) o.rows[0]);
+}
+
+static void of_four_the_good_one_has_the_rows() {
+    text good, wrong;
+    good.repetitive = 0.7;
+    wrong.is_adversary = true;
+    const outcome o = simulation(ours(), {wrong, good, wrong, wrong}, 6).run(1000);
+    CHECK(o.rows[1] > 2500 && o.rows[0] < 1050 && o.rows[2] < 1050 && o.rows[3] < 1050, "%d %d %d %d", (int) o.rows[0],
+          (int) o.rows[1], (int) o.rows[2], (int) o.rows[3]);
+}
+
+static void what_is_kept_is_there_at_once() {
+    text right;
+    right.repetitive = 1;
+    simulation first(metal(), {right}, 8), second(metal(), {right}, 9);
+    first.run(1500);
+    const std::string bytes = first.planner.save();
+    CHECK(second.planner.load(bytes.data(), bytes.size()));
+    second.minds[0]->claims = first.minds[0]->claims;
+    CHECK(second.run(10).rows[0] > 150);
+}
+
+#define NAMED(function) {#function, function}
+#define BEST(name, kind, asked) {name, [] { near_the_best_fixed_rows(kind, asked); }}
+
+static const std::vector<std::pair<std::string, std::function<void()>>> ALL = {
+    NAMED(times_between_and_beyond),
+    NAMED(times_of_one_known_number),
+    NAMED(times_never_fall),
+    NAMED(times_of_a_first_graph_are_forgotten),
+    NAMED(times_bound_disturbances),
+    NAMED(times_follow_the_machine),
+    NAMED(times_of_depths),
+    NAMED(times_that_make_no_sense),
+    NAMED(times_are_kept),
+    NAMED(times_refuse_nonsense),
+    NAMED(hope_is_for_what_is_unknown_or_old),
+    NAMED(hope_rests_ever_longer),
+    NAMED(claims_of_a_stranger),
+    NAMED(claims_that_are_always_wrong),
+    NAMED(claims_come_to_be_what_they_are_worth),
+    NAMED(claims_near_one_are_apart),
+    NAMED(claims_are_forgotten),
+    NAMED(claims_of_any_size),
+    NAMED(claims_count_whose_parent_was_decoded),
+    NAMED(claims_are_kept),
+    NAMED(claims_refuse_nonsense),
+    NAMED(no_times_no_candidates),
+    NAMED(many_rows_where_they_cost_nothing),
+    NAMED(one_row_where_more_cost_too_much),
+    NAMED(limits_hold),
+    NAMED(few_shapes),
+    NAMED(rows_go_to_the_most_probable),
+    NAMED(each_generation_has_its_own_calibration),
+    NAMED(adversary_costs_little),
+    NAMED(spikes_are_forgotten),
+    NAMED(a_source_that_becomes_right_is_believed_again),
+    NAMED(of_four_the_good_one_has_the_rows),
+    NAMED(what_is_kept_is_there_at_once),
+    BEST("near_the_best_of_one_text", "one text", 0.97),
+    BEST("near_the_best_of_repetitive_text", "repetitive", 0.97),
+    BEST("near_the_best_of_steady_rates", "steady rate", 0.97),
+    BEST("near_the_best_of_four", "four", 0.97),
+    BEST("near_the_best_from_the_start", "first 200", 0.92),
+    BEST("near_the_best_after_a_change", "change", 0.96),
+};
+
+int main(int argc, char ** argv) {
+    for (const auto & [name, run] : ALL) {
+        if (argc < 2) {
+            printf("%s\n", name.c_str());
+        } else if (name == argv[1]) {
+            run();
+            return n_failures == 0 ? 0 : 1;
+        }
+    }
+    if (argc > 1) {
+        fprintf(stderr, "no check has the name %s\n", argv[1]);
+    }
+    return argc < 2 ? 0 : 2;
+}
