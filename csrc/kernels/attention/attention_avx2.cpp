@@ -133,10 +133,6 @@ inline wide mul_wide(wide a, wide b) {
 inline wide fma_wide(wide a, wide b, wide c) {
     return _mm256_fmadd_pd(a, b, c);
 }
-inline double sum_of_wide(wide x) {
-    const __m128d y = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(y, _mm_unpackhi_pd(y, y)));
-}
 inline wide widen(const float * p) {
     return _mm256_cvtps_pd(_mm_loadu_ps(p));
 }

@@ -136,9 +136,6 @@ inline wide mul_wide(wide a, wide b) {
 inline wide fma_wide(wide a, wide b, wide c) {
     return _mm512_fmadd_pd(a, b, c);
 }
-inline double sum_of_wide(wide x) {
-    return _mm512_reduce_add_pd(x);
-}
 inline wide widen(const float * p) {
     return _mm512_cvtps_pd(_mm256_loadu_ps(p));
 }

@@ -127,9 +127,6 @@ inline wide mul_wide(wide a, wide b) {
 inline wide fma_wide(wide a, wide b, wide c) {
     return vfmaq_f64(c, a, b);
 }
-inline double sum_of_wide(wide x) {
-    return vaddvq_f64(x);
-}
 inline wide widen(const float * p) {
     return vcvt_f64_f32(vld1_f32(p));
 }

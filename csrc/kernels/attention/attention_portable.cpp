@@ -139,9 +139,6 @@ inline wide mul_wide(wide a, wide b) {
 inline wide fma_wide(wide a, wide b, wide c) {
     return a * b + c;
 }
-inline double sum_of_wide(wide x) {
-    return x[0] + x[1];
-}
 inline wide widen(const float * p) {
     return wide{(double) p[0], (double) p[1]};
 }
