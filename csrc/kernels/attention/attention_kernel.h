@@ -2,24 +2,23 @@
 // file inside its own unnamed namespace, so that no two instruction sets share a function. For the same reason nothing
 // here calls templates or inline functions of the standard library.
 //
-// What the including file defines:
+// What is defined before, by attention_<set>.cpp ("by set") or attention_vectors.h:
 //   vec, LANES                    a vector of floats
-//   VECS                          vectors of one row that a tile holds in registers
+//   VECS                          vectors of one row that a tile holds in registers (by set)
 //   load, store, set1, add, sub, mul, div
-//   fma(a, b, c)                  a * b + c; always or never rounded in between
-//   max(a, b)                     b where either is NaN
-//   max_of                        over the lanes
+//   fma(a, b, c)                  a * b + c; always or never rounded in between (by set)
+//   max(a, b)                     b where either is NaN (by set)
+//   max_of                        over the lanes (by set)
 //   power_of_two(x)               2^i where x = 1.5 * 2^23 + i
-//   round(x)                      to the nearest integer, ties to even; infinities and NaN stay
+//   round(x)                      to the nearest integer, ties to even; infinities and NaN stay (by set)
 //   zero_below(y, x, limit)       0 where x < limit, else y
 //   hide(x, mask)                 -inf where the mask is, else x
 //   with_sign(x, sign)            |x| with the sign of the other
-//   load_f16, load_bf16, load_i8  LANES numbers as floats
-//   transpose4(from, ld, to)      the first 4 columns of LANES rows, `ld` floats apart; rows of `to` are BLOCK apart
-//   wide, WIDE_LANES              a vector of doubles, half as many as LANES
-//   load_wide, store_wide, set1_wide, add_wide, mul_wide
-//   fma_wide(a, b, c)             a * b + c
-//   widen(p)                      WIDE_LANES floats from memory as doubles
+//   load_f16, load_bf16, load_i8  LANES numbers as floats (by set)
+//   transpose4(from, ld, to)      the first 4 columns of LANES rows, `ld` floats apart; rows of `to` are BLOCK apart (by
+//   set) wide, WIDE_LANES              a vector of doubles, half as many as LANES load_wide, store_wide, set1_wide,
+//   add_wide, mul_wide fma_wide(a, b, c)             a * b + c (by set) widen(p)                      WIDE_LANES floats from
+//   memory as doubles (by set)
 //
 // Bit-identity of rows. Scores and outputs are pure chains of `fma` in an order that depends on the cell alone, however
 // many rows a tile has. All else that concerns one row happens in softmax(), which is one function for all. What a cell
@@ -170,7 +169,7 @@ static void keys_to_float(const attention_job & job, const char * from, const in
     }
 }
 
-// What the mask adds to the scores of a row with the cells of a block: (BLOCK).
+// What the mask adds to the scores of a row with the cells of a block: (BLOCK). Usually nothing.
 static void mask_to_float(const attention_job & job, int32_t row, const int32_t * cells, uint64_t visible, float * mask) {
     if (job.adds) {
         const char * from = (const char *) job.mask + row * job.mask_row;
@@ -183,12 +182,14 @@ static void mask_to_float(const attention_job & job, int32_t row, const int32_t 
         }
         return;
     }
-    for (int32_t i = 0; i < BLOCK; i++) {
-        mask[i] = visible >> i & 1 ? 0.0f : -INFINITY;
+    memset(mask, 0, BLOCK * sizeof(float));
+    for (uint64_t hidden = ~visible; hidden != 0; hidden &= hidden - 1) {
+        mask[__builtin_ctzll(hidden)] = -INFINITY;
     }
 }
 
 // --- arithmetic ------------------------------------------------------------------------------------------------------
+// What is not to be inlined has an inner loop that needs all registers.
 
 // x in powers of two, rounded: the exponent that goes with e^x.
 static inline vec exponent_of(vec x) {
@@ -233,8 +234,8 @@ static inline vec hyperbolic_tangent(vec x) {
 }
 
 // Products of ROWS lines of Q with the keys of a block.
-template <int32_t ROWS>
-static void score_tile(const float * const * q, const float * keys, int32_t head_size, float * scores) {
+template <int32_t ROWS> __attribute__((noinline)) static void score_tile(const float * const * q, const float * keys,
+                                                                         int32_t head_size, float * scores) {
     for (int32_t cell = 0; cell < BLOCK; cell += VECS * LANES) {
         vec sum[ROWS][VECS];
         for (int32_t r = 0; r < ROWS; r++) {
@@ -297,8 +298,9 @@ __attribute__((noinline)) static double softmax(const attention_job & job, float
 // sums[r] * factor[r] + weights[r] times the values of the first n_cells cells, columns [0, N * WIDE_LANES). Where they are
 // the FIRST columns, the weights themselves are added to *totals[r], cell by cell as well.
 template <int32_t ROWS, int32_t N, bool FIRST>
-static void value_columns(const double * weights, const double * factor, const float * values, int32_t n_cells,
-                          int32_t head_size, double * const * sums, int32_t column, double * const * totals) {
+__attribute__((noinline)) static void value_columns(const double * weights, const double * factor, const float * values,
+                                                    int32_t n_cells, int32_t head_size, double * const * sums,
+                                                    int32_t column, double * const * totals) {
     wide sum[ROWS][N];
     wide total[ROWS]; // every lane is the same
     for (int32_t r = 0; r < ROWS; r++) {
