@@ -72,9 +72,8 @@ def test_quantised_products(products, processor):
 @pytest.fixture(scope="module")
 def attention(tmp_path_factory):
     target = tmp_path_factory.mktemp("arm") / "kernels_attention"
-    return cross_compile(
-        target, TESTS / "kernels_attention.cpp", *sorted((CSRC / "kernels" / "attention").glob("attention*.cpp"))
-    )
+    sources = [*TESTS.glob("kernels_attention*.cpp"), *(CSRC / "kernels" / "attention").glob("attention*.cpp")]
+    return cross_compile(target, *sorted(sources))
 
 
 def test_attention(attention):

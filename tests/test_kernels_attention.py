@@ -1,4 +1,4 @@
-"""The attention kernels, compiled as they are in the package and put through tests/kernels_attention.cpp."""
+"""The attention kernels, compiled as they are in the package and put through tests/kernels_attention*.cpp."""
 
 import importlib.util
 import os
@@ -35,9 +35,10 @@ def llama():
 def test_kernels(tmp_path, llama):
     include, lib = llama
     program = tmp_path / "kernels_attention"
-    sources = sorted((CSRC / "kernels" / "attention").glob("attention*.cpp"))
+    sources = sorted(Path(__file__).parent.glob("kernels_attention*.cpp"))
+    sources += sorted((CSRC / "kernels" / "attention").glob("attention*.cpp"))
     command = [*compiler(), "-O3", "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{include}", f"-I{CSRC}"]
-    command += [str(source) for source in [PROJECT / "tests" / "kernels_attention.cpp", *sources]]
+    command += [str(source) for source in sources]
     command += [f"-L{lib}", "-lggml", "-lggml-base", f"-Wl,-rpath,{lib}", "-o", str(program)]
     if sys.platform == "linux":
         command.append(f"-Wl,-rpath-link,{lib}")

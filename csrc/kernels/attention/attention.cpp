@@ -35,11 +35,11 @@ int32_t attention_chunk_rows(const attention_job & job) {
 }
 
 size_t attention_scratch_size(const attention_job & job) {
-    const size_t block = 64, tile = 4, max_lanes = 16; // of attention_kernel.h
+    const size_t block = ATTENTION_BLOCK, tile = 4, max_lanes = 16; // of attention_kernel.h
     const size_t rows = attention_chunk_rows(job);
     const size_t lines = rows * job.n_head;
     const size_t floats = (2 * block + max_lanes) * job.head_size + (tile + rows) * block + 2 * lines;
-    const size_t doubles = lines * job.head_size + tile * block + lines + rows;
+    const size_t doubles = lines * job.head_size + tile * block + lines;
     return (floats * sizeof(float) + doubles * sizeof(double) + 63) / 64 * 64;
 }
 

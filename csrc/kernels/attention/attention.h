@@ -1,13 +1,16 @@
 // Attention of few rows over a long cache: what ggml's FLASH_ATTN_EXT computes, for n small.
 //
 // The K and V of a block of cells and a KV head are converted once and serve all rows and all query heads that share them
-// (grouped heads). The softmax is online, over blocks of cells in ascending order. Threads divide the KV heads.
+// (grouped heads). The softmax is online, over blocks of 64 cells in the order of attention_cells.h. Threads divide the rows
+// and the KV heads. A row is left out of a block in which it sees no cell, so that it does not pay for its neighbours'
+// cells.
 //
-// Batch invariance: the result of a row is bit for bit the same whatever n is and wherever the row stands. Cells that
-// the mask hides from a row do not change its result, whatever they contain; blocks hidden from every row are skipped.
-// Which cells hold the row's past does not matter either: weights are scaled by powers of two, exactly, and summed in
-// double precision, so that another order of the cells moves a sum by 1e-16 of its terms. That changes the rounded result
-// in about one of 10^8 numbers, by its last bit. Another instruction set gives a result that differs by 2e-6 of its norm.
+// Batch invariance: the result of a row is bit for bit the same whatever n is, wherever the row stands and whatever cells
+// other rows see, as long as its cells come in the same order; attention_cells.h says when they do. Cells that the mask
+// hides from a row do not change its result, whatever they contain; cells hidden from every row are not read.
+// In another order the cells give the same result but for rounding: weights are scaled by powers of two, exactly, and summed
+// in double precision, so that another order moves a sum by 1e-16 of its terms. That changes the rounded result in about one
+// of 10^8 numbers, by its last bit. Another instruction set gives a result that differs by 2e-6 of its norm.
 //
 // K, V and Q are computed with in single precision, so that the result is closer to the exact one (1e-6 of its norm)
 // than that of ggml, which rounds Q to the type of K and sums F16 values in half precision.
@@ -42,6 +45,13 @@ struct attention_job {
     size_t mask_row;     // bytes from row to row
     const float * sinks; // (n_head); nullptr: none
 
+    // Set by attention_cells::put_into().
+    const int32_t * cells;    // (n_blocks, 64): the cells that some row sees, in the order in which they are taken
+    const uint64_t * visible; // (n_blocks, rows): bit i says whether the row sees cell i of the block
+    size_t visible_block;     // rows from block to block, some of which may not be of this job
+    int32_t n_blocks;
+    bool adds; // the mask has other values than 0 and -inf
+
     float * out; // (n, n_head, head_size), contiguous
 };
 
@@ -51,7 +61,7 @@ bool attention_supports(const attention_job & job, instruction_set set);
 // Bytes of scratch memory one thread needs (64-byte aligned).
 size_t attention_scratch_size(const attention_job & job);
 
-// Computes KV heads [head_begin, head_end).
+// Computes KV heads [head_begin, head_end). Needs what attention_cells found.
 void attention_run(const attention_job & job, instruction_set set, int32_t head_begin, int32_t head_end, void * scratch);
 
 } // namespace mp

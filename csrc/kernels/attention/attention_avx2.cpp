@@ -1,4 +1,5 @@
 #include "kernels/attention/attention_sets.h"
+#include "kernels/target_region.h"
 
 #if MP_ATTENTION_X86
 
@@ -7,41 +8,16 @@
 #    include <cstring>
 #    include <immintrin.h>
 
-#    if defined(__clang__)
-#        pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#    else
-#        pragma GCC push_options
-#        pragma GCC target("avx2,fma,f16c")
-#    endif
+MP_TARGET_BEGIN("avx2,fma,f16c")
 
 namespace mp {
 namespace {
 
-using vec = __m256;
 constexpr int32_t LANES = 8;
 constexpr int32_t VECS = 2;
 
-inline vec load(const float * p) {
-    return _mm256_loadu_ps(p);
-}
-inline void store(float * p, vec x) {
-    _mm256_storeu_ps(p, x);
-}
-inline vec set1(float x) {
-    return _mm256_set1_ps(x);
-}
-inline vec add(vec a, vec b) {
-    return _mm256_add_ps(a, b);
-}
-inline vec sub(vec a, vec b) {
-    return _mm256_sub_ps(a, b);
-}
-inline vec mul(vec a, vec b) {
-    return _mm256_mul_ps(a, b);
-}
-inline vec div(vec a, vec b) {
-    return _mm256_div_ps(a, b);
-}
+#    include "kernels/attention/attention_vectors.h"
+
 inline vec fma(vec a, vec b, vec c) {
     return _mm256_fmadd_ps(a, b, c);
 }
@@ -57,25 +33,6 @@ inline float max_of(vec x) {
 
 inline vec round(vec x) {
     return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-
-inline vec power_of_two(vec shifted) {
-    const __m256i i = _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(0x4B400000 - 127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(i, 23));
-}
-
-inline vec zero_below(vec y, vec x, vec limit) {
-    return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), y);
-}
-
-inline vec hide(vec x, vec mask) {
-    const vec hidden = _mm256_set1_ps(-INFINITY);
-    return _mm256_blendv_ps(x, hidden, _mm256_cmp_ps(mask, hidden, _CMP_EQ_OQ));
-}
-
-inline vec with_sign(vec x, vec sign) {
-    const vec bit = _mm256_set1_ps(-0.0f);
-    return _mm256_or_ps(_mm256_andnot_ps(bit, x), _mm256_and_ps(bit, sign));
 }
 
 inline vec load_f16(const char * p) {
@@ -112,30 +69,8 @@ inline void transpose4(const float * from, size_t ld, float * to) {
     store(to + 3 * ROW, _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high)));
 }
 
-using wide = __m256d;
-constexpr int32_t WIDE_LANES = 4;
-
-inline wide load_wide(const double * p) {
-    return _mm256_loadu_pd(p);
-}
-inline void store_wide(double * p, wide x) {
-    _mm256_storeu_pd(p, x);
-}
-inline wide set1_wide(double x) {
-    return _mm256_set1_pd(x);
-}
-inline wide add_wide(wide a, wide b) {
-    return _mm256_add_pd(a, b);
-}
-inline wide mul_wide(wide a, wide b) {
-    return _mm256_mul_pd(a, b);
-}
 inline wide fma_wide(wide a, wide b, wide c) {
     return _mm256_fmadd_pd(a, b, c);
-}
-inline double sum_of_wide(wide x) {
-    const __m128d y = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(y, _mm_unpackhi_pd(y, y)));
 }
 inline wide widen(const float * p) {
     return _mm256_cvtps_pd(_mm_loadu_ps(p));
@@ -151,10 +86,6 @@ void attention_run_avx2(const attention_job & job, int32_t head_begin, int32_t h
 
 } // namespace mp
 
-#    if defined(__clang__)
-#        pragma clang attribute pop
-#    else
-#        pragma GCC pop_options
-#    endif
+MP_TARGET_END
 
 #endif

@@ -2,35 +2,36 @@
 // file inside its own unnamed namespace, so that no two instruction sets share a function. For the same reason nothing
 // here calls templates or inline functions of the standard library.
 //
-// What the including file defines:
+// What is defined before, by attention_<set>.cpp ("by set") or attention_vectors.h:
 //   vec, LANES                    a vector of floats
-//   VECS                          vectors of one row that a tile holds in registers
+//   VECS                          vectors of one row that a tile holds in registers (by set)
 //   load, store, set1, add, sub, mul, div
-//   fma(a, b, c)                  a * b + c; always or never rounded in between
-//   max(a, b)                     b where either is NaN
-//   max_of                        over the lanes
+//   fma(a, b, c)                  a * b + c; always or never rounded in between (by set)
+//   max(a, b)                     b where either is NaN (by set)
+//   max_of                        over the lanes (by set)
 //   power_of_two(x)               2^i where x = 1.5 * 2^23 + i
-//   round(x)                      to the nearest integer, ties to even; infinities and NaN stay
+//   round(x)                      to the nearest integer, ties to even; infinities and NaN stay (by set)
 //   zero_below(y, x, limit)       0 where x < limit, else y
 //   hide(x, mask)                 -inf where the mask is, else x
 //   with_sign(x, sign)            |x| with the sign of the other
-//   load_f16, load_bf16, load_i8  LANES numbers as floats
-//   transpose4(from, ld, to)      the first 4 columns of LANES rows, `ld` floats apart; rows of `to` are BLOCK apart
-//   wide, WIDE_LANES              a vector of doubles, half as many as LANES
-//   load_wide, store_wide, set1_wide, add_wide, mul_wide, sum_of_wide
-//   fma_wide(a, b, c)             a * b + c
-//   widen(p)                      WIDE_LANES floats from memory as doubles
+//   load_f16, load_bf16, load_i8  LANES numbers as floats (by set)
+//   transpose4(from, ld, to)      the first 4 columns of LANES rows, `ld` floats apart; rows of `to` are BLOCK apart (by
+//   set) wide, WIDE_LANES              a vector of doubles, half as many as LANES load_wide, store_wide, set1_wide,
+//   add_wide, mul_wide fma_wide(a, b, c)             a * b + c (by set) widen(p)                      WIDE_LANES floats from
+//   memory as doubles (by set)
 //
 // Bit-identity of rows. Scores and outputs are pure chains of `fma` in an order that depends on the cell alone, however
 // many rows a tile has. All else that concerns one row happens in softmax(), which is one function for all. What a cell
 // hidden from a row adds to its sums is 0 times a finite number: nothing but the sign of a zero, and finish() removes it.
 //
+// The sum of the weights is a chain in the order of the cells too: it does not matter where in its block a cell stands.
+//
 // Order of cells. A weight is e^score / 2^largest with an integer `largest`: when it grows, all that was summed is scaled
 // by a power of two, which rounds nothing. The sums are of exact products in double precision. So the order in which
 // cells come moves a result by 1e-16 of its terms, before it is rounded to single precision.
 
-static constexpr int32_t BLOCK = 64; // cells
-static constexpr int32_t TILE = 4;   // rows
+static constexpr int32_t BLOCK = ATTENTION_BLOCK;
+static constexpr int32_t TILE = 4; // rows
 
 // What is computed together. All KV heads take their turn at a block of cells: the heads of a cell are neighbours in
 // memory, and a walk over the whole cache for each head would read a few scattered bytes of every page.
@@ -42,17 +43,16 @@ struct chunk {
 // Views of the scratch memory. A "line" is one query head of one row. The lines of a KV head lie together:
 // ((KV head - head_begin) * rows + row) * group + head.
 struct workspace {
-    float * keys;       // (head_size, BLOCK)
-    float * values;     // (BLOCK, head_size)
-    float * staging;    // (LANES, head_size)
-    float * scores;     // (TILE, BLOCK)
-    double * weights;   // (TILE, BLOCK): what softmax() makes of them
-    float * masks;      // (rows, BLOCK)
-    double * sums;      // (lines, head_size)
-    double * total;     // (lines): running sum of the weights
-    float * largest;    // (lines): running maximum of the scores, in powers of two
-    uint64_t * visible; // (rows): one bit for each cell of the block
-    int32_t * active;   // (lines of one KV head): those that see a cell of the block
+    float * keys;     // (head_size, BLOCK)
+    float * values;   // (BLOCK, head_size)
+    float * staging;  // (LANES, head_size)
+    float * scores;   // (TILE, BLOCK)
+    double * weights; // (TILE, BLOCK): what softmax() makes of them
+    float * masks;    // (rows, BLOCK)
+    double * sums;    // (lines, head_size)
+    double * total;   // (lines): running sum of the weights
+    float * largest;  // (lines): running maximum of the scores, in powers of two
+    int32_t * active; // (lines of one KV head): those that see a cell of the block
 };
 
 static workspace divide(void * scratch, const attention_job & job) {
@@ -68,8 +68,7 @@ static workspace divide(void * scratch, const attention_job & job) {
     w.weights = (double *) (w.masks + rows * BLOCK);
     w.sums = w.weights + TILE * BLOCK;
     w.total = w.sums + lines * head_size;
-    w.visible = (uint64_t *) (w.total + lines);
-    w.largest = (float *) (w.visible + rows);
+    w.largest = (float *) (w.total + lines);
     w.active = (int32_t *) (w.largest + lines);
     return w;
 }
@@ -119,43 +118,39 @@ static void cell_to_float(ggml_type type, const char * from, float * to, int32_t
 // Asks for the next block of K or V while this one is worked on: a few bytes with every cell, and in the order in which
 // they lie in memory, which is several times faster than the order of use.
 struct prefetcher {
-    uintptr_t cell;
+    const int32_t * cell;
+    uintptr_t cache; // with the first of the heads
     size_t stride, head_stride, bytes;
     int32_t n_heads, head;
 
     void step() {
         const size_t line = 64; // of the processor's cache
-        const uintptr_t at = cell + head * head_stride;
+        const uintptr_t at = cache + *cell * stride + head * head_stride;
         for (size_t i = 0; i < bytes; i += line) {
             __builtin_prefetch((const void *) (at + i), 0, 2);
         }
         if (++head == n_heads) {
             head = 0;
-            cell += stride;
+            cell++;
         }
     }
 };
 
-static prefetcher prefetch_cells(const void * cache, int64_t cell, size_t stride, size_t head_stride, ggml_type type,
-                                 int32_t head_size, const chunk & c) {
+static prefetcher prefetch_cells(const void * cache, const int32_t * cells, size_t stride, size_t head_stride,
+                                 ggml_type type, int32_t head_size, const chunk & c) {
     const size_t bytes = type == GGML_TYPE_F32    ? head_size * 4
                          : type == GGML_TYPE_Q8_0 ? head_size / 32 * 34
                                                   : head_size * 2;
-    return {(uintptr_t) cache + cell * stride + c.head_begin * head_stride,
-            stride,
-            head_stride,
-            bytes,
-            c.head_end - c.head_begin,
-            0};
+    return {cells, (uintptr_t) cache + c.head_begin * head_stride, stride, head_stride, bytes, c.head_end - c.head_begin, 0};
 }
 
 // Cells that are not `wanted` become zeros and their memory is not looked at: it may never have been written.
-static void cells_to_float(ggml_type type, const char * from, size_t stride, uint64_t wanted, int32_t n, float * to,
-                           int32_t head_size, prefetcher & next) {
+static void cells_to_float(ggml_type type, const char * from, const int32_t * cells, size_t stride, uint64_t wanted,
+                           int32_t n, float * to, int32_t head_size, prefetcher & next) {
     for (int32_t i = 0; i < n; i++, to += head_size) {
         next.step();
         if (wanted >> i & 1) {
-            cell_to_float(type, from + i * stride, to, head_size);
+            cell_to_float(type, from + cells[i] * stride, to, head_size);
         } else {
             memset(to, 0, head_size * sizeof(float));
         }
@@ -164,51 +159,37 @@ static void cells_to_float(ggml_type type, const char * from, size_t stride, uin
 
 // By way of w.staging: cells often lie a power of two apart, and many short reads of each would throw one another out of
 // the cache.
-static void keys_to_float(const attention_job & job, const char * from, uint64_t wanted, const workspace & w,
-                          prefetcher & next) {
+static void keys_to_float(const attention_job & job, const char * from, const int32_t * cells, uint64_t wanted,
+                          const workspace & w, prefetcher & next) {
     for (int32_t i = 0; i < BLOCK; i += LANES) {
-        cells_to_float(job.k_type, from + i * job.k_cell, job.k_cell, wanted >> i, LANES, w.staging, job.head_size, next);
+        cells_to_float(job.k_type, from, cells + i, job.k_cell, wanted >> i, LANES, w.staging, job.head_size, next);
         for (int32_t d = 0; d < job.head_size; d += 4) {
             transpose4(w.staging + d, job.head_size, w.keys + d * BLOCK + i);
         }
     }
 }
 
-// Fills w.masks and w.visible for the cells [cell, cell + n_cells); returns those that some row sees.
-static uint64_t masks_to_float(const attention_job & job, const chunk & c, int64_t cell, int32_t n_cells,
-                               const workspace & w) {
-    uint64_t seen = 0;
-    for (int32_t row = 0; row < c.n; row++) {
-        float * mask = w.masks + row * BLOCK;
-        if (job.mask) {
-            const char * from = (const char *) job.mask + (c.first + row) * job.mask_row + cell * 2;
-            uint16_t last[BLOCK];
-            if (n_cells < BLOCK) {
-                memcpy(last, from, n_cells * sizeof(last[0]));
-                from = (const char *) last;
-                for (int32_t i = n_cells; i < BLOCK; i++) {
-                    last[i] = 0xFC00; // -inf
-                }
-            }
-            for (int32_t i = 0; i < BLOCK; i += LANES) {
-                store(mask + i, load_f16(from + i * 2));
-            }
-        } else {
-            for (int32_t i = 0; i < BLOCK; i++) {
-                mask[i] = i < n_cells ? 0.0f : -INFINITY;
-            }
-        }
-        uint64_t bits = 0;
+// What the mask adds to the scores of a row with the cells of a block: (BLOCK). Usually nothing.
+static void mask_to_float(const attention_job & job, int32_t row, const int32_t * cells, uint64_t visible, float * mask) {
+    if (job.adds) {
+        const char * from = (const char *) job.mask + row * job.mask_row;
         for (int32_t i = 0; i < BLOCK; i++) {
-            bits |= (uint64_t) (mask[i] != -INFINITY) << i;
+            uint16_t half = 0xFC00; // -inf
+            if (visible >> i & 1) {
+                memcpy(&half, from + (size_t) cells[i] * sizeof(half), sizeof(half));
+            }
+            mask[i] = half_to_float(half);
         }
-        w.visible[row] = bits;
-        seen |= bits;
+        return;
     }
-    return seen;
+    memset(mask, 0, BLOCK * sizeof(float));
+    for (uint64_t hidden = ~visible; hidden != 0; hidden &= hidden - 1) {
+        mask[__builtin_ctzll(hidden)] = -INFINITY;
+    }
 }
 
 // --- arithmetic ------------------------------------------------------------------------------------------------------
+// What is not to be inlined has an inner loop that needs all registers.
 
 // x in powers of two, rounded: the exponent that goes with e^x.
 static inline vec exponent_of(vec x) {
@@ -253,8 +234,8 @@ static inline vec hyperbolic_tangent(vec x) {
 }
 
 // Products of ROWS lines of Q with the keys of a block.
-template <int32_t ROWS>
-static void score_tile(const float * const * q, const float * keys, int32_t head_size, float * scores) {
+template <int32_t ROWS> __attribute__((noinline)) static void score_tile(const float * const * q, const float * keys,
+                                                                         int32_t head_size, float * scores) {
     for (int32_t cell = 0; cell < BLOCK; cell += VECS * LANES) {
         vec sum[ROWS][VECS];
         for (int32_t r = 0; r < ROWS; r++) {
@@ -283,10 +264,10 @@ static void score_tile(const float * const * q, const float * keys, int32_t head
     }
 }
 
-// From products to weights. Returns what the sums over earlier blocks are to be multiplied with. A score of NaN makes
-// `total` NaN, and with it all that comes out; the maximum passes it over.
+// From products to weights. Returns what the sums over earlier blocks are to be multiplied with. A score of NaN makes a
+// weight of NaN, and with it all that comes out; the maximum passes it over.
 __attribute__((noinline)) static double softmax(const attention_job & job, float * scores, const float * mask,
-                                                double * weights, float & largest, double & total) {
+                                                double * weights, float & largest) {
     const vec scale = set1(job.soft_cap != 0 ? job.scale / job.soft_cap : job.scale);
     vec lane_max = set1(-INFINITY);
     for (int32_t i = 0; i < BLOCK; i += LANES) {
@@ -308,26 +289,25 @@ __attribute__((noinline)) static double softmax(const attention_job & job, float
     for (int32_t i = 0; i < BLOCK; i += LANES) {
         store(scores + i, exp_scaled(load(scores + i), base));
     }
-    wide sum = set1_wide(0.0);
     for (int32_t i = 0; i < BLOCK; i += WIDE_LANES) {
-        const wide p = widen(scores + i);
-        sum = add_wide(sum, p);
-        store_wide(weights + i, p);
+        store_wide(weights + i, widen(scores + i));
     }
-    const double factor = largest == before ? 1.0 : scale_of(before - largest);
-    total = total * factor + sum_of_wide(sum);
-    return factor;
+    return largest == before ? 1.0 : scale_of(before - largest);
 }
 
-// sums[r] * factor[r] + weights[r] times the values of the first n_cells cells, columns [0, N * WIDE_LANES).
-template <int32_t ROWS, int32_t N> static void value_columns(const double * weights, const double * factor,
-                                                             const float * values, int32_t n_cells, int32_t head_size,
-                                                             double * const * sums, int32_t column) {
+// sums[r] * factor[r] + weights[r] times the values of the first n_cells cells, columns [0, N * WIDE_LANES). Where they are
+// the FIRST columns, the weights themselves are added to *totals[r], cell by cell as well.
+template <int32_t ROWS, int32_t N, bool FIRST>
+__attribute__((noinline)) static void value_columns(const double * weights, const double * factor, const float * values,
+                                                    int32_t n_cells, int32_t head_size, double * const * sums,
+                                                    int32_t column, double * const * totals) {
     wide sum[ROWS][N];
+    wide total[ROWS]; // every lane is the same
     for (int32_t r = 0; r < ROWS; r++) {
         for (int32_t j = 0; j < N; j++) {
             sum[r][j] = mul_wide(load_wide(sums[r] + column + j * WIDE_LANES), set1_wide(factor[r]));
         }
+        total[r] = set1_wide(*totals[r] * factor[r]);
     }
     const float * value = values + column;
     for (int32_t cell = 0; cell < n_cells; cell++, value += head_size) {
@@ -340,11 +320,19 @@ template <int32_t ROWS, int32_t N> static void value_columns(const double * weig
             for (int32_t j = 0; j < N; j++) {
                 sum[r][j] = fma_wide(p, v[j], sum[r][j]);
             }
+            if (FIRST) {
+                total[r] = add_wide(total[r], p);
+            }
         }
     }
     for (int32_t r = 0; r < ROWS; r++) {
         for (int32_t j = 0; j < N; j++) {
             store_wide(sums[r] + column + j * WIDE_LANES, sum[r][j]);
+        }
+        if (FIRST) {
+            double lanes[WIDE_LANES];
+            store_wide(lanes, total[r]);
+            *totals[r] = lanes[0];
         }
     }
 }
@@ -355,26 +343,33 @@ template <int32_t ROWS> static void run_tile(const attention_job & job, const ch
     const int32_t group = job.n_head / job.n_head_kv;
     const int32_t first_line = (head_kv - c.head_begin) * c.n * group;
     const float * q[ROWS];
-    double * sums[ROWS];
+    double *sums[ROWS], *totals[ROWS];
     for (int32_t r = 0; r < ROWS; r++) {
         const int32_t row = c.first + active[r] / group;
         const int32_t head = head_kv * group + active[r] % group;
+        const int32_t line = first_line + active[r];
         q[r] = (const float *) ((const char *) job.q + row * job.q_row + head * job.q_head);
-        sums[r] = w.sums + (size_t) (first_line + active[r]) * job.head_size;
+        sums[r] = w.sums + (size_t) line * job.head_size;
+        totals[r] = w.total + line;
     }
     score_tile<ROWS>(q, w.keys, job.head_size, w.scores);
     double factor[ROWS];
     for (int32_t r = 0; r < ROWS; r++) {
-        const int32_t line = first_line + active[r];
         const float * mask = w.masks + active[r] / group * BLOCK;
-        factor[r] = softmax(job, w.scores + r * BLOCK, mask, w.weights + r * BLOCK, w.largest[line], w.total[line]);
+        factor[r] = softmax(job, w.scores + r * BLOCK, mask, w.weights + r * BLOCK, w.largest[first_line + active[r]]);
     }
-    int32_t column = 0;
-    for (; column + VECS * WIDE_LANES <= job.head_size; column += VECS * WIDE_LANES) {
-        value_columns<ROWS, VECS>(w.weights, factor, w.values, n_cells, job.head_size, sums, column);
+    constexpr int32_t MANY = VECS * WIDE_LANES;
+    int32_t column = job.head_size < MANY ? WIDE_LANES : MANY;
+    if (job.head_size < MANY) {
+        value_columns<ROWS, 1, true>(w.weights, factor, w.values, n_cells, job.head_size, sums, 0, totals);
+    } else {
+        value_columns<ROWS, VECS, true>(w.weights, factor, w.values, n_cells, job.head_size, sums, 0, totals);
+    }
+    for (; column + MANY <= job.head_size; column += MANY) {
+        value_columns<ROWS, VECS, false>(w.weights, factor, w.values, n_cells, job.head_size, sums, column, totals);
     }
     for (; column < job.head_size; column += WIDE_LANES) {
-        value_columns<ROWS, 1>(w.weights, factor, w.values, n_cells, job.head_size, sums, column);
+        value_columns<ROWS, 1, false>(w.weights, factor, w.values, n_cells, job.head_size, sums, column, totals);
     }
 }
 
@@ -413,31 +408,51 @@ static bool finish(const attention_job & job, const chunk & c, const workspace &
     return has_nan;
 }
 
-static void run_block(const attention_job & job, const chunk & c, const workspace & w, int64_t cell) {
-    const int32_t group = job.n_head / job.n_head_kv;
-    const uint64_t seen = masks_to_float(job, c, cell, job.n_kv - cell < BLOCK ? (int32_t) (job.n_kv - cell) : BLOCK, w);
-    if (!seen) {
-        return;
-    }
-    const int32_t n_cells = BLOCK - __builtin_clzll(seen);
-    int32_t n_active = 0;
-    for (int32_t i = 0; i < c.n * group; i++) {
-        if (w.visible[i / group]) {
-            w.active[n_active++] = i;
+// The first block from `block` on in which a row of the chunk sees a cell; n_blocks if there is none.
+static int32_t next_block(const attention_job & job, const chunk & c, int32_t block) {
+    for (; block < job.n_blocks; block++) {
+        const uint64_t * visible = job.visible + block * job.visible_block + c.first;
+        for (int32_t row = 0; row < c.n; row++) {
+            if (visible[row]) {
+                return block;
+            }
         }
     }
-    prefetcher next_k = prefetch_cells(job.k, cell + BLOCK, job.k_cell, job.k_head, job.k_type, job.head_size, c);
-    prefetcher next_v = prefetch_cells(job.v, cell + BLOCK, job.v_cell, job.v_head, job.v_type, job.head_size, c);
+    return block;
+}
+
+// Returns the next block.
+static int32_t run_block(const attention_job & job, const chunk & c, const workspace & w, int32_t block) {
+    const int32_t group = job.n_head / job.n_head_kv;
+    const int32_t * cells = job.cells + block * BLOCK;
+    const uint64_t * visible = job.visible + block * job.visible_block + c.first;
+    uint64_t seen = 0;
+    int32_t n_active = 0;
+    for (int32_t row = 0; row < c.n; row++) {
+        if (visible[row]) {
+            seen |= visible[row];
+            mask_to_float(job, c.first + row, cells, visible[row], w.masks + row * BLOCK);
+            for (int32_t i = 0; i < group; i++) {
+                w.active[n_active++] = row * group + i;
+            }
+        }
+    }
+    const int32_t n_cells = BLOCK - __builtin_clzll(seen);
+    const int32_t next = next_block(job, c, block + 1);
+    const int32_t * next_cells = next < job.n_blocks ? job.cells + next * BLOCK : cells;
+    prefetcher next_k = prefetch_cells(job.k, next_cells, job.k_cell, job.k_head, job.k_type, job.head_size, c);
+    prefetcher next_v = prefetch_cells(job.v, next_cells, job.v_cell, job.v_head, job.v_type, job.head_size, c);
     for (int32_t head = c.head_begin; head < c.head_end; head++) {
-        keys_to_float(job, (const char *) job.k + cell * job.k_cell + head * job.k_head, seen, w, next_k);
-        cells_to_float(job.v_type, (const char *) job.v + cell * job.v_cell + head * job.v_head, job.v_cell, seen, n_cells,
-                       w.values, job.head_size, next_v);
+        keys_to_float(job, (const char *) job.k + head * job.k_head, cells, seen, w, next_k);
+        cells_to_float(job.v_type, (const char *) job.v + head * job.v_head, cells, job.v_cell, seen, n_cells, w.values,
+                       job.head_size, next_v);
         int32_t i = 0;
         for (; i + TILE <= n_active; i += TILE) {
             run_tile<TILE>(job, c, w, head, w.active + i, n_cells);
         }
         run_last_tile(job, c, w, head, w.active + i, n_active - i, n_cells);
     }
+    return next;
 }
 
 // The sums before the first cell: nothing, or the sink.
@@ -461,8 +476,8 @@ static void begin(const attention_job & job, const chunk & c, const workspace & 
 
 static void run_chunk(const attention_job & job, const chunk & c, const workspace & w) {
     begin(job, c, w);
-    for (int64_t cell = 0; cell < job.n_kv; cell += BLOCK) {
-        run_block(job, c, w, cell);
+    for (int32_t block = next_block(job, c, 0); block < job.n_blocks;) {
+        block = run_block(job, c, w, block);
     }
     if (finish(job, c, w) && c.n > 1) {
         // A NaN that only some rows see has spread to all by way of 0 * NaN. Alone, a row reads only cells that it sees.

@@ -12,31 +12,11 @@
 namespace mp {
 namespace {
 
-using vec = float32x4_t;
 constexpr int32_t LANES = 4;
 constexpr int32_t VECS = 4;
 
-inline vec load(const float * p) {
-    return vld1q_f32(p);
-}
-inline void store(float * p, vec x) {
-    vst1q_f32(p, x);
-}
-inline vec set1(float x) {
-    return vdupq_n_f32(x);
-}
-inline vec add(vec a, vec b) {
-    return vaddq_f32(a, b);
-}
-inline vec sub(vec a, vec b) {
-    return vsubq_f32(a, b);
-}
-inline vec mul(vec a, vec b) {
-    return vmulq_f32(a, b);
-}
-inline vec div(vec a, vec b) {
-    return vdivq_f32(a, b);
-}
+#    include "kernels/attention/attention_vectors.h"
+
 inline vec fma(vec a, vec b, vec c) {
     return vfmaq_f32(c, a, b);
 }
@@ -48,24 +28,6 @@ inline float max_of(vec x) {
 }
 inline vec round(vec x) {
     return vrndnq_f32(x);
-}
-
-inline vec power_of_two(vec shifted) {
-    const int32x4_t i = vsubq_s32(vreinterpretq_s32_f32(shifted), vdupq_n_s32(0x4B400000 - 127));
-    return vreinterpretq_f32_s32(vshlq_n_s32(i, 23));
-}
-
-inline vec zero_below(vec y, vec x, vec limit) {
-    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vcltq_f32(x, limit)));
-}
-
-inline vec hide(vec x, vec mask) {
-    const vec hidden = vdupq_n_f32(-INFINITY);
-    return vbslq_f32(vceqq_f32(mask, hidden), hidden, x);
-}
-
-inline vec with_sign(vec x, vec sign) {
-    return vbslq_f32(vdupq_n_u32(0x80000000), sign, x);
 }
 
 inline vec load_f16(const char * p) {
@@ -106,29 +68,8 @@ inline void transpose4(const float * from, size_t ld, float * to) {
     store(to + 3 * ROW, vreinterpretq_f32_f64(vzip2q_f64(ab_high, cd_high)));
 }
 
-using wide = float64x2_t;
-constexpr int32_t WIDE_LANES = 2;
-
-inline wide load_wide(const double * p) {
-    return vld1q_f64(p);
-}
-inline void store_wide(double * p, wide x) {
-    vst1q_f64(p, x);
-}
-inline wide set1_wide(double x) {
-    return vdupq_n_f64(x);
-}
-inline wide add_wide(wide a, wide b) {
-    return vaddq_f64(a, b);
-}
-inline wide mul_wide(wide a, wide b) {
-    return vmulq_f64(a, b);
-}
 inline wide fma_wide(wide a, wide b, wide c) {
     return vfmaq_f64(c, a, b);
-}
-inline double sum_of_wide(wide x) {
-    return vaddvq_f64(x);
 }
 inline wide widen(const float * p) {
     return vcvt_f64_f32(vld1_f32(p));

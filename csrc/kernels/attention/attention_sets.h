@@ -16,6 +16,8 @@
 
 namespace mp {
 
+constexpr int32_t ATTENTION_BLOCK = 64; // cells that are computed together
+
 // Rows that are computed together: enough to make up for the conversion of K and V, few enough for the second-level cache.
 int32_t attention_chunk_rows(const attention_job & job);
 

@@ -2,8 +2,6 @@
 
 #include "kernels/gemm/gemm_sets.h"
 
-#include <initializer_list>
-
 #if defined(__x86_64__)
 #    include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
@@ -32,14 +30,15 @@ const char * instruction_set_name(instruction_set set) {
     return "unknown";
 }
 
-#if defined(__x86_64__)
-
 namespace {
+
+#if defined(__x86_64__)
 
 // The compiler's own checks include that the operating system saves the
 // registers. Clang before 16 does not know F16C.
 bool has_avx2() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 &&
            (ecx & (1u << 29)) != 0;
 }
@@ -54,44 +53,7 @@ bool has_avx512_vnni() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
-} // namespace
-
-bool has_instruction_set(instruction_set set) {
-    __builtin_cpu_init();
-    switch (set) {
-    case instruction_set::portable:
-        return true;
-    case instruction_set::avx2:
-        return has_avx2();
-    case instruction_set::avx_vnni:
-        return has_avx_vnni();
-    case instruction_set::avx512_vnni:
-        return has_avx512_vnni();
-    default:
-        return false;
-    }
-}
-
-const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
-    switch (set) {
-    case instruction_set::portable:
-        return find_gemm_kernel_portable(type);
-    case instruction_set::avx2:
-        return find_gemm_kernel_avx2(type);
-    case instruction_set::avx_vnni:
-        return find_gemm_kernel_avx_vnni(type);
-    case instruction_set::avx512_vnni:
-        return find_gemm_kernel_avx512_vnni(type);
-    default:
-        return nullptr;
-    }
-}
-
-#elif defined(__aarch64__)
-
-namespace {
-
-#    if defined(__linux__)
+#elif defined(__aarch64__) && defined(__linux__)
 
 // Bits of the kernel's hardware capabilities, which older headers do not name.
 bool has_dotprod() {
@@ -102,7 +64,7 @@ bool has_i8mm() {
     return (getauxval(AT_HWCAP2) & (1ul << 13)) != 0;
 }
 
-#    elif defined(__APPLE__)
+#elif defined(__aarch64__) && defined(__APPLE__)
 
 bool has_feature(const char * name) {
     int value = 0;
@@ -118,7 +80,7 @@ bool has_i8mm() {
     return has_feature("hw.optional.arm.FEAT_I8MM");
 }
 
-#    else
+#elif defined(__aarch64__)
 
 bool has_dotprod() {
     return false;
@@ -128,57 +90,55 @@ bool has_i8mm() {
     return false;
 }
 
-#    endif
+#endif
+
+struct kernel_set {
+    instruction_set set;
+    bool (*is_here)();
+    const gemm_kernel * (*find)(ggml_type);
+};
+
+// Those of this architecture, the best first.
+constexpr kernel_set SETS[] = {
+#if defined(__x86_64__)
+    {instruction_set::avx512_vnni, has_avx512_vnni, find_gemm_kernel_avx512_vnni},
+    {instruction_set::avx_vnni, has_avx_vnni, find_gemm_kernel_avx_vnni},
+    {instruction_set::avx2, has_avx2, find_gemm_kernel_avx2},
+#elif defined(__aarch64__)
+    {instruction_set::neon_i8mm, has_i8mm, find_gemm_kernel_neon_i8mm},
+    {instruction_set::neon_dotprod, has_dotprod, find_gemm_kernel_neon_dotprod},
+#endif
+    {instruction_set::portable, [] { return true; }, find_gemm_kernel_portable},
+};
+
+const kernel_set * find_set(instruction_set set) {
+    for (const kernel_set & one : SETS) {
+        if (one.set == set) {
+            return &one;
+        }
+    }
+    return nullptr;
+}
 
 } // namespace
 
 bool has_instruction_set(instruction_set set) {
-    switch (set) {
-    case instruction_set::portable:
-        return true;
-    case instruction_set::neon_dotprod:
-        return has_dotprod();
-    case instruction_set::neon_i8mm:
-        return has_i8mm();
-    default:
-        return false;
-    }
+    const kernel_set * found = find_set(set);
+    return found && found->is_here();
 }
 
 const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
-    switch (set) {
-    case instruction_set::portable:
-        return find_gemm_kernel_portable(type);
-    case instruction_set::neon_dotprod:
-        return find_gemm_kernel_neon_dotprod(type);
-    case instruction_set::neon_i8mm:
-        return find_gemm_kernel_neon_i8mm(type);
-    default:
-        return nullptr;
-    }
+    const kernel_set * found = find_set(set);
+    return found ? found->find(type) : nullptr;
 }
-
-#else
-
-bool has_instruction_set(instruction_set set) {
-    return set == instruction_set::portable;
-}
-
-const gemm_kernel * find_gemm_kernel(ggml_type type, instruction_set set) {
-    return set == instruction_set::portable ? find_gemm_kernel_portable(type) : nullptr;
-}
-
-#endif
 
 instruction_set best_instruction_set() {
     static const instruction_set best = [] {
-        for (instruction_set set : {instruction_set::avx512_vnni, instruction_set::avx_vnni, instruction_set::avx2,
-                                    instruction_set::neon_i8mm, instruction_set::neon_dotprod}) {
-            if (has_instruction_set(set)) {
-                return set;
-            }
+        const kernel_set * one = SETS;
+        while (!one->is_here()) { // the last one always is
+            one++;
         }
-        return instruction_set::portable;
+        return one->set;
     }();
     return best;
 }

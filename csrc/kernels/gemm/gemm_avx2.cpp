@@ -1,5 +1,6 @@
 // 8 rows of weights at a time; products of bytes are summed in 16 bits as long as they cannot overflow.
 #include "kernels/gemm/gemm_sets.h"
+#include "kernels/target_region.h"
 
 #if defined(__x86_64__)
 
@@ -11,11 +12,7 @@
 #    include <immintrin.h>
 #    include <limits>
 
-#    if defined(__clang__)
-#        pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#    else
-#        pragma GCC target("avx2,fma,f16c")
-#    endif
+MP_TARGET_BEGIN("avx2,fma,f16c")
 
 #    include "kernels/gemm/gemm_floats.h"
 #    include "kernels/gemm/gemm_kernel.h"
@@ -93,8 +90,6 @@ const gemm_kernel * find_gemm_kernel_avx2(ggml_type type) {
 
 } // namespace mp
 
-#    if defined(__clang__)
-#        pragma clang attribute pop
-#    endif
+MP_TARGET_END
 
 #endif

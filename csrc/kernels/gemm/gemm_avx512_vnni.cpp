@@ -1,5 +1,6 @@
 // 16 rows of weights at a time, 8-bit dots of four in one instruction, up to 16 rows of activations.
 #include "kernels/gemm/gemm_sets.h"
+#include "kernels/target_region.h"
 
 #if defined(__x86_64__)
 
@@ -17,12 +18,7 @@
 #    include <immintrin.h>
 #    include <limits>
 
-#    if defined(__clang__)
-#        pragma clang attribute push(                                                                                       \
-            __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"))), apply_to = function)
-#    else
-#        pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
-#    endif
+MP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
 
 #    include "kernels/gemm/gemm_floats.h"
 #    include "kernels/gemm/gemm_kernel.h"
@@ -120,8 +116,6 @@ const gemm_kernel * find_gemm_kernel_avx512_vnni(ggml_type type) {
 
 } // namespace mp
 
-#    if defined(__clang__)
-#        pragma clang attribute pop
-#    endif
+MP_TARGET_END
 
 #endif

@@ -1,5 +1,6 @@
 // 8 rows of weights at a time, 8-bit dots of four in one instruction.
 #include "kernels/gemm/gemm_sets.h"
+#include "kernels/target_region.h"
 
 #if defined(__x86_64__)
 
@@ -11,11 +12,7 @@
 #    include <immintrin.h>
 #    include <limits>
 
-#    if defined(__clang__)
-#        pragma clang attribute push(__attribute__((target("avxvnni,avx2,fma,f16c"))), apply_to = function)
-#    else
-#        pragma GCC target("avxvnni,avx2,fma,f16c")
-#    endif
+MP_TARGET_BEGIN("avxvnni,avx2,fma,f16c")
 
 #    include "kernels/gemm/gemm_floats.h"
 #    include "kernels/gemm/gemm_kernel.h"
@@ -70,8 +67,6 @@ const gemm_kernel * find_gemm_kernel_avx_vnni(ggml_type type) {
 
 } // namespace mp
 
-#    if defined(__clang__)
-#        pragma clang attribute pop
-#    endif
+MP_TARGET_END
 
 #endif

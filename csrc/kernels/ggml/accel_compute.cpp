@@ -228,6 +228,7 @@ static attention_job rows_of(attention_job job, int32_t begin, int32_t end) {
     job.n = end - begin;
     job.q = (const float *) ((const char *) job.q + begin * job.q_row);
     job.mask = job.mask ? (const char *) job.mask + begin * job.mask_row : nullptr;
+    job.visible += begin;
     job.out += (size_t) begin * job.n_head * job.head_size;
     return job;
 }
@@ -257,11 +258,31 @@ struct attention {
 
 } // namespace
 
+// All layers of a pass have the same masks: their cells are looked for once.
+const attention_cells & accel_compute::cells_of(const ggml_tensor * op, const attention_job & job) {
+    for (int32_t i = 0; i < std::min(n_masks, N_MASKS); i++) {
+        if (masks[i].mask == op->src[3] && masks[i].n == job.n && masks[i].n_kv == job.n_kv) {
+            return masks[i].cells;
+        }
+    }
+    known_mask & found = masks[n_masks % N_MASKS];
+    found.n = -1; // not to be found if the memory for it runs out
+    found.cells.find(job);
+    found.mask = op->src[3];
+    found.n = job.n;
+    found.n_kv = job.n_kv;
+    n_masks++;
+    return found.cells;
+}
+
 void accel_compute::attend(const ggml_tensor * op) {
     const int32_t n_threads = workers.n_threads();
     const int32_t n_wanted = n_threads == 1 ? 1 : ATTENTION_PARTS_PER_THREAD * n_threads;
     attention a = {};
     a.job = job_of(op);
+    const stopwatch watch(costs.attention);
+    const attention_cells & cells = cells_of(op, a.job);
+    cells.put_into(a.job);
     a.n_row_parts = (a.job.n + attention_chunk_rows(a.job) - 1) / attention_chunk_rows(a.job);
     a.n_head_parts = std::clamp((n_wanted + a.n_row_parts - 1) / a.n_row_parts, 1, a.job.n_head_kv);
     a.scratch_size = (attention_scratch_size(a.job) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -269,9 +290,8 @@ void accel_compute::attend(const ggml_tensor * op) {
     quantised = nullptr;
 
     const int64_t cell_bytes = ggml_row_size(a.job.k_type, a.job.head_size) + ggml_row_size(a.job.v_type, a.job.head_size);
-    costs.attention.bytes += a.job.n_kv * a.job.n_head_kv * cell_bytes;
-    costs.attention.macs += 2 * a.job.n_kv * a.job.n * a.job.n_head * a.job.head_size;
-    const stopwatch watch(costs.attention);
+    costs.attention.bytes += cells.n_cells() * a.job.n_head_kv * cell_bytes;
+    costs.attention.macs += 2 * cells.n_seen() * a.job.n_head * a.job.head_size;
     workers.run(n_threads, [](void * data, int32_t thread) { ((attention *) data)->take_parts(thread); }, &a);
 }
 

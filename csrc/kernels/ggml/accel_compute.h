@@ -1,6 +1,7 @@
 // The operations that the backend computes: products with packed weights, attention, and what goes row by row between.
 #pragma once
 
+#include "kernels/attention/attention_cells.h"
 #include "kernels/ggml/accel_experts.h"
 #include "kernels/ggml/row_ops.h"
 #include "platform/worker_pool.h"
@@ -46,10 +47,20 @@ public:
     // Before the operations of another graph.
     void begin() {
         quantised = nullptr;
+        n_masks = 0;
         stacks.begin();
     }
 
 private:
+    // What a mask of this graph shows. Most models have one, those with a sliding window two.
+    struct known_mask {
+        const ggml_tensor * mask; // nullptr: none
+        int64_t n, n_kv;
+        attention_cells cells;
+    };
+    static constexpr int32_t N_MASKS = 2;
+
+    const attention_cells & cells_of(const ggml_tensor * op, const attention_job & job);
     void multiply(const ggml_tensor * op);
     void multiply_stack(const ggml_tensor * op);
     void attend(const ggml_tensor * op);
@@ -59,6 +70,8 @@ private:
     cost_counters & costs;
     stacked_products stacks;
     row_ops rows;
+    known_mask masks[N_MASKS];
+    int32_t n_masks = 0;                     // of this graph so far
     std::vector<char> memory;                // quantised activations, or the threads' scratch for attention
     const ggml_tensor * quantised = nullptr; // the last product, while its quantised input is in `memory`
 };
