@@ -36,9 +36,11 @@ double planner::add_best(const share * shares) {
 
 void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_rows_max) {
     offers.assign(n_shares, {0, 0, 1, 0});
+    int32_t n_given = 0; // rows that the pass has in any case
     int64_t n_most = 0;
     for (int32_t i = 0; i < n_shares; i++) {
-        shares[i].n_rows = 1;
+        offers[i].n_rows = shares[i].n_rows = shares[i].from ? 1 : shares[i].n_most;
+        n_given += shares[i].n_rows;
         n_most += shares[i].n_most;
         if (shares[i].from && shares[i].n_most > 1) {
             ask(shares[i], offers[i]);
@@ -49,7 +51,7 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
         }
     }
     n_most = std::min<int64_t>({n_most, n_rows_max, WIDENING * times.widest(depth)});
-    list_shapes(n_shares, n_most, depth);
+    list_shapes(n_given, n_most, depth);
 
     const double plain_us = times.time(n_shares, depth);
     plain_rate = plain_us > 0 ? n_shares / plain_us : 0;
@@ -90,10 +92,10 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
 }
 
 // The numbers of rows that a pass may have, and what each takes in hope.
-void planner::list_shapes(int32_t n_shares, int64_t n_most, int64_t depth) {
-    shapes.assign(1, n_shares);
+void planner::list_shapes(int32_t n_given, int64_t n_most, int64_t depth) {
+    shapes.assign(1, n_given);
     for (int32_t shape : SHAPES) {
-        if (shape > n_shares && shapes.back() < n_most) {
+        if (shape > n_given && shapes.back() < n_most) {
             shapes.push_back((int32_t) std::min<int64_t>(shape, n_most));
         }
     }

@@ -23,10 +23,10 @@ public:
 };
 
 struct share {
-    candidates * from;          // nullptr: none
+    candidates * from;          // nullptr: none beside the rows that it has in any case, n_most of them
     const calibration * claims; // what they are worth
     int32_t n_most;             // rows that this generation may have, >= 1
-    int32_t n_rows;             // result, >= 1: the root and the first candidates taken
+    int32_t n_rows;             // result: the root and the first candidates taken
 };
 
 class planner {
@@ -54,7 +54,7 @@ private:
     double add_best(const share * shares);
 
     double with_change(int32_t n_rows, double step_us) const; // and with the graph of another number of rows
-    void list_shapes(int32_t n_shares, int64_t n_most, int64_t depth);
+    void list_shapes(int32_t n_given, int64_t n_most, int64_t depth);
 
     pass_times times;
     int32_t n_last = 0;            // rows of the last pass
