@@ -4,7 +4,7 @@
 
 Sessions of equal length, each with cells of its own, and a tree of the same shape for each in every pass; half of the
 longest path is accepted. Prints the medians over the passes as a table: inside llama_decode, all else inside
-mp_context_decode (of which the top-K is most), and all commits of a pass together. The share is that of the last two in
+mp_context_decode (most of it is the top-K), and all commits of a pass together. The share is that of the last two in
 the sum.
 """
 
