@@ -158,7 +158,7 @@ def test_a_cancelled_pass_of_some(model):
 
 def test_where_llama_cpp_keeps_one_state(path_of):
     model = Model(path_of("deepseek4"), n_threads=1)
-    with pytest.raises(ArgumentError, match="n_sessions_max = 2: llama.cpp keeps one state of a deepseek4 model"):
+    with pytest.raises(ArgumentError, match=r"n_sessions_max = 2: .* keeps one state of a deepseek4 model"):
         opened(model, 2)
     session = opened(model, 1).session()
     session.set_prefix(text_of(20))

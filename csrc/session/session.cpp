@@ -8,6 +8,7 @@ using namespace mp;
 
 mp_session::mp_session(context_ref context_) : context(std::move(context_)), pass(*context->model, context->n_rows_max) {
     context->enter(*this);
+    tokens.reserve(context->n_ctx);
 }
 
 mp_session::~mp_session() {

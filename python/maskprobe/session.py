@@ -54,15 +54,15 @@ class Part:
 
 
 class Context:
-    """A KV cache, threads and sequence ids for up to `n_sessions_max` sessions. One thread at a time in it and in all its
-    sessions; only cancel() is free of that.
+    """A KV cache, threads and sequence ids for up to `n_sessions_max` sessions. One thread at a time in it and in all
+    its sessions; only cancel() is free of that.
 
-    The settings are those of mp_context_params in maskprobe.h: n_ctx tokens of each session (0: the model's, reduced to
-    what memory holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the physical
-    cores). After a failure, an error or a cancel, every session holds exactly its committed tokens.
+    The settings are those of mp_context_params in maskprobe.h: n_ctx tokens of each session (0: the model's, reduced
+    to what memory holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the
+    physical cores). After a failure, an error or a cancel, every session holds exactly its committed tokens.
 
-    A model with a recurrent state takes chains instead of trees, of `max_chain` candidates and the root, all of one length
-    in one pass. Each session keeps a state after each of them: fewer, where memory is short.
+    A model with a recurrent state takes chains instead of trees, of `max_chain` candidates and the root, all of one
+    length in one pass. Each session keeps a state after each of them: fewer, where memory is short.
 
     Raises ArgumentError, OutOfMemory.
     """
@@ -137,20 +137,20 @@ class Context:
                 f"a pass over {n} sessions: it must be over 1 to n_sessions_max = {self.n_sessions_max}"
             )
         with ExitStack() as inside:
-            context = inside.enter_context(self._entered())
+            inside.enter_context(self._entered())
             for i, (session, tree) in enumerate(trees):
                 self._sessions[i] = inside.enter_context(session._handle)
                 session._inputs.write(tree, n_top, self._trees[i])
+            context = inside.enter_context(self._handle)
             check(lib.mp_context_decode(context, n, self._sessions, self._trees, self._passes))
             return [session._outputs.read(self._passes[i]) for i, (session, _) in enumerate(trees)]
 
     @contextmanager
-    def _entered(self) -> Iterator[Any]:
+    def _entered(self) -> Iterator[None]:
         if not self._inside.acquire(blocking=False):
             raise StateError("another thread is inside this context", "busy")
         try:
-            with self._handle as context:
-                yield context
+            yield
         finally:
             self._inside.release()
 
@@ -175,8 +175,9 @@ class Context:
             pass
 
     def close(self) -> None:
-        """No session of it can be used any more; the cache is freed with the last of them. Closing twice is fine. Raises
-        StateError ("busy") while another thread is inside."""
+        """No session of it can be used any more; the cache is freed with the last of them. Closing twice is fine.
+
+        Raises StateError ("busy") while another thread is inside."""
         self._handle.close()
 
     @property
@@ -227,12 +228,14 @@ class Session:
         """Another session of the context with the same committed tokens, which are not evaluated again. An uncommitted
         pass is dropped. Raises StateError where n_sessions_max are open."""
         out = ffi.new("mp_session **")
-        with self.context._handle, self._handle as session:
+        with self._handle as session, self.context._handle:
             check(lib.mp_session_fork(session, out))
         return Session._of(self.context, out[0])
 
     def close(self) -> None:
-        """Frees its place in the cache; closing twice is fine. Raises StateError ("busy") while another thread is inside."""
+        """Frees its place in the cache; closing twice is fine.
+
+        Raises StateError ("busy") while another thread is inside."""
         self._handle.close()
         if self._owns_context:
             self.context.close()
@@ -256,8 +259,8 @@ class Session:
             return lib.mp_session_n_past(session)
 
     def set_prefix(self, tokens: Sequence[int], n_outputs: int = 0, n_top: int = 8) -> Prefix:
-        """Makes the session hold exactly `tokens`. What it held already is kept, the rest is evaluated; a cancelled call
-        keeps the part that is complete.
+        """Makes the session hold exactly `tokens`. What it held already is kept, the rest is evaluated; a cancelled
+        call keeps the part that is complete.
 
         Of the last `n_outputs` tokens that are evaluated, the `n_top` most likely successors are returned: fewer rows
         where fewer are evaluated, or where others follow a row that is not finite.
@@ -265,7 +268,7 @@ class Session:
         Raises ArgumentError, ContextFull, Cancelled, DecodeError, StateError."""
         ids, pointer = token_array(tokens)
         out = ffi.new("mp_prefix *")
-        with self.context._entered(), self._handle as session:
+        with self.context._entered(), self._handle as session, self.context._handle:
             check(_set_prefix(session, pointer, len(ids), n_outputs, n_top, out))
             shape = out.n_rows, out.n_top
             top_tokens, top_logprobs = np.empty(shape, np.int32), np.empty(shape, np.float32)
