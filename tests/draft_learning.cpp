@@ -140,6 +140,23 @@ CHECK(a_mask_speaks_for_the_next_places) {
     EXPECT(draft.find(0, 23) < 0 && draft.find(draft.find(0, 21), 23) < 0);
 }
 
+CHECK(what_a_pass_left_is_for_the_next_draft_only) {
+    const auto drafter = drafter_after({5});
+    const auto passes_over = [&] {
+        drafter->start();
+        decoded_pass pass({5, 6}, {-1, 0}, {{{9, 0.9f}}, {{31, 0.9f}}, {{21, 0.9f}}}, {0}, {9});
+        pass.owners = {0};
+        pass.observed_by(*drafter);
+    };
+    passes_over();
+    const int32_t token = 12;
+    drafter->extend(&token, 1);
+    EXPECT(grown(*drafter, 16).size() == 1);
+    passes_over();
+    drafter->begin(&token, 1);
+    EXPECT(grown(*drafter, 16).size() == 1);
+}
+
 // As if those rows had not been decoded.
 CHECK(rows_that_are_not_finite_teach_nothing) {
     const auto clean = new_knowledge(), spoiled = new_knowledge();
