@@ -12,6 +12,17 @@ CHECK(what_followed_a_token_is_offered_in_the_next_text) {
     EXPECT(draft.token[1] == 17 && draft.source[1] == MP_BY_TOKEN);
 }
 
+CHECK(the_newest_row_of_a_token_counts_most) {
+    const auto known = new_knowledge();
+    for (const likely & row : {likely{{17, 0.8f}, {16, 0.1f}}, likely{{18, 0.8f}, {16, 0.1f}}}) {
+        const auto drafter = drafter_after({20}, known);
+        drafter->start();
+        decoded_pass({20}, {-1}, {row}, {0}, {5}).observed_by(*drafter);
+    }
+    const grown draft(*drafter_after({20}, known), 8);
+    EXPECT(draft.token[1] == 18 && draft.find(0, 17) > 0 && draft.find(0, 16) > draft.find(0, 17));
+}
+
 CHECK(what_was_likely_in_the_prompt_is_offered_at_once) {
     const auto drafter = drafter_after({7, 8, 9});
     learn_prompt(*drafter, {{{21, 0.9f}, {22, 0.05f}}, {{23, 0.9f}, {24, 0.05f}}, {{25, 0.6f}, {7, 0.3f}}});
