@@ -11,11 +11,12 @@ nothing.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from draft_library import Drafter
 from learn_prior import read_header, state
-from replay import TEMPERATURES, Name, Text, recorded, replay
+from replay import TEMPERATURES, recorded, tokens_per_pass
 
 from maskprobe import Model, Session
 
@@ -23,22 +24,10 @@ ROWS = (8, 16)
 DRAFTERS = ("cold", "warm", "again")
 
 
-def tokens_per_pass(
-    session: Session, texts: dict[Name, Text], temp: float, rows: int, prior: bytes, kind: str
-) -> float:
-    n_written = n_passes = 0
-    drafter = Drafter(session.model.info.n_vocab)
+def drafter_with(prior: bytes, n_vocab: int) -> Drafter:
+    drafter = Drafter(n_vocab)
     drafter.load(prior)
-    for (task, name, of), text in texts.items():
-        if of != temp:
-            continue
-        if kind != "warm":
-            drafter.load(prior)
-        if kind == "again":
-            replay(session, texts[task, name, TEMPERATURES[0]], drafter, rows)
-        n_passes += replay(session, text, drafter, rows)
-        n_written += len(text.tokens) - text.n_prompt
-    return n_written / n_passes
+    return drafter
 
 
 def main() -> int:
@@ -61,13 +50,14 @@ def main() -> int:
     for path in args.models:
         session = Session(Model(path, n_threads=args.threads, kernels="ours"), n_ctx=1024, n_threads=args.threads)
         keep = args.keep / f"{path.stem}.compare"
+        drafters = [partial(drafter_with, prior, session.model.info.n_vocab) for prior in priors]
         texts = recorded(session, args.prompts, args.limit, args.predict, by_turns=False, keep=keep)
         for temp in TEMPERATURES:
             for rows in ROWS:
                 cells = [
-                    f"{tokens_per_pass(session, texts, temp, rows, prior, kind):.3f}"
+                    f"{tokens_per_pass(session, texts, temp, rows, new, kind):.3f}"
                     for kind in args.drafters
-                    for prior in priors
+                    for new in drafters
                 ]
                 print(f"| {path.stem} | {temp:g} | {rows} | {' | '.join(cells)} |", flush=True)
     return 0

@@ -8,31 +8,16 @@ same texts, so the machine's load changes nothing.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from draft_library import Drafter
-from replay import TEMPERATURES, Name, Text, recorded, replay, save
+from replay import TEMPERATURES, recorded, save, tokens_per_pass
 
 from maskprobe import Model, Session
 
 ROWS = (4, 8, 16)
 DRAFTERS = ("cold", "warm")
-
-
-def tokens_per_pass(
-    session: Session, texts: dict[Name, Text], temp: float, rows: int, kind: str, *, chains_only: bool
-) -> float:
-    n_written = n_passes = 0
-    n_vocab = session.model.info.n_vocab
-    drafter = Drafter(n_vocab, chains_only=chains_only)
-    for (_, _, of), text in texts.items():
-        if of != temp:
-            continue
-        if kind == "cold":
-            drafter = Drafter(n_vocab, chains_only=chains_only)
-        n_passes += replay(session, text, drafter, rows)
-        n_written += len(text.tokens) - text.n_prompt
-    return n_written / n_passes
 
 
 def main() -> int:
@@ -50,14 +35,12 @@ def main() -> int:
     for path in args.models:
         session = Session(Model(path, n_threads=args.threads, kernels="ours"), n_ctx=1024, n_threads=args.threads)
         keep = args.keep / f"{path.stem}.shapes"
+        drafters = [partial(Drafter, session.model.info.n_vocab, chains_only=chains) for chains in (False, True)]
         texts = recorded(session, args.prompts, args.limit, args.predict, by_turns=False, keep=keep)
         for kind in args.drafters:
             for temp in TEMPERATURES:
                 for rows in ROWS:
-                    trees, chains = (
-                        tokens_per_pass(session, texts, temp, rows, kind, chains_only=chains_only)
-                        for chains_only in (False, True)
-                    )
+                    trees, chains = (tokens_per_pass(session, texts, temp, rows, new, kind) for new in drafters)
                     line = (
                         f"{path.stem} | {kind} | {temp:g} | {rows} | {trees:.3f} | {chains:.3f} | {trees / chains:.2f}"
                     )

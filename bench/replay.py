@@ -5,7 +5,7 @@ other weights and tables are tried on the same texts, and a row that was evaluat
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +116,25 @@ def replay(session: Session, text: Text, drafter: Drafter, rows: int, found: lis
             found.append(drafter.examples)
         at, n_passes = at + len(emitted), n_passes + 1
     return n_passes
+
+
+def tokens_per_pass(
+    session: Session, texts: dict[Name, Text], temp: float, rows: int, new: Callable[[], Drafter], kind: str
+) -> float:
+    """Of all texts of a temperature. cold: a new drafter for every text; warm: one for all of them; again: a new one,
+    after the answer to the same prompt at temperature 0 and nothing else."""
+    n_written = n_passes = 0
+    drafter = new()
+    for (task, name, of), text in texts.items():
+        if of != temp:
+            continue
+        if kind != "warm":
+            drafter = new()
+        if kind == "again":
+            replay(session, texts[task, name, TEMPERATURES[0]], drafter, rows)
+        n_passes += replay(session, text, drafter, rows)
+        n_written += len(text.tokens) - text.n_prompt
+    return n_written / n_passes
 
 
 def _evaluated(session: Session, text: Text, tree: TokenTree, n_before: int) -> tuple[np.ndarray, np.ndarray]:

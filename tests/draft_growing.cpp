@@ -141,6 +141,8 @@ CHECK(what_followed_in_an_earlier_text_is_offered) {
         EXPECT(draft.source[1] == MP_BY_EARLIER);
     }
     EXPECT(grown(*drafter_after(first_of_song(5)), 12).size() == 1);
+    drafter->begin(SONG.data(), 5); // whose own text that was
+    EXPECT(grown(*drafter, 12).source[1] == MP_BY_EARLIER);
 }
 
 CHECK(the_newest_three_of_the_earlier_texts_count) {

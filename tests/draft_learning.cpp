@@ -12,6 +12,17 @@ CHECK(what_followed_a_token_is_offered_in_the_next_text) {
     EXPECT(draft.token[1] == 17 && draft.source[1] == MP_BY_TOKEN);
 }
 
+CHECK(the_newest_row_of_a_token_counts_most) {
+    const auto known = new_knowledge();
+    for (const likely & row : {likely{{17, 0.8f}, {16, 0.1f}}, likely{{18, 0.8f}, {16, 0.1f}}}) {
+        const auto drafter = drafter_after({20}, known);
+        drafter->start();
+        decoded_pass({20}, {-1}, {row}, {0}, {5}).observed_by(*drafter);
+    }
+    const grown draft(*drafter_after({20}, known), 8);
+    EXPECT(draft.token[1] == 18 && draft.find(0, 17) > 0 && draft.find(0, 16) > draft.find(0, 17));
+}
+
 CHECK(what_was_likely_in_the_prompt_is_offered_at_once) {
     const auto drafter = drafter_after({7, 8, 9});
     learn_prompt(*drafter, {{{21, 0.9f}, {22, 0.05f}}, {{23, 0.9f}, {24, 0.05f}}, {{25, 0.6f}, {7, 0.3f}}});
@@ -138,6 +149,23 @@ CHECK(a_mask_speaks_for_the_next_places) {
     const grown draft(*drafter, 16);
     EXPECT(draft.source_of(21) == MP_BY_MASK && draft.find(draft.find(0, 21), 22) > 0);
     EXPECT(draft.find(0, 23) < 0 && draft.find(draft.find(0, 21), 23) < 0);
+}
+
+CHECK(what_a_pass_left_is_for_the_next_draft_only) {
+    const auto drafter = drafter_after({5});
+    const auto passes_over = [&] {
+        drafter->start();
+        decoded_pass pass({5, 6}, {-1, 0}, {{{9, 0.9f}}, {{31, 0.9f}}, {{21, 0.9f}}}, {0}, {9});
+        pass.owners = {0};
+        pass.observed_by(*drafter);
+    };
+    passes_over();
+    const int32_t token = 12;
+    drafter->extend(&token, 1);
+    EXPECT(grown(*drafter, 16).size() == 1);
+    passes_over();
+    drafter->begin(&token, 1);
+    EXPECT(grown(*drafter, 16).size() == 1);
 }
 
 // As if those rows had not been decoded.

@@ -109,6 +109,11 @@ CHECK(masks_take_the_places_of_less_likely_nodes) {
     EXPECT(more.n_nodes == 3 && more.owners == tokens({1, 0}));
 }
 
+CHECK(a_mask_goes_with_its_owner) {
+    const placed masks({-1, 0, 1, 2, 0, 0}, {1.0, 0.6, 0.44, 0.43, 0.05, 0.05}, 3.0); // first after node 3, which goes too
+    EXPECT(masks.n_nodes == 3 && masks.owners == tokens({0, 1}));
+}
+
 CHECK(a_trial_places_one_mask) {
     const tokens parents = {-1, 0, 1};
     const std::vector<double> probabilities = {1.0, 0.5, 0.4};

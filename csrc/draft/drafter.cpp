@@ -24,7 +24,7 @@ drafter::drafter(std::shared_ptr<knowledge> known, bool chains_only)
 void drafter::begin(const int32_t * tokens, int32_t n) {
     text.clear();
     by_ngram.clear();
-    last_is_before = 0;
+    last.n = 0;
     extend(tokens, n);
 }
 
