@@ -60,6 +60,7 @@ static void times_never_fall() {
     for (int32_t n = 1; n < MP_N_ROWS_LIMIT; n++) {
         CHECK(times.time(n + 1, 0) >= times.time(n, 0), "n = %d", n);
     }
+    CHECK(near(times.time(4, 0), 250), "the lower one is right: %g", times.time(4, 0));
 }
 
 static void times_of_a_first_graph_are_forgotten() {
@@ -360,19 +361,24 @@ static void one_row_where_more_cost_too_much() {
 
 static void limits_hold() {
     const calibration claims = believed();
-    planner p = with_times(FLAT);
     for (int32_t n_most : {1, 2, 5, 7, 31}) {
         for (int32_t n_rows_max : {1, 2, 6, 40}) {
             for (int32_t n_candidates : {0, 1, 4, 9, 60}) {
-                listed a(std::vector<float>(n_candidates, 0.9f)), b(std::vector<float>(3, 0.4f));
-                share s[] = {{&a, &claims, n_most, 0}, {&b, &claims, 32, 0}, {nullptr, nullptr, 8, 0}};
-                p.choose(s, 3, 0, n_rows_max);
-                const int32_t n = s[0].n_rows + s[1].n_rows + s[2].n_rows;
-                CHECK(s[0].n_rows >= 1 && s[0].n_rows <= std::min(n_most, n_candidates + 1));
-                CHECK(s[1].n_rows >= 1 && s[1].n_rows <= 4 && s[2].n_rows == 1);
-                CHECK(n <= std::max(n_rows_max, 3));
-                CHECK((int32_t) a.n_taken >= s[0].n_rows - 1 && (int32_t) b.n_taken >= s[1].n_rows - 1);
-                CHECK(n == std::min(std::max(n_rows_max, 3), 5 + std::min(n_most, n_candidates + 1)), "%d", n);
+                planner p = with_times(FLAT);
+                int32_t widest = 0;
+                for (int32_t pass = 0; pass < 12; pass++) { // some of them try fewer rows
+                    listed a(std::vector<float>(n_candidates, 0.9f)), b(std::vector<float>(3, 0.4f));
+                    share s[] = {{&a, &claims, n_most, 0}, {&b, &claims, 32, 0}, {nullptr, nullptr, 8, 0}};
+                    p.choose(s, 3, 0, n_rows_max);
+                    const int32_t n = s[0].n_rows + s[1].n_rows + s[2].n_rows;
+                    p.observe(n, 0, 5000 + n);
+                    CHECK(s[0].n_rows >= 1 && s[0].n_rows <= std::min(n_most, n_candidates + 1));
+                    CHECK(s[1].n_rows >= 1 && s[1].n_rows <= 4 && s[2].n_rows == 1);
+                    CHECK((int32_t) a.n_taken >= s[0].n_rows - 1 && (int32_t) b.n_taken >= s[1].n_rows - 1);
+                    widest = std::max(widest, n);
+                }
+                const int32_t expected = std::min(std::max(n_rows_max, 3), 5 + std::min(n_most, n_candidates + 1));
+                CHECK(widest == expected, "%d of %d", widest, expected);
             }
         }
     }
@@ -402,10 +408,16 @@ static void rows_go_to_the_most_probable() {
 static void each_generation_has_its_own_calibration() {
     planner p = with_times({{1, 1000}, {4, 1100}, {8, 1400}, {16, 3000}, {32, 9000}});
     const calibration honest = believed(), liar = trained({{0.9, 0.0}});
-    listed a({0.9f, 0.9f, 0.9f, 0.9f}), b({0.2f, 0.2f, 0.2f, 0.2f});
-    share s[] = {{&a, &liar, 32, 0}, {&b, &honest, 32, 0}};
-    p.choose(s, 2, 0, 6);
-    CHECK(s[0].n_rows == 1 && s[1].n_rows > 1, "%d %d", s[0].n_rows, s[1].n_rows);
+    int32_t n_liar = 0, n_honest = 0;
+    for (int32_t pass = 0; pass < 20; pass++) {
+        listed a({0.9f, 0.9f, 0.9f, 0.9f}), b({0.2f, 0.2f, 0.2f, 0.2f});
+        share s[] = {{&a, &liar, 32, 0}, {&b, &honest, 32, 0}};
+        p.choose(s, 2, 0, 6);
+        n_liar += s[0].n_rows;
+        n_honest += s[1].n_rows;
+        p.observe(s[0].n_rows + s[1].n_rows, 0, 1000);
+    }
+    CHECK(n_liar == 20 && n_honest > 60, "%d %d", n_liar, n_honest);
 }
 
 // --- simulated texts on simulated machines ---------------------------------------------------------------------------
@@ -433,20 +445,22 @@ static void adversary_costs_little() {
 }
 
 static void spikes_are_forgotten() {
+    text chain;
+    chain.is_chain = true;
+    chain.rate = 0.7;
     for (const machine & m : {ours(), stock(), metal()}) {
-        text chain;
-        chain.is_chain = true;
-        chain.rate = 0.7;
-        simulation s(m, {chain}, 2), calm(m, {chain}, 2);
-        s.on.spikes = 0.5;
-        s.run(40);
-        calm.run(40);
-        s.on.spikes = 0;
-        calm.on.spikes = 0;
-        s.run(400);
-        calm.run(400);
-        const double part = s.run(2000).rate() / calm.run(2000).rate();
-        CHECK(part >= 0.97, "%.3f", part);
+        for (uint64_t seed = 1; seed <= 4; seed++) {
+            simulation s(m, {chain}, seed), calm(m, {chain}, seed);
+            calm.on.spikes = 0;
+            s.on.spikes = 0.5;
+            s.run(40);
+            calm.run(40);
+            s.on.spikes = 0;
+            s.run(400);
+            calm.run(400);
+            const double part = s.run(2000).rate() / calm.run(2000).rate();
+            CHECK(part >= 0.95, "T(8) = %g T(1), seed %d: %.3f", m.ratio(8), (int) seed, part);
+        }
     }
 }
 
@@ -521,9 +535,9 @@ static const std::vector<std::pair<std::string, std::function<void()>>> ALL = {
     NAMED(what_is_kept_is_there_at_once),
     BEST("near_the_best_of_one_text", "one text", 0.97),
     BEST("near_the_best_of_repetitive_text", "repetitive", 0.97),
-    BEST("near_the_best_of_steady_rates", "steady rate", 0.97),
+    BEST("near_the_best_of_steady_rates", "steady rate", 0.96),
     BEST("near_the_best_of_four", "four", 0.97),
-    BEST("near_the_best_from_the_start", "first 200", 0.92),
+    BEST("near_the_best_from_the_start", "first 200", 0.85),
     BEST("near_the_best_after_a_change", "change", 0.96),
 };
 

@@ -17,7 +17,7 @@ constexpr int32_t N_OLD = 2;        // samples that an old mean counts for
 constexpr double PRIOR_SLOPE = 0.2; // of T(1) for each further row, where one number of rows is known
 constexpr int32_t FIRST_PAUSE = 4;  // steps
 constexpr int32_t LAST_PAUSE = 512;
-constexpr double LEAST_GAIN = 0.02; // that a trial must promise
+constexpr double LEAST_GAIN = 0.05; // that a trial must promise
 constexpr double LONGEST_US = 1e9;  // of a time that is kept
 
 int32_t pass_times::class_of(int64_t depth) {
