@@ -50,7 +50,7 @@ def install(build: Path, prefix: Path) -> None:
 
 def llama_prefix(folder: Path) -> Path:
     """What `cmake --install` of llama.cpp would make, of the parts of the installed llama-cpp-python."""
-    package = Path(llama_cpp.__file__).parent
+    package = Path(llama_cpp.__file__).resolve().parent
     (folder / "lib").mkdir(parents=True)
     (folder / "include").symlink_to(package.parent / "include")
     for library in (package / "lib").iterdir():
