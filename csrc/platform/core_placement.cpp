@@ -1,6 +1,7 @@
 #include "platform/core_placement.h"
 
 #if defined(__linux__)
+#    include <cstring>
 #    include <ctime>
 #    include <pthread.h>
 #    include <sched.h>
@@ -12,7 +13,8 @@ namespace mp {
 
 #if defined(__linux__)
 
-// A moment's restriction moves the thread at once, and the system may move it again as it likes.
+// A moment's restriction moves the thread at once, and the system may move it again as it likes. A thread that may use all
+// cores gets them back by a mask of everything: cores that are off right now must not be lost to it when they come back.
 static void visit(pid_t thread, int core, bool is_target) {
     cpu_set_t allowed;
     if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(thread, sizeof(allowed), &allowed) != 0) {
@@ -24,6 +26,9 @@ static void visit(pid_t thread, int core, bool is_target) {
     }
     (is_target ? CPU_SET(core, &wanted) : CPU_CLR(core, &wanted));
     CPU_AND(&wanted, &wanted, &allowed);
+    if (CPU_COUNT(&allowed) >= sysconf(_SC_NPROCESSORS_ONLN)) {
+        memset(&allowed, 0xFF, sizeof(allowed));
+    }
     if (CPU_COUNT(&wanted) > 0 && sched_setaffinity(thread, sizeof(wanted), &wanted) == 0) {
         sched_setaffinity(thread, sizeof(allowed), &allowed);
     }

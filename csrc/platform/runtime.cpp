@@ -12,7 +12,7 @@
 #include <mutex>
 
 #if defined(__APPLE__)
-#    include <sys/sysctl.h>
+#    include <mach/mach.h>
 #endif
 
 #ifndef MP_VERSION
@@ -105,9 +105,15 @@ uint64_t available_memory() {
     }
     return kib * 1024;
 #elif defined(__APPLE__)
-    uint64_t bytes = 0;
-    size_t size = sizeof(bytes);
-    return sysctlbyname("hw.memsize", &bytes, &size, nullptr, 0) == 0 ? bytes : 0;
+    // Free pages, and those that have not been used for some time, which the system takes first.
+    const mach_port_t host = mach_host_self();
+    vm_statistics64_data_t pages = {};
+    mach_msg_type_number_t n = HOST_VM_INFO64_COUNT;
+    vm_size_t page_size = 0;
+    const bool is_known = host_statistics64(host, HOST_VM_INFO64, (host_info64_t) &pages, &n) == KERN_SUCCESS &&
+                          host_page_size(host, &page_size) == KERN_SUCCESS;
+    mach_port_deallocate(mach_task_self(), host);
+    return is_known ? ((uint64_t) pages.free_count + pages.inactive_count) * page_size : 0;
 #else
     return 0;
 #endif
