@@ -5,14 +5,7 @@
 #include <cstring>
 #include <functional>
 
-// One binary serves every x86-64: the loader picks the widest version. (Not under sanitizers: their runtime is not up
-// yet when the loader asks.)
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) &&                                \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#    define MP_VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#    define MP_VECTORISED
-#endif
+#define MP_INLINE static inline __attribute__((always_inline))
 
 namespace mp {
 
@@ -31,7 +24,7 @@ top_k_scratch::top_k_scratch(int32_t n_vocab) : block(std::clamp(n_vocab / MANY_
 
 // Every LANES-th token of a chunk is of one block: lanes need not be brought together.
 // NaN compares false and is passed over here; exp_sum sees it. (Of a loop over an array of lanes GCC makes scalars.)
-MP_VECTORISED static void block_maxima(const float * x, int32_t n, int32_t block, float * block_max) {
+MP_INLINE void find_block_maxima(const float * x, int32_t n, int32_t block, float * block_max) {
     using floats = float __attribute__((vector_size(4 * LANES)));
     for (int32_t start = 0; start < n; start += LANES * block, block_max += LANES) {
         const int32_t end = std::min(n, start + LANES * block);
@@ -71,7 +64,7 @@ static inline float exp_negative(float x) {
     return p * scale * (x < low ? 0.0f : 1.0f);
 }
 
-MP_VECTORISED static double exp_sum(const float * x, int32_t n, float largest) {
+MP_INLINE double add_exponentials(const float * x, int32_t n, float largest) {
     float lane[LANES] = {};
     double sum = 0;
     int32_t i = 0;
@@ -92,6 +85,51 @@ MP_VECTORISED static double exp_sum(const float * x, int32_t n, float largest) {
         sum += exp_negative(x[i] - largest);
     }
     return sum;
+}
+
+// --- the same for wider vectors, chosen when the program runs: one binary serves every x86-64 -------------------------
+
+namespace {
+
+struct passes {
+    void (*block_maxima)(const float * x, int32_t n, int32_t block, float * block_max);
+    double (*exp_sum)(const float * x, int32_t n, float largest);
+};
+
+} // namespace
+
+#define MP_PASSES(name, ...)                                                                                                \
+    __VA_ARGS__ static void block_maxima_##name(const float * x, int32_t n, int32_t block, float * block_max) {             \
+        find_block_maxima(x, n, block, block_max);                                                                          \
+    }                                                                                                                       \
+    __VA_ARGS__ static double exp_sum_##name(const float * x, int32_t n, float largest) {                                   \
+        return add_exponentials(x, n, largest);                                                                             \
+    }
+
+MP_PASSES(any)
+#if defined(__x86_64__)
+MP_PASSES(avx2, __attribute__((target("avx2,fma"))))
+MP_PASSES(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))))
+#endif
+
+static passes best_passes() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        return {block_maxima_avx512, exp_sum_avx512};
+    }
+    if (has_avx2) {
+        return {block_maxima_avx2, exp_sum_avx2};
+    }
+#endif
+    return {block_maxima_any, exp_sum_any};
+}
+
+static const passes & vectors() {
+    static const passes best = best_passes();
+    return best;
 }
 
 // At least k tokens reach the k-th largest maximum of disjoint sets, so nothing below it can be among the best k. Blocks are
@@ -131,12 +169,12 @@ static void find_likely(const float * logits, int32_t n_vocab, int32_t k, top_k_
 
 bool top_k(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scratch, int32_t * tokens, float * logprobs,
            float * log_sum) {
-    block_maxima(logits, n_vocab, scratch.block, scratch.block_max.data());
+    vectors().block_maxima(logits, n_vocab, scratch.block, scratch.block_max.data());
     const float largest = *std::max_element(scratch.block_max.begin(), scratch.block_max.end());
     if (!std::isfinite(largest)) {
         return false;
     }
-    const double sum = exp_sum(logits, n_vocab, largest);
+    const double sum = vectors().exp_sum(logits, n_vocab, largest);
     if (!std::isfinite(sum)) {
         return false;
     }
@@ -153,7 +191,7 @@ bool top_k(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scr
 }
 
 const std::vector<int32_t> & shortlist(const float * logits, int32_t n_vocab, int32_t k, top_k_scratch & scratch) {
-    block_maxima(logits, n_vocab, scratch.block, scratch.block_max.data());
+    vectors().block_maxima(logits, n_vocab, scratch.block, scratch.block_max.data());
     find_likely(logits, n_vocab, k, scratch);
     std::sort(scratch.found.begin(), scratch.found.end());
     return scratch.found;

@@ -122,6 +122,15 @@ const kernel_set * find_set(instruction_set set) {
 
 } // namespace
 
+const gemm_kernel * kernel_of_type(const gemm_kernel * kernels, size_t n, ggml_type type) {
+    for (size_t i = 0; i < n; i++) {
+        if (kernels[i].type == type) {
+            return kernels + i;
+        }
+    }
+    return nullptr;
+}
+
 bool has_instruction_set(instruction_set set) {
     const kernel_set * found = find_set(set);
     return found && found->is_here();

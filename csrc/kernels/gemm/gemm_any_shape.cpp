@@ -3,7 +3,7 @@
 //
 // Weights are copied as they are, and so are activations but for an infinity, which becomes NaN. An output is summed in 8
 // lanes, lane i over k = i, i + 8, ..., in single precision, and the lanes in double.
-#include "kernels/gemm/gemm.h"
+#include "kernels/gemm/gemm_sets.h"
 
 #include <cfloat>
 #include <cmath>
@@ -113,12 +113,7 @@ template <class T> constexpr gemm_kernel make_kernel(ggml_type type) {
 const gemm_kernel * find_gemm_kernel_any_shape(ggml_type type) {
     static constexpr gemm_kernel kernels[] = {make_kernel<float>(GGML_TYPE_F32), make_kernel<ggml_fp16_t>(GGML_TYPE_F16),
                                               make_kernel<ggml_bf16_t>(GGML_TYPE_BF16)};
-    for (const gemm_kernel & kernel : kernels) {
-        if (kernel.type == type) {
-            return &kernel;
-        }
-    }
-    return nullptr;
+    return kernel_of_type(kernels, sizeof(kernels) / sizeof(kernels[0]), type);
 }
 
 } // namespace mp

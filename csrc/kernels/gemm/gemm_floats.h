@@ -144,12 +144,7 @@ template <class S, class F> constexpr gemm_kernel make_float_kernel() {
 template <class S> const gemm_kernel * float_kernel_for(ggml_type type) {
     static constexpr gemm_kernel kernels[] = {make_float_kernel<S, f32_format>(), make_float_kernel<S, f16_format>(),
                                               make_float_kernel<S, bf16_format>()};
-    for (const gemm_kernel & kernel : kernels) {
-        if (kernel.type == type) {
-            return &kernel;
-        }
-    }
-    return nullptr;
+    return kernel_of_type(kernels, sizeof(kernels) / sizeof(kernels[0]), type);
 }
 
 } // namespace

@@ -20,6 +20,7 @@
 #include "kernels/gemm/gemm.h"
 #include "kernels/gemm/gemm_formats_k.h"
 #include "kernels/gemm/gemm_packing.h"
+#include "kernels/gemm/gemm_sets.h"
 
 #include <cfloat>
 #include <cmath>
@@ -329,12 +330,7 @@ template <class S> const gemm_kernel * kernel_for(ggml_type type) {
         make_kernel<S, q6_k_format>(),  make_kernel<S, iq4_nl_format>(), make_kernel<S, iq4_xs_format>(),
         make_kernel<S, mxfp4_format>(),
     };
-    for (const gemm_kernel & kernel : kernels) {
-        if (kernel.type == type) {
-            return &kernel;
-        }
-    }
-    return nullptr;
+    return kernel_of_type(kernels, sizeof(kernels) / sizeof(kernels[0]), type);
 }
 
 } // namespace

@@ -218,12 +218,7 @@ template <class Maker> const gemm_kernel * neon_kernel_for(ggml_type type) {
         Maker::template make<iq4_xs_format>(),
         Maker::template make<signed_mxfp4_format>(),
     };
-    for (const gemm_kernel & kernel : kernels) {
-        if (kernel.type == type) {
-            return &kernel;
-        }
-    }
-    return nullptr;
+    return kernel_of_type(kernels, sizeof(kernels) / sizeof(kernels[0]), type);
 }
 
 } // namespace

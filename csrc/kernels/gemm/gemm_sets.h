@@ -5,6 +5,9 @@
 
 namespace mp {
 
+// The first of n kernels that is for this type, nullptr if none is.
+const gemm_kernel * kernel_of_type(const gemm_kernel * kernels, size_t n, ggml_type type);
+
 const gemm_kernel * find_gemm_kernel_portable(ggml_type type);
 
 #if defined(__x86_64__)
