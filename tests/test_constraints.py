@@ -162,7 +162,7 @@ def test_nothing_is_allowed(engine):
     results, generation = run(engine, Two(engine.model.info.n_vocab, "ids"))
     assert tokens_of(results)[2:] in ([], [-1])  # the reason comes with the last token, or alone
     assert len(generation.stats.tokens) == 2
-    assert generation.finish_reason == results[-1].finish_reason == "constraint"
+    assert generation.stats.finish_reason == results[-1].finish_reason == "constraint"
 
 
 def test_a_grammar_beside_a_constraint(engine):

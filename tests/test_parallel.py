@@ -1,6 +1,7 @@
 """Several generations in shared passes, from threads and event loops: each has the tokens that it has alone."""
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
@@ -155,7 +156,7 @@ def test_cancel_of_one(engine, alone):
         found += [r.token for r in generation]
     assert [tokens[i] for i in (0, 2, 3)] == [alone[i] for i in (0, 2, 3)]
     *before, last = tokens[1]
-    assert generations[1].finish_reason == "cancelled" and last == -1
+    assert generations[1].stats.finish_reason == "cancelled" and last == -1
     assert before == alone[1][: len(before)] and len(before) < N
     generations[1].cancel()  # late: nothing happens
 
@@ -374,8 +375,8 @@ def test_a_cancelled_task_cancels_its_generation(engine, alone):
 def test_cancel_and_early_exit_in_a_loop(engine, alone):
     async def run():
         prompt, sampling = JOBS[0]
-        async with engine.generate_async(prompt, sampling, ignore_eos=True) as generation:
-            results = []
+        results = []
+        async with contextlib.aclosing(engine.generate_async(prompt, sampling, ignore_eos=True)) as generation:
             async for result in generation:
                 results.append(result)
                 if len(results) == 5:
@@ -383,7 +384,7 @@ def test_cancel_and_early_exit_in_a_loop(engine, alone):
         async for result in engine.generate_async(prompt, sampling, ignore_eos=True):
             if result.n_gen == 5:
                 break
-        return results, generation.finish_reason
+        return results, generation.stats.finish_reason
 
     results, reason = in_loop(run())
     assert reason == results[-1].finish_reason == "cancelled"

@@ -8,7 +8,8 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from cffi import FFI
@@ -227,6 +228,28 @@ class Handle:
                 self._refusing = False
                 raise StateError(f"another thread is inside this {self._what}: it cannot be closed now", "busy")
             self._finalizer()
+
+
+class Owner:
+    """What owns an object of the core. `with owner:` closes it."""
+
+    _handle: Handle
+
+    @property
+    def closed(self) -> bool:
+        return self._handle.closed
+
+    def close(self) -> None:
+        """Frees it; closing twice is fine. Raises StateError ("busy") while another thread is inside."""
+        self._handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _free_unless_in_use(pointer: Any, free: Callable[[Any], None], pid: int, calls: list[int]) -> None:

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from ._capi import NULL, Bridge, Handle, c_path, c_string, check, ffi, fill, lib, text, token_array
+from ._capi import NULL, Bridge, Handle, Owner, c_path, c_string, check, ffi, fill, lib, text, token_array
 from .constraints import ConstraintBridge
 from .errors import ArgumentError
 from .generation import AsyncGeneration, Generation
@@ -24,7 +23,7 @@ ROWS_EACH = 16  # where several generations share it
 ProposerLike = str | Proposer | Callable[[], Proposer]
 
 
-class Engine:
+class Engine(Owner):
     """Generates with a model: proposes candidates, decodes them in one pass with all other generations, keeps those
     that the sampler draws. The output is that of plain decoding with the same seed, whatever is proposed.
 
@@ -37,9 +36,7 @@ class Engine:
     masks: behind the nodes of the engine's own trees: "none", "mean" or "soft".
     state: a file that keeps what is learned about the model; "": its place in the user's cache folder; None: none.
 
-    The other settings are those of Context.
-
-    Raises ArgumentError, OutOfMemory.
+    The other settings are those of Context. Raises ArgumentError, OutOfMemory.
     """
 
     def __init__(
@@ -107,13 +104,11 @@ class Engine:
         proposer: ProposerLike | None = None,
     ) -> Generation:
         """The tokens that follow the prompt `tokens`, until an end token, a stop string, `max_tokens` (-1: no limit) or
-        the end of the context. `ignore_eos` forbids end tokens. The text ends before a stop string.
+        the end of the context. `ignore_eos` forbids end tokens. The text ends before a stop string. `draft` False
+        decodes plainly. `constraint` is a Constraint. With each token come its `top_logprobs` most likely alternatives.
+        `proposer` takes the place of the engine's for this generation.
 
-        `draft` False decodes plainly. `constraint` is a Constraint. With each token come its `top_logprobs` most likely
-        alternatives. `proposer` takes the place of the engine's for this generation.
-
-        The arguments are checked at once; work starts with the first token that is asked for, of this or of another
-        generation.
+        The arguments are checked at once; work starts with the first token asked for, of this or another generation.
 
         Raises ArgumentError, ContextFull (the prompt does not fit), StateError."""
         stop = [stop] if isinstance(stop, str) else list(stop)
@@ -178,14 +173,6 @@ class Engine:
         self._stepper.close(self.context.cancel)
         self._handle.close()
         self.context.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _source(self, proposer: ProposerLike) -> str | Proposer:
         """ "none", "all", or a proposer for one generation."""

@@ -4,21 +4,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from ._capi import Bridge, Handle, check, ffi, lib, text
+from ._capi import Bridge, Handle, Owner, check, ffi, lib, text
 from .errors import StateError
 from .stepping import Stepper
 
 GUESSED_BY = {source: text(lib.mp_source_name(source)) for source in range(lib.MP_BY_MODEL, lib.MP_N_SOURCES)}
-FINISH_REASONS = {
-    lib.MP_FINISH_STOP: "stop",
-    lib.MP_FINISH_LENGTH: "length",
-    lib.MP_FINISH_CONTEXT: "context",
-    lib.MP_FINISH_CONSTRAINT: "constraint",
-    lib.MP_FINISH_CANCELLED: "cancelled",
-}
+FINISH_REASONS = (None, "stop", "length", "context", "constraint", "cancelled")  # by mp_finish
 
 
 class TokenResult(NamedTuple):
@@ -84,7 +77,7 @@ class Stats:
         return 1000.0 * (self.n_gen - 1) / self.gen_ms if self.gen_ms > 0.0 and self.n_gen else 0.0
 
 
-class Generation:
+class Generation(Owner):
     """The tokens that follow one prompt, one TokenResult each. The last has the finish reason; where the generation
     ends without another token, its `token` is -1.
 
@@ -133,24 +126,11 @@ class Generation:
         self._count()
         return self._stats
 
-    @property
-    def finish_reason(self) -> str | None:
-        """None while it goes on."""
-        return self._stats.finish_reason
-
     def close(self) -> None:
         """Ends the generation if it is under way, and frees it; closing twice is fine."""
         self._count()
         self._ended = True
         self._handle.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _read(self) -> TokenResult | None:
         """The next token; None while there is none. The last one closes the generation."""
@@ -189,16 +169,15 @@ class Generation:
         """Counts an emitted token. A pass accepts some candidates and adds a token of the model's own."""
         self._count()
         stats = self._stats
-        stats.finish_reason = FINISH_REASONS.get(found.finish)
+        stats.finish_reason = FINISH_REASONS[found.finish]
         is_candidate = found.id >= 0 and found.source != lib.MP_BY_MODEL
         if found.id >= 0:
             stats.tokens.append(found.id)
         if is_candidate:
             self._n_run += 1
             stats.accepted_by[GUESSED_BY[found.source]] += 1
-        own_of_pass = found.id >= 0 and not is_candidate and len(stats.tokens) > 1
-        cut_short = stats.finish_reason is not None and self._n_run > 0
-        if own_of_pass or cut_short:
+        is_own = found.id >= 0 and not is_candidate and len(stats.tokens) > 1
+        if is_own or (stats.finish_reason is not None and self._n_run > 0):  # the last pass may be cut short
             stats.accept_hist.extend([0] * (self._n_run + 1 - len(stats.accept_hist)))
             stats.accept_hist[self._n_run] += 1
             self._n_run = 0
@@ -219,7 +198,7 @@ class Generation:
 
 class AsyncGeneration:
     """A Generation for an event loop: an async iterator of the same results. Where the task that waits for a token is
-    cancelled, the generation is cancelled."""
+    cancelled, the generation ends."""
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
@@ -245,19 +224,6 @@ class AsyncGeneration:
     def stats(self) -> Stats:
         return self._generation.stats
 
-    @property
-    def finish_reason(self) -> str | None:
-        """None while it goes on."""
-        return self._generation.finish_reason
-
     async def aclose(self) -> None:
         """Ends the generation if it is under way, and frees it; closing twice is fine."""
         self._generation.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

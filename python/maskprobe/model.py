@@ -5,12 +5,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
-from ._capi import NULL, Handle, c_path, c_string, check, ffi, fill, lib, progress_callback, text, token_array
+from ._capi import NULL, Handle, Owner, c_path, c_string, check, ffi, fill, lib, progress_callback, text, token_array
 from .errors import ArgumentError
 
 # mp_kernels, by the names that users know.
@@ -100,7 +98,7 @@ def set_verbose(verbose: bool) -> None:
     lib.mp_set_verbose(verbose)
 
 
-class Model:
+class Model(Owner):
     """A GGUF model. It stays in memory until it and its sessions and samplers are closed, in whatever order.
 
     `loras` are LoRA adapters, each a file or (file, scale), which every session of the model has. `progress` is called
@@ -158,18 +156,6 @@ class Model:
         self._handle = Handle(out[0], lib.mp_model_free, "model")
         self.info = self._read_info()
         self._pieces: dict[tuple[int, bool], bytes] = {}  # what token_bytes() has said
-
-    def close(self) -> None:
-        """Gives the model up. Open sessions and samplers go on; closing twice is fine."""
-        self._handle.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _read_info(self) -> ModelInfo:
         raw = ffi.new("mp_model_info *")

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from ._capi import NULL, Handle, c_string, check, ffi, fill, lib, token_array
+from ._capi import NULL, Handle, Owner, c_string, check, ffi, fill, lib, token_array
 from .errors import ArgumentError
 from .model import Model
 from .session import Session
@@ -59,7 +58,7 @@ def c_params(params: SamplingParams) -> tuple[Any, tuple[Any, ...]]:
     return raw, (bias, bias_tokens, bias_values, grammar)
 
 
-class Sampler:
+class Sampler(Owner):
     """Draws tokens from the rows of a session's last pass, and remembers what it drew.
 
     Raises ArgumentError for values out of range and for a grammar that cannot be read.
@@ -72,18 +71,6 @@ class Sampler:
             check(lib.mp_sampler_open(model_pointer, raw, out))
         self._handle = Handle(out[0], lib.mp_sampler_free, "sampler")
         self._token = ffi.new("int32_t *")
-
-    def close(self) -> None:
-        """Frees the sampler; closing twice is fine."""
-        self._handle.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def prime(self, tokens: Sequence[int]) -> None:
         """Shows prompt tokens to the penalties."""

@@ -4,12 +4,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._capi import Handle, c_string, check, ffi, fill, lib, text, token_array
+from ._capi import Handle, Owner, c_string, check, ffi, fill, lib, text, token_array
 from .errors import ArgumentError, StateError
 from .model import Model
 from .tree import TokenTree
@@ -53,12 +52,13 @@ class Part:
         return Part(self.n_ops - before.n_ops, self.ns - before.ns, self.bytes - before.bytes, self.macs - before.macs)
 
 
-class Context:
+class Context(Owner):
     """A KV cache, threads and sequence ids for up to `n_sessions_max` sessions. One thread at a time in it and in all
-    its sessions; only cancel() is free of that.
+    its sessions; only cancel() is free of that. Once it is closed, no session of it can be used any more; the cache is
+    freed with the last of them.
 
-    The settings are those of mp_context_params in maskprobe.h: n_ctx tokens of each session (0: the model's, reduced
-    to what memory holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the
+    The settings are those of mp_context_params in maskprobe.h: n_ctx tokens of each session (0: the model's, reduced to
+    what memory holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the
     physical cores). After a failure, an error or a cancel, every session holds exactly its committed tokens.
 
     A model with a recurrent state takes chains instead of trees, of `max_chain` candidates and the root, all of one
@@ -174,26 +174,8 @@ class Context:
         except StateError:
             pass
 
-    def close(self) -> None:
-        """No session of it can be used any more; the cache is freed with the last of them. Closing twice is fine.
 
-        Raises StateError ("busy") while another thread is inside."""
-        self._handle.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._handle.closed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Session:
+class Session(Owner):
     """One sequence of a context, and the committed tokens in it.
 
     `Session(model, ...)` opens a context of its own with these settings (those of Context) and closes it too;
@@ -239,18 +221,6 @@ class Session:
         self._handle.close()
         if self._owns_context:
             self.context.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._handle.closed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def n_past(self) -> int:
