@@ -20,7 +20,7 @@ from maskprobe import ArgumentError, Model
 from maskprobe.cli import bench_options, options, values
 from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_measure import speed_up, timing_keys
-from maskprobe.cli.bench_table import RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
+from maskprobe.cli.bench_table import PER_PASS, RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
 from maskprobe.cli.build import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 
@@ -206,8 +206,7 @@ COLUMNS: list[Column] = [
     ("kernels", plain_text("kernels")),
     ("propose", plain_text("propose")),
     ("asked", asked_of),
-    ("tokens/pass", decimals("tokens_per_step", 3)),
-    ("rows/pass", decimals("rows_per_step", 1)),
+    *PER_PASS,
     ("ms/pass", decimals("ms_per_step", 2)),
     RATE,
     ("speed-up over llama.cpp", decimals("speed_up", 2)),

@@ -16,7 +16,6 @@ from ..model import MachineSpeed, measure_machine
 from ..session import Part
 from . import bench_options, bench_pictures, options, values
 from .bench_table import Column, Row, decimals, facts_of, plain_text, render
-from .build import HelpFormatter
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench cost"
@@ -47,14 +46,14 @@ class Point:
 
 
 def add_command(commands: Any) -> None:
-    cost = commands.add_parser(
+    parser = bench_options.add_command(
+        commands,
         "cost",
-        prog=PROG,
-        formatter_class=HelpFormatter,
+        run,
         help="T(n): the time of one pass of n rows, and where it goes",
         description=DESCRIPTION,
     )
-    add = partial(options.option, cost)
+    add = partial(options.option, parser)
     bench_options.add_model(add)
     add("--rows", metavar="N,N,...", type=row_counts, default=DEFAULT_ROWS, help="rows of the passes")
     add("--prompt", metavar="N", type=values.integer(1), help="also time the evaluation of a prompt of N tokens")
@@ -69,7 +68,6 @@ def add_command(commands: Any) -> None:
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=7, help="passes of each kind")
     add("--pictures", metavar="DIR", help="also draw T(n) into this folder (needs matplotlib)")
     bench_options.add_form(add)
-    cost.set_defaults(run=run)
 
 
 def row_counts(text: str) -> list[int]:

@@ -26,8 +26,7 @@ from .bench_measure import (
 )
 from .bench_prompts import Job, read_prompts, tokenized
 from .bench_results import ResultFile
-from .bench_table import RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
-from .build import HelpFormatter
+from .bench_table import PER_PASS, SPEED, Column, Row, facts_of, plain_text, render
 from .interrupt import Interrupt
 from .terminal import Progress, say
 
@@ -66,14 +65,13 @@ Case = tuple[Source, float, int]  # with a temperature and a repetition
 
 
 def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = bench_options.add_command(
+        commands,
         "run",
-        prog=PROG,
-        formatter_class=HelpFormatter,
+        run,
         help="tokens per pass and speed-up over plain decoding, for sources of candidates and prompt sets",
         description=DESCRIPTION,
     )
-    parser.set_defaults(run=run)
     add = partial(options.option, parser)
     bench_options.add_model(add)
     add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="code, stories, or files; default: both sets")
@@ -347,11 +345,8 @@ COLUMNS: list[Column] = [
     ("temp", plain_text("temp")),
     ("propose", plain_text("propose")),
     ("rows", plain_text("rows")),
-    ("tokens/pass", decimals("tokens_per_step", 3)),
-    ("rows/pass", decimals("rows_per_step", 1)),
-    RATE,
-    ("speed-up", decimals("speed_up", 2)),
-    quartiles("speed_up_quartiles"),
+    *PER_PASS,
+    *SPEED,
     ("identical", lambda row: f"{row['n_identical']} of {row['n_runs']}"),
     ("margins at the splits", lambda row: ", ".join(margin_text(m) for m in row["margins"]) or "-"),
 ]
