@@ -9,16 +9,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from operator import sub
-from typing import Any
 
 from .. import ArgumentError, Model, Session, TokenTree
 from ..model import MachineSpeed, measure_machine
 from ..session import Part
 from . import bench_options, bench_pictures, options, values
 from .bench_table import Column, Row, decimals, facts_of, plain_text, render
+from .build import Parser
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench cost"
+HELP = "T(n): the time of one pass of n rows, and where it goes"
 DEFAULT_ROWS = "1,2,4,8,12,16,24,32"
 N_UBATCH = 512  # rows of a prompt that are computed together, llama.cpp's default
 
@@ -45,14 +46,7 @@ class Point:
     parts: dict[str, list[Part]] = field(default_factory=dict)  # of each sample
 
 
-def add_command(commands: Any) -> None:
-    parser = bench_options.add_command(
-        commands,
-        "cost",
-        run,
-        help="T(n): the time of one pass of n rows, and where it goes",
-        description=DESCRIPTION,
-    )
+def add_options(parser: Parser) -> None:
     add = partial(options.option, parser)
     bench_options.add_model(add)
     add("--rows", metavar="N,N,...", type=row_counts, default=DEFAULT_ROWS, help="rows of the passes")

@@ -3,25 +3,15 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .. import Model, resolve_model
 from . import options, values
 from .bench_table import FORMS
-from .build import HelpFormatter, Parser
 from .terminal import say
 
 LLAMA_CPP = "llama.cpp"  # ModelInfo.kernels where they are not ours
 
 Add = Callable[..., None]  # options.option for one parser
-
-
-def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], str], **texts: str) -> Parser:
-    """A parser for `maskprobe-bench NAME`, whose result run(args) gives. `texts`: its help and description."""
-    prog = f"maskprobe-bench {name}"
-    parser = commands.add_parser(name, prog=prog, formatter_class=HelpFormatter, **texts)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def add_model(add: Add) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 from .. import ArgumentError, Cancelled, Engine, Model, SamplingParams
 from ..proposers import SOURCES, source_named
@@ -27,10 +26,12 @@ from .bench_measure import (
 from .bench_prompts import Job, read_prompts, tokenized
 from .bench_results import ResultFile
 from .bench_table import PER_PASS, SPEED, Column, Row, facts_of, plain_text, render
+from .build import Parser
 from .interrupt import Interrupt
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench run"
+HELP = "tokens per pass and speed-up over plain decoding, for sources of candidates and prompt sets"
 ALL_TASKS = "all"
 AUTO = "auto"
 ROWS_ROOM = 64  # of the context, for candidates beyond the end of a text
@@ -64,14 +65,7 @@ class Source:
 Case = tuple[Source, float, int]  # with a temperature and a repetition
 
 
-def add_command(commands: Any) -> None:
-    parser = bench_options.add_command(
-        commands,
-        "run",
-        run,
-        help="tokens per pass and speed-up over plain decoding, for sources of candidates and prompt sets",
-        description=DESCRIPTION,
-    )
+def add_options(parser: Parser) -> None:
     add = partial(options.option, parser)
     bench_options.add_model(add)
     add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="code, stories, or files; default: both sets")
