@@ -34,10 +34,10 @@ which a stated number of tokens per pass comes out; its other candidates are wro
 trees, kernels, acceptance. So random weights of a real model's shape will do (--shape), and the result is what this
 machine gains if a source of candidates reaches that acceptance, not that one does.
 
-With --right the planner is held against fixed numbers of rows: chains of candidates, each right at that rate, of {rows}
-rows, and the longest of them with as many rows as the planner wants. It has learned before, in one turn that is not
-timed, what passes cost here. The best fixed number, of plain decoding's one row too, is found by the times of the same
-run, so a little of its lead is luck.
+With --right the planner is held against fixed numbers of rows ({rows}): chains of candidates, each
+right at that rate, and the longest of them with as many rows as the planner wants. It has learned before, in one turn
+that is not timed, what passes cost here. The best fixed number, of plain decoding's one row too, is found by the times
+of the same run, so a little of its lead is luck.
 
 Decoding is greedy and end tokens are forbidden. All run in turns, in every repetition, from the same place. The
 speed-up is over plain decoding of llama.cpp by itself (one llama_decode and one greedy draw per token), a ratio of

@@ -16,8 +16,9 @@ COMMANDS = {"cost": bench_cost, "run": bench_run}
 DESCRIPTION = """\
 What a pass costs on this machine, and what candidates gain on it.
 
-What else was measured of maskprobe, and the programs that did, are in the folder bench/ of a checkout: other programs'
-speculation (peers.py), a stated acceptance (synthetic.py), recorded texts (traces.py), real models (real_models.py).
+More programs that measure are in the folder bench/ of a checkout: real models (real_models.py), conversations that
+share passes (shared.py), other programs' speculation (peers.py), a stated acceptance (synthetic.py), recorded texts
+(traces.py).
 """
 
 
