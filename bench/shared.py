@@ -42,9 +42,9 @@ DEPTH = 256  # tokens in the cache where T(n) is measured
 HOW = (
     "Together: the conversations are generations of one engine, each with a share of every pass. One after another: "
     "the same prompts and seeds, one at a time. Both draft, with rows as many as pay, and have learned nothing but "
-    "from a warm-up with another prompt. They take turns; medians over the rounds. Decoding: tokens that come after "
-    "the first token of the last conversation, by the time until the last one's end. Whole: all tokens by all of the "
-    "time, prompts included."
+    "from a warm-up with another prompt. They take turns; medians over the rounds. Decoding: tokens per second from "
+    "the first token of the last conversation to begin until the first one ends. Whole: all tokens by all of the time, "
+    "prompts included."
 )
 HOW_LONG = (
     "Waits: the longest time between two passes of any of the other conversations, from when the long prompt was "
@@ -58,7 +58,7 @@ class Run:
 
     answers: list[list[int]]
     seconds: float  # of all
-    decode_seconds: float  # after the last conversation's first token
+    decode_seconds: float  # while all of them decode
     n_decoded: int  # tokens that came then
 
 
@@ -155,8 +155,9 @@ def together(engine: Engine, prompts: Sequence[list[int]], sampling: Sequence[Sa
         for prompt, params in zip(prompts, sampling, strict=True)
     ]
     answers = [[next(generation).token] for generation in generations]
-    begun = time.perf_counter()
-    n_before = sum(generation.stats.n_gen for generation in generations)
+    seen = [(time.perf_counter(), [generation.stats.n_gen for generation in generations])]
+    if max(seen[0][1]) == n:
+        raise ArgumentError(f"a conversation had its {n} tokens before the last one began: ask for more (-n)")
     active = list(zip(generations, answers, strict=True))
     while active:
         for generation, answer in list(active):
@@ -165,8 +166,11 @@ def together(engine: Engine, prompts: Sequence[list[int]], sampling: Sequence[Sa
                 active.remove((generation, answer))
             elif result.token >= 0:
                 answer.append(result.token)
+            if max(seen[-1][1]) < n:  # all of them decode
+                seen.append((time.perf_counter(), [generation.stats.n_gen for generation in generations]))
     ended = time.perf_counter()
-    return Run(answers, ended - started, ended - begun, sum(map(len, answers)) - n_before)
+    (begun, before), (first_ended, after) = seen[0], seen[-1]
+    return Run(answers, ended - started, first_ended - begun, sum(after) - sum(before))
 
 
 def one_after_another(engine: Engine, prompts: Sequence[list[int]], sampling: Sequence[SamplingParams], n: int) -> Run:
