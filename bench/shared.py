@@ -126,7 +126,12 @@ def throughput(
                 way = together if shares else one_after_another
                 warm = [warm_up[k % len(warm_up) :] + warm_up[: k % len(warm_up)] for k in range(n if shares else 1)]
                 way(engine, warm, sampling[: len(warm)], WARM_UP)
-                runs[shares].append(way(engine, prompts, sampling, args.predict))
+                found = way(engine, prompts, sampling, args.predict)
+                if found.n_decoded == 0:
+                    raise ArgumentError(
+                        f"with {args.predict} tokens no time is left in which {n} decode: more are needed (-n)"
+                    )
+                runs[shares].append(found)
     answers = [(answer, k) for found in runs[True] for k, answer in enumerate(found.answers)]
     alone = [found.answers for found in runs[False]]
     rates = {shares: [found.n_decoded / found.decode_seconds for found in of_kind] for shares, of_kind in runs.items()}
@@ -156,8 +161,6 @@ def together(engine: Engine, prompts: Sequence[list[int]], sampling: Sequence[Sa
     ]
     answers = [[next(generation).token] for generation in generations]
     seen = [(time.perf_counter(), [generation.stats.n_gen for generation in generations])]
-    if max(seen[0][1]) == n:
-        raise ArgumentError(f"a conversation had its {n} tokens before the last one began: ask for more (-n)")
     active = list(zip(generations, answers, strict=True))
     while active:
         for generation, answer in list(active):

@@ -5,7 +5,7 @@ import re
 import pytest
 import shared
 
-from maskprobe import ArgumentError, Engine, Model, SamplingParams
+from maskprobe import Engine, Model, SamplingParams
 
 GREEDY = [SamplingParams(temp=0.0)] * 2
 PROMPTS = [[5, 9, 20, 7], [8, 1, 30]]
@@ -49,10 +49,10 @@ def test_a_section_is_appended(capfd, model_path, prompts, tmp_path):
     assert re.search(r"1 conversations and a prompt of 200 tokens: the longest wait was \d+\.\d of their usual", text)
 
 
-def test_answers_too_short_to_overlap_are_refused(model_path):
-    with Model(model_path, n_threads=1) as model, Engine(model, n_ctx=128, n_parallel=2, n_threads=1) as engine:
-        with pytest.raises(ArgumentError, match="had its 1 tokens before the last one began"):
-            shared.together(engine, PROMPTS, GREEDY, 1)
+def test_answers_too_short_to_overlap_are_refused(capfd, model_path, prompts):
+    command = ["-m", model_path, "--prompts", prompts, "--conversations", "2", "-r", "1", "--long", "0"]
+    assert shared.main([*command, "-n", "1"]) == 1
+    assert "with 1 tokens no time is left in which 2 decode" in capfd.readouterr().err
 
 
 def test_too_few_prompts_are_refused(capfd, model_path, prompts):
