@@ -144,7 +144,7 @@ def sample_in_turns(
 
 
 def sample(session: Session, point: Point, depth: int, keep: bool) -> None:
-    """One pass, or one prompt behind the tokens in the cache."""
+    """One pass, or one prompt after the tokens in the cache."""
     n_vocab = session.model.info.n_vocab
     before = session.parts()
     if point.is_prompt:
