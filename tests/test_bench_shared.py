@@ -38,7 +38,7 @@ def test_a_section_is_appended(capfd, model_path, prompts, tmp_path):
     file = tmp_path / "results.md"
     file.write_text("# Before\n")
     command = ["-m", model_path, "--prompts", prompts, "--conversations", "2", "3", "--long", "200"]
-    assert shared.main([*command, "-n", "8", "-r", "2", "-o", str(file)]) == 0
+    assert shared.main([*command, "-n", "100", "-r", "2", "-o", str(file)]) == 0
     text = capfd.readouterr().out
     assert file.read_text() == f"# Before\n\n{text}"
     cells = [line.split(" | ") for line in text.splitlines() if line.startswith(("| 2 |", "| 3 |"))]
