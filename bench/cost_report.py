@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--depths", type=int, nargs="+", default=[256])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("-o", "--results", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument("options", nargs="*", help="options of maskprobe-bench cost, behind --")
+    parser.add_argument("options", nargs="*", help="options of maskprobe-bench cost, after --")
     args = parser.parse_args()
     args.results.mkdir(parents=True, exist_ok=True)
     path = args.results / f"{processor_file_name()}.json"

@@ -25,7 +25,7 @@ from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_measure import PLAIN, first_difference, measure, speed_up, timing_keys
 from maskprobe.cli.bench_prompts import Job, read_prompts, tokenized
 from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names
-from maskprobe.cli.bench_table import RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
+from maskprobe.cli.bench_table import PER_PASS, SPEED, Column, Row, decimals, facts_of, plain_text, render
 from maskprobe.cli.build import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 from maskprobe.proposers import source_named
@@ -331,11 +331,8 @@ def same_text(found: PeerRun, reference: PeerRun, job: Job, model: Model) -> boo
 COLUMNS: list[Column] = [
     ("task", plain_text("task")),
     ("peer", plain_text("peer")),
-    ("tokens/pass", decimals("tokens_per_step", 3)),
-    ("rows/pass", decimals("rows_per_step", 1)),
-    RATE,
-    ("speed-up", decimals("speed_up", 2)),
-    quartiles("speed_up_quartiles"),
+    *PER_PASS,
+    *SPEED,
     ("over its own plain", decimals("own_plain_speed_up", 2)),
     ("identical", lambda row: f"{row['n_identical']} of {row['n_runs']}" if "avg_ts" in row else row["failure"]),
 ]

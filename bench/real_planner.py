@@ -22,7 +22,7 @@ from maskprobe.cli.bench_measure import PLAIN, Watched, warm_up
 from maskprobe.cli.bench_measure import measure as generate
 from maskprobe.cli.bench_prompts import Prompt, spread
 from maskprobe.cli.bench_run import AUTO, ROWS_ROOM
-from maskprobe.cli.bench_table import Column, Row, decimals, markdown, plain_text, quartiles
+from maskprobe.cli.bench_table import PER_PASS, Column, Row, decimals, markdown, plain_text, quartiles
 from maskprobe.cli.terminal import Progress
 
 OF_BEST_FIXED, OF_PLAIN = 0.97, 0.98  # asked
@@ -230,8 +230,7 @@ def asked(cases: dict[str, Row]) -> Iterator[Asked]:
 
 COLUMNS: list[Column] = [
     ("rows", plain_text("name")),
-    ("tokens/pass", decimals("tokens_per_step", 2)),
-    ("rows/pass", decimals("rows_per_step", 1)),
+    *PER_PASS,
     ("t/s", decimals("ts", 1)),
     ("of plain", decimals("of_plain", 3)),
     ("of the best fixed", decimals("of_best", 3)),

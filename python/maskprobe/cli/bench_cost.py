@@ -9,17 +9,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from operator import sub
-from typing import Any
 
 from .. import ArgumentError, Model, Session, TokenTree
 from ..model import MachineSpeed, measure_machine
 from ..session import Part
 from . import bench_options, bench_pictures, options, values
 from .bench_table import Column, Row, decimals, facts_of, plain_text, render
-from .build import HelpFormatter
+from .build import Parser
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench cost"
+HELP = "T(n): the time of one pass of n rows, and where it goes"
 DEFAULT_ROWS = "1,2,4,8,12,16,24,32"
 N_UBATCH = 512  # rows of a prompt that are computed together, llama.cpp's default
 
@@ -46,15 +46,8 @@ class Point:
     parts: dict[str, list[Part]] = field(default_factory=dict)  # of each sample
 
 
-def add_command(commands: Any) -> None:
-    cost = commands.add_parser(
-        "cost",
-        prog=PROG,
-        formatter_class=HelpFormatter,
-        help="T(n): the time of one pass of n rows, and where it goes",
-        description=DESCRIPTION,
-    )
-    add = partial(options.option, cost)
+def add_options(parser: Parser) -> None:
+    add = partial(options.option, parser)
     bench_options.add_model(add)
     add("--rows", metavar="N,N,...", type=row_counts, default=DEFAULT_ROWS, help="rows of the passes")
     add("--prompt", metavar="N", type=values.integer(1), help="also time the evaluation of a prompt of N tokens")
@@ -69,7 +62,6 @@ def add_command(commands: Any) -> None:
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=7, help="passes of each kind")
     add("--pictures", metavar="DIR", help="also draw T(n) into this folder (needs matplotlib)")
     bench_options.add_form(add)
-    cost.set_defaults(run=run)
 
 
 def row_counts(text: str) -> list[int]:
@@ -152,7 +144,7 @@ def sample_in_turns(
 
 
 def sample(session: Session, point: Point, depth: int, keep: bool) -> None:
-    """One pass, or one prompt behind the tokens in the cache."""
+    """One pass, or one prompt after the tokens in the cache."""
     n_vocab = session.model.info.n_vocab
     before = session.parts()
     if point.is_prompt:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 from .. import ArgumentError, Cancelled, Engine, Model, SamplingParams
 from ..proposers import SOURCES, source_named
@@ -26,12 +25,13 @@ from .bench_measure import (
 )
 from .bench_prompts import Job, read_prompts, tokenized
 from .bench_results import ResultFile
-from .bench_table import RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
-from .build import HelpFormatter
+from .bench_table import PER_PASS, SPEED, Column, Row, facts_of, plain_text, render
+from .build import Parser
 from .interrupt import Interrupt
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench run"
+HELP = "tokens per pass and speed-up over plain decoding, for sources of candidates and prompt sets"
 ALL_TASKS = "all"
 AUTO = "auto"
 ROWS_ROOM = 64  # of the context, for candidates beyond the end of a text
@@ -65,15 +65,7 @@ class Source:
 Case = tuple[Source, float, int]  # with a temperature and a repetition
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "run",
-        prog=PROG,
-        formatter_class=HelpFormatter,
-        help="tokens per pass and speed-up over plain decoding, for sources of candidates and prompt sets",
-        description=DESCRIPTION,
-    )
-    parser.set_defaults(run=run)
+def add_options(parser: Parser) -> None:
     add = partial(options.option, parser)
     bench_options.add_model(add)
     add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="code, stories, or files; default: both sets")
@@ -347,11 +339,8 @@ COLUMNS: list[Column] = [
     ("temp", plain_text("temp")),
     ("propose", plain_text("propose")),
     ("rows", plain_text("rows")),
-    ("tokens/pass", decimals("tokens_per_step", 3)),
-    ("rows/pass", decimals("rows_per_step", 1)),
-    RATE,
-    ("speed-up", decimals("speed_up", 2)),
-    quartiles("speed_up_quartiles"),
+    *PER_PASS,
+    *SPEED,
     ("identical", lambda row: f"{row['n_identical']} of {row['n_runs']}"),
     ("margins at the splits", lambda row: ", ".join(margin_text(m) for m in row["margins"]) or "-"),
 ]

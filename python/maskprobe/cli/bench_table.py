@@ -90,4 +90,6 @@ def quartiles(key: str) -> Column:
     return "quartiles", lambda row: "{:.2f} - {:.2f}".format(*row[key]) if row.get(key) else "-"
 
 
+PER_PASS: list[Column] = [("tokens/pass", decimals("tokens_per_step", 3)), ("rows/pass", decimals("rows_per_step", 1))]
 RATE: Column = ("t/s", lambda row: f"{row['avg_ts']:.1f} ± {row['stddev_ts']:.1f}" if "avg_ts" in row else "-")
+SPEED: list[Column] = [RATE, ("speed-up", decimals("speed_up", 2)), quartiles("speed_up_quartiles")]
