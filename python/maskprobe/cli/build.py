@@ -198,7 +198,7 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Pr
 def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str | Proposer) -> Iterator[Engine]:
     """An engine for one text. What there is to say about its memory and its state file is said, once."""
     keeps = proposer == "all" and args.rows is None and not args.no_state
-    with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa"):
+    with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa" if args.state is None else "--state/-c/-b/-ub/-ctk/-ctv/-fa"):
         engine = Engine(
             model,
             n_ctx=args.ctx_size,
