@@ -535,7 +535,7 @@ static const std::vector<std::pair<std::string, std::function<void()>>> ALL = {
     NAMED(what_is_kept_is_there_at_once),
     BEST("near_the_best_of_one_text", "one text", 0.97),
     BEST("near_the_best_of_repetitive_text", "repetitive", 0.97),
-    BEST("near_the_best_of_steady_rates", "steady rate", 0.96),
+    BEST("near_the_best_of_steady_rates", "steady rate", 0.97),
     BEST("near_the_best_of_four", "four", 0.97),
     BEST("near_the_best_from_the_start", "first 200", 0.85),
     BEST("near_the_best_after_a_change", "change", 0.96),
