@@ -57,7 +57,9 @@ def row(label: str, rates: Rates, by: Rates) -> str:
     ratios = {key: [a / b for a, b in zip(rates[key], by[key], strict=True)] for key in rates}
     kinds = dict.fromkeys(kind for kind, _ in ratios)
     means = [statistics.mean(r for key in ratios if key[0] == kind for r in ratios[key]) for kind in kinds]
-    return "| " + " | ".join([label, *(f"{mean:.3f}" for mean in means), f"{min(map(min, ratios.values())):.3f}"]) + " |"
+    return (
+        "| " + " | ".join([label, *(f"{mean:.3f}" for mean in means), f"{min(map(min, ratios.values())):.3f}"]) + " |"
+    )
 
 
 def main() -> None:

@@ -59,7 +59,9 @@ def program(tmp_path_factory):
     target = tmp_path_factory.mktemp("plan") / "plan_checks"
     sources = [PROJECT / "tests" / "plan_checks.cpp", *sorted((PROJECT / "csrc" / "plan").glob("*.cpp"))]
     command = [CXX_COMPILER, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{PROJECT / 'csrc'}"]
-    built = subprocess.run([*command, *map(str, sources), "-o", str(target)], capture_output=True, text=True, timeout=600)
+    built = subprocess.run(
+        [*command, *map(str, sources), "-o", str(target)], capture_output=True, text=True, timeout=600
+    )
     assert built.returncode == 0, built.stderr
     return target
 

@@ -8,7 +8,7 @@ namespace mp {
 
 constexpr double FORGETTING = 0.998; // per outcome: what was seen 500 outcomes ago counts for a third
 constexpr double FIRST_TRUST = 0.7;  // what the claims of a source that was never seen are taken to be worth
-constexpr double TRUST_WEIGHT = 2;   // accepted candidates that this counts for
+constexpr double TRUST_WEIGHT = 4;   // accepted candidates that this counts for
 constexpr double MOST_CLAIMED = 1e6; // in a bin that was kept
 
 calibration::calibration() {

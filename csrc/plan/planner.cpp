@@ -112,7 +112,7 @@ double planner::with_change(int32_t n_rows, double step_us) const {
 void planner::observe(int32_t n_rows, int64_t depth, double step_us) {
     times.observe(n_rows, depth, step_us);
     n_last = n_rows;
-    if (expected > 0) {
+    if (expected > 0 && plain_rate > 0) {
         emitted = FADING * emitted + expected;
         plain = FADING * plain + plain_rate * times.time(n_rows, depth); // no single disturbance
         expected = 0;

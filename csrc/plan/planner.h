@@ -1,9 +1,12 @@
 // How many rows the next pass has, and for which generations.
 //
 // The candidates of all generations compete: with the n most probable rows a pass is expected to emit E(n) tokens, one for
-// each generation and the calibrated probabilities of its candidates, and the step takes T(n). The pass has the n where
-// E(n) / T(n) is highest. One row for each generation is always possible. llama.cpp uses its graph again for an equal number
-// of rows only, so n is one of few shapes, but where the candidates or the limits end.
+// each generation and the calibrated probabilities of its candidates, and the step takes T(n). With r the tokens per
+// microsecond of the last passes, the pass has the n where E(n) - r T(n) is highest: more rows where candidates are good and
+// fewer where they are not than by E(n) / T(n) (bench/results/planner.md). One row for each generation is always possible.
+// llama.cpp uses its graph again for an equal number of rows only, so n is one of few, but where candidates or limits end.
+//
+// One thread at a time; a calibration that engines share is locked by its owner.
 #pragma once
 
 #include "plan/calibration.h"
