@@ -159,7 +159,7 @@ def test_drafted_tokens_are_those_of_plain_decoding(path, temperature):
     text = prompt + tokens
     for proposer, passes in (
         (Oracle(text, 7), (N_GEN - 1 + 7) // 8),
-        (Adversary(text, 23), N_GEN - 1),
+        (Adversary(text), N_GEN - 1),
         ("all", None),
     ):
         drafted, drafted_margins, stats = generate(proposer)
