@@ -373,11 +373,11 @@ static void limits_hold() {
                     const int32_t n = s[0].n_rows + s[1].n_rows + s[2].n_rows;
                     p.observe(n, 0, 5000 + n);
                     CHECK(s[0].n_rows >= 1 && s[0].n_rows <= std::min(n_most, n_candidates + 1));
-                    CHECK(s[1].n_rows >= 1 && s[1].n_rows <= 4 && s[2].n_rows == 1);
+                    CHECK(s[1].n_rows >= 1 && s[1].n_rows <= 4 && s[2].n_rows == 8);
                     CHECK((int32_t) a.n_taken >= s[0].n_rows - 1 && (int32_t) b.n_taken >= s[1].n_rows - 1);
                     widest = std::max(widest, n);
                 }
-                const int32_t expected = std::min(std::max(n_rows_max, 3), 5 + std::min(n_most, n_candidates + 1));
+                const int32_t expected = std::min(std::max(n_rows_max, 10), 12 + std::min(n_most, n_candidates + 1));
                 CHECK(widest == expected, "%d of %d", widest, expected);
             }
         }
