@@ -6,8 +6,8 @@
 #include "model/kernel_policy.h"
 #include "platform/abort_guard.h"
 #include "platform/runtime.h"
-#include "registry.h"
 #include "platform/thread_count.h"
+#include "registry.h"
 #include "status.h"
 
 #include <cmath>
