@@ -394,7 +394,7 @@ typedef struct mp_token {
 
 // Counts and times of a generation so far. The first token comes with the prompt, the others with the passes.
 typedef struct mp_stats {
-    int64_t n_prompt, n_prompt_reused; // prompt tokens; of these, in the cache already
+    int64_t n_prompt, n_prompt_done, n_prompt_reused; // prompt tokens; of these, in the cache now; there already at first
     int64_t n_gen, n_drafted, n_accepted, n_passes, n_rows; // n_rows: of its own, in these passes
     int64_t prompt_us, gen_us, decode_us; // until its first token; after it; of that, inside llama_decode
 } mp_stats;

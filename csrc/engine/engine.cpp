@@ -10,7 +10,7 @@
 
 using namespace mp;
 
-constexpr int32_t MOST_ROWS = 32;      // of one generation, where the planner chooses
+constexpr int32_t MOST_PLANNED = 32;   // rows of one generation, where the planner chooses
 constexpr int32_t LARGEST_PIECE = 512; // tokens of a prompt at once,
 constexpr int32_t LEAST_PIECE = 16;    // and where others wait for it
 constexpr double PIECE_PASSES = 2;     // usual passes that a piece may take then
@@ -119,9 +119,11 @@ void mp_engine::take_step() {
 // Who gets how many rows.
 void mp_engine::plan() {
     int32_t room = context->n_rows_max / (int32_t) drawing.size(); // a root of each has its place in any case
-    room = std::min(room, n_rows_fixed > 0 ? n_rows_fixed : MOST_ROWS);
     if (!context->model->info.can_tree) {
         room = std::min(room, 1 + context->max_chain);
+    }
+    if (n_rows_fixed > 0) {
+        room = std::min(room, n_rows_fixed);
     }
     shares.assign(drawing.size(), {});
     each([&](size_t i) { shares[i] = drawing[i]->start_draft(room); });
@@ -132,6 +134,11 @@ void mp_engine::plan() {
     depth = 0;
     for (const generation_ref & g : drawing) {
         depth += (int64_t) g->session->tokens.size() / (int64_t) drawing.size();
+    }
+    if (n_rows_fixed == 0) {
+        for (share & s : shares) {
+            s.n_most = s.from ? std::min(s.n_most, MOST_PLANNED) : s.n_most;
+        }
     }
     {
         const std::lock_guard<std::mutex> lock(state->mutex);
@@ -376,7 +383,9 @@ void mp_engine::cancel(generation & g) {
     const std::lock_guard<std::mutex> lock(mutex);
     g.cancelled.store(true);
     const auto is_cancelled = [](const generation_ref & other) { return other->cancelled.load(); };
-    if (is_stepping && std::all_of(active.begin(), active.end(), is_cancelled)) {
+    const bool is_active =
+        std::any_of(active.begin(), active.end(), [&](const generation_ref & a) { return a.get() == &g; });
+    if (is_stepping && is_active && std::all_of(active.begin(), active.end(), is_cancelled)) {
         stops_pass = true;
         context->cancel_requested.store(true);
     }

@@ -44,13 +44,17 @@ void generation::evaluate_prompt(int32_t n) {
             session->set_prefix(text.data(), n_evaluated, 0, 0, ignored);
         }
         std::lock_guard<std::mutex> lock(mutex);
-        counts.n_prompt_reused = n_evaluated;
+        counts.n_prompt_reused = counts.n_prompt_done = n_evaluated;
     }
     const int32_t end = (int32_t) std::min<int64_t>((int64_t) n_evaluated + n, n_prompt);
     const bool is_last = end == n_prompt;
     mp_prefix rows = {};
     session->set_prefix(text.data(), end, is_last ? 1 + (source ? source->n_prompt_rows() : 0) : 0, n_top_of_pass(), rows);
     n_evaluated = end;
+    {
+        std::lock_guard<std::mutex> lock(mutex);
+        counts.n_prompt_done = n_evaluated;
+    }
     if (!is_last) {
         return;
     }

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -34,11 +34,12 @@ class TokenResult(NamedTuple):
 
 @dataclass(slots=True)
 class Stats:
-    """Counts and times of one generation so far. n_prompt_reused prompt tokens were in the cache already. The first
-    token comes with the prompt, the others with the passes."""
+    """Counts and times of one generation so far. n_prompt_reused prompt tokens were in the cache already, n_prompt_done
+    are now. The first token comes with the prompt, the others with the passes."""
 
     n_prompt: int = 0
     n_prompt_reused: int = 0
+    n_prompt_done: int = 0
     n_gen: int = 0
     n_drafted: int = 0
     n_accepted: int = 0
@@ -104,6 +105,8 @@ class Generation(Owner):
                 bridge.release()
 
         self._handle = Handle(pointer, free, "generation")
+        # Called by the thread that waits for a token, before each step that it waits for.
+        self.on_wait: Callable[[Stats], None] | None = None
 
     def __iter__(self) -> Self:
         return self
@@ -139,6 +142,8 @@ class Generation(Owner):
             with self._handle as pointer:
                 status = lib.mp_generation_next(pointer, found)
                 if status == lib.MP_AGAIN:
+                    if self.on_wait is not None:
+                        self.on_wait(self.stats)
                     return None
                 check(status)
         except BaseException as error:
@@ -190,6 +195,7 @@ class Generation(Owner):
         with self._handle as pointer:
             check(lib.mp_generation_get_stats(pointer, counts))
         stats.n_prompt, stats.n_prompt_reused = counts.n_prompt, counts.n_prompt_reused
+        stats.n_prompt_done = counts.n_prompt_done
         stats.n_gen, stats.n_drafted, stats.n_accepted = counts.n_gen, counts.n_drafted, counts.n_accepted
         stats.passes, stats.rows = counts.n_passes, counts.n_rows
         stats.prompt_ms, stats.gen_ms = counts.prompt_us / 1000, counts.gen_us / 1000

@@ -256,8 +256,10 @@ def generate(
         ) as generation,
         ctrl_c.cancels(generation.cancel),
     ):
-        with Progress("prompt"):
+        with Progress("prompt") as bar:
+            generation.on_wait = lambda stats: bar(stats.n_prompt_done, stats.n_prompt)
             first = next(generation, None)
+            generation.on_wait = None
         for token in itertools.chain(() if first is None else (first,), generation):
             if token.token >= 0:
                 margins.append(token.margin)
