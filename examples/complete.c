@@ -36,7 +36,7 @@ int main(int argc, char ** argv) {
         fflush(stdout);
     } while (token.finish == MP_FINISH_NONE);
     CHECK(mp_generation_get_stats(generation, &stats));
-    if (stats.n_passes > 0) fprintf(stderr, "\n%.2f tokens per pass\n", (double) stats.n_gen / stats.n_passes);
+    if (stats.n_passes > 0) fprintf(stderr, "\n%.2f tokens per pass\n", (stats.n_gen - 1.0) / stats.n_passes);
     mp_generation_free(generation); mp_engine_free(engine); mp_context_free(context); mp_model_free(model);
     return 0;
 }
