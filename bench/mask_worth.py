@@ -2,8 +2,8 @@
 
     python bench/mask_worth.py --spec-bench question.jsonl -m SmolLM2.gguf qwen.gguf
 
-Every prompt is a user's turn in the model's chat template; one engine for each line, which goes on learning from prompt to
-prompt. Times do not matter: the rows are fixed.
+Every prompt is a user's turn in the model's chat template. Each line has one engine, which goes on learning from prompt
+to prompt. Times do not matter: the rows are fixed.
 """
 
 import argparse
@@ -43,9 +43,8 @@ def main() -> None:
     parser.add_argument("-n", "--predict", type=int, default=60, metavar="N")
     parser.add_argument("--rows", type=int, default=8, metavar="N")
     args = parser.parse_args()
-    print(
-        f"| model | temperature | no masks | mean | soft |   {args.rows} rows, {args.prompts} prompts x {args.predict} tokens"
-    )
+    print(f"{args.rows} rows, {args.prompts} prompts x {args.predict} tokens\n")
+    print("| model | temperature | no masks | mean | soft |")
     print("|---|---|---|---|---|")
     for path in args.models:
         with Model(path, n_threads=1) as model:
