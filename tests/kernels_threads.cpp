@@ -7,16 +7,11 @@
 #include "ggml-alloc.h"
 #include "ggml-cpu.h"
 
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <vector>
-
-#if defined(__linux__)
-#    include <sched.h>
-#endif
 
 using namespace mp;
 
@@ -49,45 +44,6 @@ static void use_the_pool() {
         require(numbers[i] == expected, "an item was left out or done twice");
     }
 }
-
-#if defined(__linux__)
-
-static cpu_set_t own_cores() {
-    cpu_set_t cores;
-    require(sched_getaffinity(0, sizeof(cores), &cores) == 0, "sched_getaffinity");
-    return cores;
-}
-
-// More threads than cores, and work beside them: the pool moves the caller about, and leaves it the cores that it had.
-static void keep_the_cores() {
-    const cpu_set_t before = own_cores();
-    std::atomic<bool> stop{false};
-    std::vector<std::thread> others;
-    for (int32_t i = 0; i < CPU_COUNT(&before); i++) {
-        others.emplace_back([&] {
-            while (!stop.load()) {
-            }
-        });
-    }
-    worker_pool workers(CPU_COUNT(&before) + 2);
-    std::atomic<int64_t> sum{0};
-    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
-    while (std::chrono::steady_clock::now() < end) {
-        const auto add = [](void * data, int32_t i) { *(std::atomic<int64_t> *) data += i; };
-        workers.run(64, add, &sum);
-    }
-    for (int core = 0; core < CPU_SETSIZE; core++) { // as the pool does it, whatever it found necessary above
-        leave_core(core);
-    }
-    const cpu_set_t after = own_cores();
-    require(CPU_EQUAL(&before, &after), "the caller's cores are others after the jobs");
-    stop.store(true);
-    for (std::thread & other : others) {
-        other.join();
-    }
-}
-
-#endif
 
 static void fill(std::vector<float> & values, float step) {
     for (size_t i = 0; i < values.size(); i++) {
@@ -169,17 +125,6 @@ static std::vector<float> compute(ggml_backend_dev_t device, int32_t n_threads, 
 
 int main() {
     use_the_pool();
-#if defined(__linux__)
-    keep_the_cores();
-    cpu_set_t one = own_cores();
-    const cpu_set_t all = one;
-    for (int core = 0; core < CPU_SETSIZE && CPU_COUNT(&one) > 1; core++) {
-        CPU_CLR(core, &one);
-    }
-    require(sched_setaffinity(0, sizeof(one), &one) == 0, "sched_setaffinity");
-    keep_the_cores(); // the user's choice
-    require(sched_setaffinity(0, sizeof(all), &all) == 0, "sched_setaffinity");
-#endif
     require(accel_register(), "the backend does not register");
     ggml_backend_dev_t device = ggml_backend_dev_by_name(ACCEL_NAME);
     const std::vector<float> expected = compute(device, 1, 1);
