@@ -12,8 +12,8 @@ using namespace mp;
 
 constexpr int32_t MOST_PLANNED = 32;   // rows of one generation, where the planner chooses
 constexpr int32_t LARGEST_PIECE = 512; // tokens of a prompt at once,
-constexpr int32_t LEAST_PIECE = 4;     // and where others wait for it
-constexpr double PIECE_PASSES = 2;     // passes without candidates that a piece may take then
+constexpr int32_t LEAST_PIECE = 8;     // and where others wait for it
+constexpr double PIECE_PASSES = 1.5;   // usual passes that a piece may take then
 constexpr int32_t WORTH_A_FORK = 32;   // tokens of a shared prefix
 constexpr double RATE = 1.0 / 8;       // of the newest value, in running means
 
@@ -201,6 +201,7 @@ void mp_engine::pass(int64_t started) {
         drawing[i]->publish();
     }
     planner.observe(n_rows, depth, us);
+    move_mean(us_of_pass, us);
 }
 
 // What fails in one generation ends that one.
@@ -224,14 +225,13 @@ bool mp_engine::evaluate_piece() {
         return false;
     }
     generation & g = **found;
-    const auto n_drawing = std::count_if(active.begin(), active.end(), [](const generation_ref & other) {
+    const bool is_alone = std::none_of(active.begin(), active.end(), [](const generation_ref & other) {
         return !other->has_prompt_left() && !other->ended();
     });
     int32_t n = LARGEST_PIECE;
-    if (n_drawing > 0) {
-        const double us = PIECE_PASSES * planner.time((int32_t) n_drawing, depth);
-        n = (int32_t) std::clamp(us_of_prompt_token > 0 ? us / us_of_prompt_token : 0, (double) LEAST_PIECE,
-                                 (double) LARGEST_PIECE);
+    if (!is_alone) {
+        const double fits = us_of_prompt_token > 0 ? PIECE_PASSES * us_of_pass / us_of_prompt_token : 0;
+        n = (int32_t) std::clamp(fits, (double) LEAST_PIECE, (double) LARGEST_PIECE);
     }
     const int64_t started = ggml_time_us();
     const int32_t n_before = g.n_prompt_evaluated();
@@ -392,7 +392,7 @@ void mp_engine::cancel(generation & g) {
 }
 
 double mp_engine::pass_us(int32_t n_rows) const {
-    return planner.time(n_rows, depth);
+    return us_of_pass > 0 ? planner.time(n_rows, depth) : 0;
 }
 
 const char * mp_engine::note() {

@@ -52,9 +52,10 @@ private:
     const std::optional<mp::mask_kind> masks;
     const std::shared_ptr<mp::state> state;
     mp::planner planner;
-    int64_t depth = 0;             // tokens that a row of the last pass looked at
-    double us_of_prompt_token = 0; // a running mean, 0: not known
-    bool owes_pass = false;        // the last step ended with a prompt
+    int64_t depth = 0;     // tokens that a row of the last pass looked at
+    double us_of_pass = 0; // running means, 0: not known
+    double us_of_prompt_token = 0;
+    bool owes_pass = false; // the last step ended with a prompt
 
     std::vector<std::unique_ptr<mp_session>> idle; // of generations that ended, the newest last
     std::vector<generation_ref> active;            // with a session
