@@ -140,7 +140,7 @@ static void wrong_arguments(mp_context * context, mp_session * session, const mp
     EXPECT(mp_session_set_prefix(session, too_long.data(), 9, 1, 65, &prefix) == MP_ERR_ARGUMENT && prefix.n_rows == 0);
 }
 
-// Outputs of prompts of any length, in pieces, behind any prompt before.
+// Outputs of prompts of any length, in pieces, after any prompt before.
 static void prompts(mp_session * session, const mp_model_info & info) {
     std::mt19937 random(3);
     std::vector<int32_t> tokens(200);

@@ -2,7 +2,7 @@
 the loop around them.
 
 The next token depends on all tokens before it, through a hash. A mask's distribution is that of the greedy continuation
-behind its owner, so masks predict well, but not perfectly, what a sampler draws.
+after its owner, so masks predict well, but not perfectly, what a sampler draws.
 """
 
 import itertools
@@ -65,10 +65,10 @@ class FakeSession:
         assert tree.mask_vectors.shape == ((tree.n_masks, N_EMBD) if tree.n_masks else (0, 0))
         self.rows_of_passes.append(tree.n_rows)
         self.pending = tree
-        behind = [self.committed + [tree.tokens[i] for i in tree.path_to(node)] for node in range(tree.n_nodes)]
-        self.row_logits = [self.model.logits(tokens) for tokens in behind]
+        after = [self.committed + [tree.tokens[i] for i in tree.path_to(node)] for node in range(tree.n_nodes)]
+        self.row_logits = [self.model.logits(tokens) for tokens in after]
         for owner in tree.mask_owners:
-            tokens = behind[owner] = [*behind[owner], int(np.argmax(self.model.logits(behind[owner])))]
+            tokens = after[owner] = [*after[owner], int(np.argmax(self.model.logits(after[owner])))]
             self.row_logits.append(self.model.logits(tokens))
         top, logprobs = most_likely(self.row_logits, n_top)
         return Pass(tree.n_rows, top.shape[1], top[:, 0], top, logprobs, 0, 0)

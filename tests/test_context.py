@@ -66,7 +66,7 @@ def text_of(n: int, seed: int) -> list[int]:
 
 
 def random_tree(random: np.random.Generator, n_rows: int, n_embd: int, with_masks: bool = True) -> TokenTree:
-    """At most n_rows rows: nodes anywhere below the root, masks behind any of them."""
+    """At most n_rows rows: nodes anywhere below the root, masks after any of them."""
     tree = TokenTree(int(random.integers(100, N_VOCAB - 2)))
     while tree.n_rows < n_rows:
         if with_masks and random.integers(4) == 0:

@@ -110,7 +110,7 @@ def test_the_adversary_gives_plain_decoding(engine, plain, sampling):
     results, stats = run(engine, Adversary(PROMPT + expected, 20), sampling, max_tokens=41)
     assert tokens_of(results) == expected
     assert stats.accept_hist == [40]
-    assert stats.rows == 39 * 21 + 1  # behind the last token nothing is wanted
+    assert stats.rows == 39 * 21 + 1  # after the last token nothing is wanted
 
 
 @BOTH

@@ -29,7 +29,7 @@ class Pair:
         self.rows = Session(self.model, n_ctx=N_CTX, n_rows_max=1, **EXACT)
 
     def one_at_a_time(self, prefix, inputs):
-        """The logits behind the last of `inputs` (tokens or vectors), each decoded alone after the ones before."""
+        """The logits after the last of `inputs` (tokens or vectors), each decoded alone after the ones before."""
         self.rows.set_prefix(prefix)
         for value in inputs:
             self.rows.decode(TokenTree(value), 1)

@@ -110,7 +110,7 @@ def test_soft_is_the_expected_next_embedding():
     tree, result = a_pass([9, 7], [-1, 0], [[2, 4, 6], [1, 3, 5]], [[0.4, 0.2, 0.2], [0.5, 0.0, 0.0]])
     mask.observe(tree, result, [0], [3])
     vectors = mask.vectors([7, 9, 8])
-    assert np.allclose(vectors[:, 1], embedding(6))  # masks behind the first keep the mean
+    assert np.allclose(vectors[:, 1], embedding(6))  # masks after the first keep the mean
     assert np.allclose(vectors[0, 0], embedding(1))  # 7 was rejected, and teaches all the same
     assert np.allclose(vectors[1, 0], embedding(0.5 * 2 + 0.25 * 4 + 0.25 * 6))
     assert np.allclose(vectors[2, 0], embedding(6))

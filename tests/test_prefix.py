@@ -24,7 +24,7 @@ def text_of(n: int, seed: int = 0) -> list[int]:
 
 
 def rows_of_passes(session: Session, tokens: list[int], first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and log-probabilities behind tokens[first:], from passes over chains, or over single rows where the model
+    """Tokens and log-probabilities after tokens[first:], from passes over chains, or over single rows where the model
     takes no tree."""
     session.set_prefix(tokens[:first])
     n_most = 12 if session.model.info.can_tree else 1
@@ -160,7 +160,7 @@ def overflowing_model(tmp_path_factory):
 
 
 def test_a_row_that_is_not_finite_is_no_failure(overflowing_model):
-    """Nobody would see it in plain decoding. The rows behind it count, those before it are left out."""
+    """Nobody would see it in plain decoding. The rows after it count, those before it are left out."""
     session = Session(overflowing_model, n_ctx=256, n_batch=16, n_ubatch=16, n_rows_max=12, **EXACT)
     assert session.decode(TokenTree(OVERFLOWING)).best[0] == -1
     with pytest.raises(DecodeError, match="row 0 have NaN or infinite"):

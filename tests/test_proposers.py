@@ -25,7 +25,7 @@ PROMPT = [3, 14, 15, 9]
 
 
 def chain_after(proposer, text: list[int], room: int = 1000) -> list[int]:
-    """The chain that is offered behind a text."""
+    """The chain that is offered after a text."""
     proposer.begin(text)
     tree = proposer.propose(text, room)
     assert tree.tokens[0] == text[-1] and tree.parents == list(range(-1, tree.n_nodes - 1))
@@ -119,7 +119,7 @@ def test_an_automaton_has_two_states_per_token_at_most(seed, n_vocab):
     [
         ([1], []),
         ([1, 2, 3], []),
-        ([1, 2, 3, 4, 5, 9, 2, 3, 4], [5, 9, 2, 3, 4, 5]),  # a match of three; behind the end the repetition goes on
+        ([1, 2, 3, 4, 5, 9, 2, 3, 4], [5, 9, 2, 3, 4, 5]),  # a match of three; after the end the repetition goes on
         ([7, 2, 3, 4, 8, 8, 2, 3, 4, 6, 7, 2, 3, 4], [8, 8, 2, 3, 4, 6]),  # four match at the first place only
         ([1, 2, 1, 2], [1, 2, 1, 2, 1, 2]),
         ([5, 5], [5, 5, 5, 5, 5, 5]),
@@ -221,7 +221,7 @@ def test_the_matrix_learns_from_all_rows_and_from_the_accepted_ones_last():
 
 @pytest.mark.parametrize("rows", [2, 4, 16, 80])
 def test_the_tree_has_the_most_probable_nodes(rows):
-    """Behind every token stand the same eight: the whole shape is filled."""
+    """After every token stand the same eight: the whole shape is filled."""
     proposer = TokenRecycling(rows)
     proposer.begin([0])
     for token in range(8):
@@ -248,11 +248,11 @@ def test_claimed_probabilities_follow_what_is_accepted():
         rates.observe(tree, [0], [1 if i % 4 else 2])
     assert np.exp(rates.logprobs) == pytest.approx([0.75, 0.25], abs=0.02)
     rates = AcceptanceRates([0.75, 0.5])
-    behind = TokenTree(0)
-    behind.add(behind.add(0, 1, 0.0, 1), 5, 0.0, 0)
-    behind.add(0, 2, 0.0)  # of no kind
+    after = TokenTree(0)
+    after.add(after.add(0, 1, 0.0, 1), 5, 0.0, 0)
+    after.add(0, 2, 0.0)  # of no kind
     for _ in range(400):
-        rates.observe(behind, [0], [2])  # node 2: its parent did not stand
+        rates.observe(after, [0], [2])  # node 2: its parent did not stand
     assert np.exp(rates.logprobs) == pytest.approx([0.75, 0.0], abs=0.02)
 
 

@@ -33,7 +33,7 @@ def test_nodes_of_a_random_tree(draws):
             assert tree.parents[node] < node
             assert tree.child(tree.parents[node], tree.tokens[node]) == node
             siblings.add((tree.parents[node], tree.tokens[node]))
-    assert len(siblings) == tree.n_nodes - 1  # no token twice behind one node
+    assert len(siblings) == tree.n_nodes - 1  # no token twice after one node
 
 
 def test_a_child_that_exists_is_returned():
@@ -115,7 +115,7 @@ def test_a_token_is_not_offered_behind_itself():
     tree = probe_after_a_pass(tree="3,2").propose([1, 2], 100)
     assert tree.tokens == [2, 1, 3, 4, 2, 3]
     tree = probe_after_a_pass(tree="3,2").propose([1, 1], 100)
-    assert tree.tokens == [1, 2, 3, 4, 3, 4]  # mask 2 would give 2 behind 2
+    assert tree.tokens == [1, 2, 3, 4, 3, 4]  # mask 2 would give 2 after 2
     tree = probe_after_a_pass(tree="dynamic", rows=30).propose([1, 1], 100)
     assert all(tree.tokens[p] != t for t, p in zip(tree.tokens[1:], tree.parents[1:], strict=True))
 

@@ -2,7 +2,7 @@
 //
 //     stop=HEX   a stop string        +HEX   bytes that are shown        -HEX   bytes that are not        end   finish()
 //
-// The answer is one line: what take() gave after each piece and after the end, in hexadecimal behind "=", and "stopped" or
+// The answer is one line: what take() gave after each piece and after the end, in hexadecimal after "=", and "stopped" or
 // "going"; or "refused", the status and its message.
 #include "engine/text_stream.h"
 #include "status.h"

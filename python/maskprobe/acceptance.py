@@ -14,7 +14,7 @@ def accept(
     that of plain decoding whatever the tree holds. `is_end(token)` is likewise called once per emitted token: the walk
     stops where it is true, after `limit` tokens (>= 1), or where no child carries the token.
 
-    Returns (path, emitted), of equal length: emitted[i] was drawn behind node path[i]; path[0] = 0 is the root, and
+    Returns (path, emitted), of equal length: emitted[i] was drawn after node path[i]; path[0] = 0 is the root, and
     the nodes after it are the accepted candidates. The last emitted token is in no node of the path.
     """
     path, emitted = [0], []

@@ -171,7 +171,7 @@ def newest_local(folder: Path, quant: str | None) -> Path | None:
 
 
 def fetch(url: str, file: RemoteFile, target: Path) -> Iterator[int]:
-    """One file into `target`, block by block behind what is there of it; compared with its hash, it gets its name.
+    """One file into `target`, block by block after what is there of it; compared with its hash, it gets its name.
 
     Yields the number of bytes that are there.
     """

@@ -1,6 +1,6 @@
 """Mask embeddings: the vectors that stand where the next tokens would (ESP, arXiv 2603.17942).
 
-spec         mask j (1-based) behind any owner
+spec         mask j (1-based) after any owner
 mean         the mean of the prompt's input embeddings (the paper's default)
 last-k       the embeddings of the last k prompt tokens, in their order, k = the number of masks
 last-k:K     the same with the last K; masks beyond them repeat the newest
@@ -45,7 +45,7 @@ class MaskEmbedding:
         self._base = np.empty((0, self.n_embd), np.float32)  # (n_masks, n_embd)
 
     def begin(self, prompt: Sequence[int], n_masks: int) -> None:
-        """A new generation after `prompt` (not empty): sets the vectors of the `n_masks` masks behind an owner."""
+        """A new generation after `prompt` (not empty): sets the vectors of the `n_masks` masks after an owner."""
         self._base = np.array(self.initial(prompt, n_masks), np.float32)
 
     def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
@@ -53,7 +53,7 @@ class MaskEmbedding:
         return np.tile(_mean_embedding(self.model, prompt), (n_masks, 1))
 
     def vectors(self, owners: Sequence[int]) -> np.ndarray:
-        """The masks behind nodes that carry the tokens `owners`, float32 (n_owners, n_masks, n_embd)."""
+        """The masks after nodes that carry the tokens `owners`, float32 (n_owners, n_masks, n_embd)."""
         return np.broadcast_to(self._base, (len(owners), *self._base.shape))
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:

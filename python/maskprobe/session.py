@@ -31,7 +31,7 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What came of setting a prefix. Row i is the output behind the prefix's token n - n_rows + i."""
+    """What came of setting a prefix. Row i is the output after the prefix's token n - n_rows + i."""
 
     n_reused: int  # tokens that the cache held already
     top_tokens: np.ndarray  # int32 (n_rows, n_top), most likely first
@@ -297,7 +297,7 @@ def _set_prefix(session: Any, tokens: Any, n: int, n_outputs: int, n_top: int, o
 
 
 class _Inputs:
-    """The arrays behind one mp_tree, made once and written anew for each pass."""
+    """The arrays after one mp_tree, made once and written anew for each pass."""
 
     def __init__(self, n_rows_max: int, n_embd: int) -> None:
         self._tokens = np.empty(n_rows_max, np.int32)

@@ -9,7 +9,7 @@ NO_KIND = -1
 
 
 class TokenTree:
-    """A tree of candidate tokens with mask vectors behind some of its nodes.
+    """A tree of candidate tokens with mask vectors after some of its nodes.
 
     Node 0 is the root, the newest token or a vector in its place. Rows of a pass are numbered nodes first, then masks:
     node i is row i, mask j is row n_nodes + j.
@@ -17,7 +17,7 @@ class TokenTree:
     Attributes, one entry per node: `tokens`, `parents` (-1 for the root), `depths` (0 for the root), `logprobs` (of the
     whole path down to the node, as the proposer has it; natural logarithms), `kinds` (a number from 0 that means
     something to the proposer alone, NO_KIND unless told). `mask_owners` has one entry per mask, in the order of their
-    places behind the owner. A node whose token is -1 is an embedding row: `embeddings` has its vector.
+    places after the owner. A node whose token is -1 is an embedding row: `embeddings` has its vector.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class TokenTree:
         return tree
 
     def part(self, tokens: list[int], parents: list[int]) -> "TokenTree":
-        """The tree of these nodes, each with the log-probability and the kind that the node behind the same tokens has
+        """The tree of these nodes, each with the log-probability and the kind that the node after the same tokens has
         here. A node that is not here has those of no node: the log-probability of its parent, and NO_KIND."""
         origins: list[int | None] = [0]
         logprobs, kinds = [self.logprobs[0]], [self.kinds[0]]
@@ -112,7 +112,7 @@ class TokenTree:
         return np.concatenate(self.mask_blocks)
 
     def add(self, parent: int, token: int, logprob: float, kind: int = NO_KIND) -> int:
-        """Adds a candidate behind node `parent` and returns its index. `logprob` is that of the token, given the path.
+        """Adds a candidate after node `parent` and returns its index. `logprob` is that of the token, given the path.
 
         A token that the parent already has as a child is not added again: the index of that child is returned.
         Raises ArgumentError for a parent that does not exist."""
@@ -145,7 +145,7 @@ class TokenTree:
         return n
 
     def add_masks(self, owner: int, vectors: np.ndarray) -> None:
-        """Puts masks behind node `owner`, after those it has: `vectors` is (k, n_embd), k >= 1. They are not copied.
+        """Puts masks after node `owner`, after those it has: `vectors` is (k, n_embd), k >= 1. They are not copied.
 
         Raises ArgumentError for an owner that does not exist and for vectors of another shape."""
         vectors = np.asarray(vectors, np.float32)
@@ -167,7 +167,7 @@ class TokenTree:
         return self._children.get((node, token))
 
     def mask_rows(self, owner: int) -> list[int]:
-        """The rows of the masks behind `owner`, nearest first. Ask when all nodes are added."""
+        """The rows of the masks after `owner`, nearest first. Ask when all nodes are added."""
         n_nodes = len(self.tokens)
         return [n_nodes + mask for mask in self._masks_of.get(owner, ())]
 

@@ -204,14 +204,14 @@ def add_probing_options(group: Any) -> None:
         "--masks",
         metavar="K",
         type=values.integer(1, values.ROWS_MAX),
-        help="esp: masks behind a node (default: the depth of the tree, dynamic: 2)",
+        help="esp: masks after a node (default: the depth of the tree, dynamic: 2)",
     )
     option(
         group,
         "--mask-children",
         metavar="C|all",
         type=values.mask_children,
-        help="esp: masks behind the root and its best C children, or behind all nodes (default: all)",
+        help="esp: masks after the root and its best C children, or after all nodes (default: all)",
     )
     option(
         group,

@@ -1,5 +1,5 @@
 """What an option's value may be. Each function turns the text of a value into its meaning or raises ArgumentTypeError,
-whose message argparse puts behind the option's name."""
+whose message argparse puts after the option's name."""
 
 import argparse
 import codecs

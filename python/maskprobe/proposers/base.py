@@ -32,7 +32,7 @@ class Proposer:
         raise NotImplementedError
 
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
-        """Learns from a pass over `tree`: `path` are its accepted nodes, `emitted` the tokens drawn behind them. It is
+        """Learns from a pass over `tree`: `path` are its accepted nodes, `emitted` the tokens drawn after them. It is
         the tree that was proposed, or what the engine decoded of it.
 
         `result` is valid until this returns."""

@@ -12,8 +12,8 @@ from .lookup import NgramIndex
 from .rates import AcceptanceRates
 
 NGRAM = 3  # tokens of the longest look-up
-SPAN = 6  # tokens that a look-up behind the root gives
-EXTENSION = 3  # tokens that a look-up behind another candidate gives
+SPAN = 6  # tokens that a look-up after the root gives
+EXTENSION = 3  # tokens that a look-up after another candidate gives
 N_TOP_LIMIT = 64
 N_NEIGHBOUR_TOP = 8  # candidates of a rejected row that are looked at
 
@@ -27,13 +27,13 @@ LISTED_SHARES = {LAST_ROW: 0.06, BESIDE: 0.12, BEYOND: 0.15}  # of the first ran
 class LastLogits(Proposer):
     """What the last pass thought likely, but did not become the text: it often comes a token later.
 
-    Behind the root stand the *last row*'s other likely tokens, those of the row that the root was drawn from, and what
-    followed the last 3, 2 or 1 tokens where they stood before (6 tokens, of the newest place that has so many). Behind
+    After the root stand the *last row*'s other likely tokens, those of the row that the root was drawn from, and what
+    followed the last 3, 2 or 1 tokens where they stood before (6 tokens, of the newest place that has so many). After
     each of these candidates comes such a look-up again (3 tokens).
 
     To the paper this adds the rows of rejected candidates. Those *beside* the root, which stood in its place with
     another token, say what may follow it: their likely tokens, weighted by the candidate's own probability, are
-    candidates behind the root. The rows one place *beyond*, behind them, give candidates behind the root's children.
+    candidates after the root. The rows one place *beyond*, after them, give candidates after the root's children.
     The paper gives each rank a fixed length, in a tree of 64. This one grows the most probable candidates first, by the
     shares of each kind that stood so far, so that a tree of 4 or 8 rows is of use too. These shares outlive a
     generation; all else starts afresh.
@@ -148,7 +148,7 @@ class _Growth:
 
 
 def _mixed(tree: TokenTree, result: Pass, nodes: Sequence[int], last: int) -> list[int]:
-    """The likely tokens behind any of the nodes, weighted by the nodes' own probabilities as they were claimed."""
+    """The likely tokens after any of the nodes, weighted by the nodes' own probabilities as they were claimed."""
     shares: dict[int, float] = {}
     for node in nodes:
         weight = math.exp(tree.logprobs[node] - tree.logprobs[last])

@@ -17,13 +17,13 @@ class Lookahead(Proposer):
     """Two branches in one pass. W = window, N = ngram, G = guesses are the paper's names.
 
     The *lookahead branch* holds the last N - 1 steps of a Jacobi iteration over W places: level j, place i is a guess
-    of the token j + i places behind the root, made j passes after that of level 0. What each row sees, besides the
+    of the token j + i places after the root, made j passes after that of level 0. What each row sees, besides the
     cache, the root and itself:
 
         level 0, place i         level 0, places 1 to i - 1
         level j > 0, place i     level 0, places 1 to i, and levels 1 to j - 1 at its own place i
 
-    That is the mask of the paper, and it is a tree as it stands, without a row more: level 0 is a chain behind the root
+    That is the mask of the paper, and it is a tree as it stands, without a row more: level 0 is a chain after the root
     (place 0 of level 0 is the root itself), and from each of its W nodes hangs the chain of the levels at that place.
 
         root - 0,1 - 0,2 - ... - 0,W-1
@@ -32,14 +32,14 @@ class Lookahead(Proposer):
           |     |     |            |
          ...   ...   ...          ...
 
-    What the model finds most likely behind the last level is the newest level of the next pass, the oldest falls out.
+    What the model finds most likely after the last level is the newest level of the next pass, the oldest falls out.
     So each pass gives W n-grams, the tokens of place i from level 0 to the new level, which go into the pool. The
     window moves on by one place per pass, however many tokens were accepted (as in the authors' own program).
 
     The *verification branch* holds the pool's n-grams that begin with the root, N - 1 tokens each. The pool keeps the G
     newest per first token. It also takes the n-grams of the prompt and of the output (the paper's prompt as reference).
 
-    Differences. Rows that carry the same token behind the same tokens are computed once, be they of the window or of a
+    Differences. Rows that carry the same token after the same tokens are computed once, be they of the window or of a
     guess: they would be equal. A row of the window that the model then draws is accepted like any candidate. The window
     starts with tokens of the prompt at random (seeded, so that a generation can be repeated), all levels at once;
     n-grams are taken when those are out of it.

@@ -14,14 +14,14 @@ DEPTHS = 4  # from here on, candidates of all depths are of one kind
 class NgramIndex:
     """Where each n-gram of a growing text, n = 1..ngram, was followed by more text.
 
-    span = 0: its earliest place. Otherwise the newest one behind which `span` tokens stand, and the earliest as long as
+    span = 0: its earliest place. Otherwise the newest one after which `span` tokens stand, and the earliest as long as
     there is none. O(ngram) per token.
     """
 
     def __init__(self, ngram: int, span: int = 0) -> None:
         self.ngram = ngram
         self._span = span
-        self._starts: list[dict[tuple[int, ...], int]] = []  # [n - 1]: n-gram -> place of the token behind it
+        self._starts: list[dict[tuple[int, ...], int]] = []  # [n - 1]: n-gram -> place of the token after it
         self.clear()
 
     def clear(self) -> None:
@@ -58,7 +58,7 @@ class PromptLookup(Proposer):
     the first that is found. One chain of n_rows_max - 1 tokens at most (10 in the original, with ngram = 3), fewer
     where the text ends before.
 
-    The original, a scan over prompt and output, wants all of its 10 tokens behind a match; later versions take what is
+    The original, a scan over prompt and output, wants all of its 10 tokens after a match; later versions take what is
     there, and so does this one. Here an index takes the place of the scan; the result is the same.
 
     Raises ArgumentError for a number out of range.

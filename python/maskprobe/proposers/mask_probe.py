@@ -10,14 +10,14 @@ from ..session import Pass
 from ..tree import TokenTree
 from .base import N_ROWS_LIMIT, Proposer
 
-N_TOP_LIMIT = 64  # candidates looked at behind one node of a dynamic tree
+N_TOP_LIMIT = 64  # candidates looked at after one node of a dynamic tree
 DYNAMIC_MASKS = 2  # masks per owner of a dynamic tree, unless told
 
 Distribution = tuple[list[int], list[float]]  # tokens, most likely first, and their log-probabilities
 
 
 class MaskProbe(Proposer):
-    """Probes the model itself: k masks behind a node predict the tokens 2..k+1 places after it.
+    """Probes the model itself: k masks after a node predict the tokens 2..k+1 places after it.
 
     tree: the shape of the candidates.
         "14" or "7,2": static, top-1 expansion. The first number counts the children of the root, taken from mask 1 of
@@ -25,7 +25,7 @@ class MaskProbe(Proposer):
             of levels. A pass has (k + 1) (1 + sum) rows, the paper's block complexity.
         "dynamic": the most probable nodes that fit `rows` rows (the paper's algorithm 1), k = 2.
     masks: another k, at least the number of levels.
-    mask_children: "all" puts masks behind every node; a number c behind the root and its best c children only. Where
+    mask_children: "all" puts masks after every node; a number c after the root and its best c children only. Where
         the last accepted node had none, the next pass is the root with its masks.
     mask: the vectors, the mean of the prompt's embeddings unless told.
 
@@ -122,7 +122,7 @@ class MaskProbe(Proposer):
         waiting: list[tuple[float, int, int]] = []  # (-log-probability of the path, parent, rank of the token there)
 
         def offer(parent: int, rank: int) -> None:
-            """Puts the candidate of this rank behind `parent`, or the next one if it repeats the parent's token."""
+            """Puts the candidate of this rank after `parent`, or the next one if it repeats the parent's token."""
             depth = tree.depths[parent]
             if depth == len(self._drafts):
                 return
@@ -141,7 +141,7 @@ class MaskProbe(Proposer):
             offer(node, 0)
 
     def _add_masks(self, tree: TokenTree, room: int) -> None:
-        """Masks behind the root first, then behind the owners among the candidates, as far as they fit."""
+        """Masks after the root first, then after the owners among the candidates, as far as they fit."""
         if self._owner_children is None:
             owners = list(range(tree.n_nodes))
         else:

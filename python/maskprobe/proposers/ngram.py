@@ -74,7 +74,7 @@ class NgramAutomaton(Proposer):
 
     Of several earlier places the first one counts, as in the paper: an automaton keeps it for nothing, while the most
     recent one would have to be written into all suffix states with each token. Two differences. A match of any length
-    is used: the paper leaves short ones to another source. And where fewer tokens than asked for stand behind the
+    is used: the paper leaves short ones to another source. And where fewer tokens than asked for stand after the
     match, the text has just repeated itself, and the chain goes on with the repetition instead of ending.
 
     Raises ArgumentError for a number out of range.

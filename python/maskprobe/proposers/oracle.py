@@ -16,12 +16,12 @@ TAIL = 16  # tokens by which the generated text is recognised
 
 class Oracle(Proposer):
     """Trees of exactly `rows` rows with which `tau` tokens per pass come out, for a `text` (prompt and what the model
-    puts behind it) that is known beforehand: what an acceptance is worth on a machine, whoever reaches it.
+    puts after it) that is known beforehand: what an acceptance is worth on a machine, whoever reaches it.
 
     A candidate of the chain is right with the same rate r at each depth, given that the one before it is, so that
     tau = 1 + r + r^2 + ... down to the end of the chain, `depth_max` candidates at most. The right ones come evenly
     rather than at random: of those whose parent is right, a share r to within one, so tau settles within a few passes.
-    The rest of the rows are siblings, and the chain goes on behind a wrong one. No wrong candidate carries the token of
+    The rest of the rows are siblings, and the chain goes on after a wrong one. No wrong candidate carries the token of
     the text at its place, so none is accepted by chance; all are distinct tokens, drawn with `seed`.
 
     Where the generated text has left `text` (rounding, in a pass of another size), candidates are wrong ones only.

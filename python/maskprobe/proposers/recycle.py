@@ -1,4 +1,4 @@
-"""Token Recycling (arXiv 2408.08696): what the model last expected behind each token."""
+"""Token Recycling (arXiv 2408.08696): what the model last expected after each token."""
 
 import heapq
 from collections.abc import Sequence
