@@ -84,14 +84,19 @@ void mp_engine::step(int32_t & n_active) {
         take_step();
         retire();
         end();
-    } catch (const failure & e) {
+    } catch (...) {
         for (const generation_ref & g : active) {
             g->publish();
             g->session->commit(nullptr, 0);
         }
         retire();
-        if (!end() || e.status != MP_ERR_CANCELLED) {
+        const bool is_stopped = end();
+        try {
             throw;
+        } catch (const failure & e) {
+            if (!is_stopped || e.status != MP_ERR_CANCELLED) {
+                throw;
+            }
         }
     }
 }
