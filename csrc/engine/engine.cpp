@@ -364,7 +364,7 @@ std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, c
         source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors));
     }
     auto made = std::make_shared<generation>(model, tokens, n, params, std::move(source));
-    made->claims = params.proposer ? &made->own_claims : &state->claims;
+    made->claims = params.proposer ? &claims_of_callers : &state->claims;
     const std::lock_guard<std::mutex> lock(mutex);
     waiting.push_back(made);
     return made;

@@ -51,6 +51,7 @@ private:
     const int32_t n_rows_fixed; // 0: planned
     const std::optional<mp::mask_kind> masks;
     const std::shared_ptr<mp::state> state;
+    mp::calibration claims_of_callers; // of all proposers that callers brought
     mp::planner planner;
     int64_t depth = 0;     // tokens that a row of the last pass looked at
     double us_of_pass = 0; // running means, 0: not known

@@ -63,7 +63,6 @@ public:
 
     std::unique_ptr<mp_session> session; // while it is active
     calibration * claims = nullptr;      // of its candidates
-    calibration own_claims;              // of a caller's proposer
 
     // --- any thread ---
 

@@ -8,8 +8,8 @@
 
 namespace mp {
 
-constexpr int32_t N_TOP = 8; // tokens of a row that evidence is learned from
-constexpr int32_t N_PROMPT_ROWS = 8; // each costs its share of the output matrix (bench/results/evidence.md)
+constexpr int32_t N_TOP = 8;                // tokens of a row that evidence is learned from
+constexpr int32_t N_PROMPT_ROWS = 8;        // each costs its share of the output matrix (bench/results/evidence.md)
 constexpr int64_t MASK_TRIAL = 64;          // drafts between two masks that are placed only to learn what masks are worth
 constexpr int32_t MOST_FORCED = 32;         // tokens of a forced chain
 constexpr float FORCED_PROBABILITY = 0.97f; // of a forced token, before any was seen
