@@ -30,14 +30,16 @@ public:
         return found->second;
     }
 
-    void remove(T * handle) {
-        std::shared_ptr<T> last; // freed after the lock
+    // The last reference of the handle, nullptr where there is none.
+    std::shared_ptr<T> remove(T * handle) {
         const std::lock_guard<std::mutex> lock(mutex);
         const auto found = objects.find(handle);
-        if (found != objects.end()) {
-            last = std::move(found->second);
-            objects.erase(found);
+        if (found == objects.end()) {
+            return nullptr;
         }
+        std::shared_ptr<T> last = std::move(found->second);
+        objects.erase(found);
+        return last;
     }
 
 private:

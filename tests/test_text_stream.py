@@ -1,5 +1,6 @@
 """Text streams: characters and stop strings over the borders of tokens, against Python's own decoder and endswith()."""
 
+import functools
 import itertools
 import subprocess
 from typing import NamedTuple
@@ -9,11 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cxx import build, sanitizer_flags
+from maskprobe import ArgumentError, Model
 
 SOURCES = [
     "tests/text_stream_checks.cpp",
     "csrc/engine/text_stream.cpp",
-    "csrc/engine/utf8_decoder.cpp",
+    "csrc/model/utf8.cpp",
     "csrc/status.cpp",
 ]
 MP_ERR_ARGUMENT = 1
@@ -209,3 +211,33 @@ def test_a_long_stop_string_of_one_letter_is_looked_for_in_passing(program):
 def test_stop_strings_that_are_refused(program, stop, message):
     answer = program.ask([(b"a", True)], stop)
     assert answer.startswith(f"refused {MP_ERR_ARGUMENT} ") and message in answer
+
+
+UTF8_PIECES = [
+    b"a",
+    b"\xc3\xa9",
+    b"\xe2\x82\xac",
+    b"\xef\xbf\xbd",
+    b"\xef\xbf",
+    b"\xe2\x82",
+    b"\xbd",
+    b"\xed\xa0\x80",
+    b"\xf4\x90",
+]
+
+
+@given(st.lists(st.sampled_from(UTF8_PIECES), max_size=6))
+def test_the_tokenizer_names_the_byte_at_which_utf8_ends(bundled_model_path, pieces):
+    model, data = opened(bundled_model_path), b"".join(pieces)
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        with pytest.raises(ArgumentError, match=rf"not valid UTF-8 at byte {error.start} "):
+            model.tokenize(data)
+    else:
+        assert model.detokenize(model.tokenize(data, add_special=False)) == data
+
+
+@functools.cache
+def opened(path) -> Model:
+    return Model(path, n_threads=1)

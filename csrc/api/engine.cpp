@@ -34,7 +34,7 @@ mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, 
         }
         *out = nullptr;
         *out = engines().add(
-            std::make_shared<mp_engine>(context->shared_from_this(), params ? *params : mp_engine_default_params()));
+            std::make_shared<mp_engine>(context_retain(context), params ? *params : mp_engine_default_params()));
     });
 }
 

@@ -19,8 +19,9 @@ mp_status mp_session_open(mp_context * context, mp_session ** out) {
             fail(MP_ERR_ARGUMENT, "mp_session_open: context and out must not be NULL");
         }
         *out = nullptr;
-        const entry inside(context->guard, __func__);
-        *out = new mp_session(context->shared_from_this());
+        const context_ref held = context_retain(context);
+        const entry inside(held->guard, __func__);
+        *out = new mp_session(held);
     });
 }
 

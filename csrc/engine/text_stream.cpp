@@ -32,7 +32,7 @@ text_stream::text_stream(const std::vector<std::string> & stop) {
         if (stop[i].empty()) {
             fail(MP_ERR_ARGUMENT, "stop string %zu is empty: every text would end before it begins", i);
         }
-        if (!is_utf8(stop[i])) {
+        if (valid_utf8_length(stop[i].data(), stop[i].size()) < stop[i].size()) {
             fail(MP_ERR_ARGUMENT, "stop string %zu of %zu bytes is not valid UTF-8: convert it first", i, stop[i].size());
         }
         stops.push_back({stop[i], borders_of(stop[i])});

@@ -1,7 +1,7 @@
 // Bytes of tokens in, text out: never half a character, and nothing of a stop string.
 #pragma once
 
-#include "engine/utf8_decoder.h"
+#include "model/utf8.h"
 
 #include <cstddef>
 #include <string>

@@ -1,35 +1,12 @@
 #include "model/text.h"
 
+#include "model/utf8.h"
 #include "status.h"
 
 #include <algorithm>
 #include <cstring>
 
 namespace mp {
-
-// The byte at which valid UTF-8 ends, n_text if all of it is valid.
-static size_t valid_utf8_length(const char * text, size_t n_text) {
-    size_t i = 0;
-    while (i < n_text) {
-        const unsigned char c = text[i];
-        const int n = c < 0x80 ? 1 : c >= 0xC2 && c < 0xE0 ? 2 : c >= 0xE0 && c < 0xF0 ? 3 : c >= 0xF0 && c < 0xF5 ? 4 : 0;
-        if (n == 0 || i + n > n_text) {
-            return i;
-        }
-        for (int j = 1; j < n; j++) {
-            if (((unsigned char) text[i + j] & 0xC0) != 0x80) {
-                return i;
-            }
-        }
-        const unsigned char d = n > 1 ? text[i + 1] : 0;
-        // overlong forms, surrogates, above U+10FFFF
-        if ((c == 0xE0 && d < 0xA0) || (c == 0xED && d > 0x9F) || (c == 0xF0 && d < 0x90) || (c == 0xF4 && d > 0x8F)) {
-            return i;
-        }
-        i += n;
-    }
-    return n_text;
-}
 
 int32_t tokenize(const mp_model & model, const char * text, size_t n_text, bool add_special, bool parse_special,
                  int32_t * tokens, int32_t capacity) {

@@ -2,6 +2,7 @@
 
 #include "platform/runtime.h"
 #include "platform/thread_count.h"
+#include "registry.h"
 #include "session/context_params.h"
 #include "session/session.h"
 #include "status.h"
@@ -19,16 +20,24 @@ static int32_t thread_count(int32_t wanted, int32_t automatic) {
     return wanted > 0 ? wanted : automatic;
 }
 
+static registry<mp_context> & contexts() {
+    static registry<mp_context> all("context");
+    return all;
+}
+
 mp_context * mp::context_open(model_ref model, const mp_context_params & params) {
     check_context_params(params); // before anything is made of these sizes
-    auto context = std::make_shared<mp_context>(std::move(model), params);
-    context->handle = context;
-    return context.get();
+    return contexts().add(std::make_shared<mp_context>(std::move(model), params));
+}
+
+context_ref mp::context_retain(mp_context * context) {
+    return contexts().retain(context);
 }
 
 void mp::context_close(mp_context * context) {
-    const context_ref last = std::move(context->handle);
-    context->try_to_free_closed_sessions();
+    if (const context_ref last = contexts().remove(context)) {
+        last->try_to_free_closed_sessions();
+    }
 }
 
 mp_context::mp_context(model_ref model_, const mp_context_params & params)

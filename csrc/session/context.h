@@ -24,6 +24,7 @@ using context_ref = std::shared_ptr<mp_context>;
 
 // Throws MP_ERR_ARGUMENT and MP_ERR_MEMORY. The context lives until context_close(), and as long as a session is open.
 mp_context * context_open(model_ref model, const mp_context_params & params);
+context_ref context_retain(mp_context * context); // MP_ERR_STATE where it is closed
 void context_close(mp_context * context);
 
 } // namespace mp
@@ -52,7 +53,6 @@ struct mp_context : std::enable_shared_from_this<mp_context> {
 
 private:
     friend struct mp_session;
-    friend mp_context * mp::context_open(mp::model_ref, const mp_context_params &);
     friend void mp::context_close(mp_context *);
 
     // sessions
@@ -81,7 +81,6 @@ private:
     int32_t lend_to_use_the_graph_again(int32_t n, mp_session * const * in_pass, int32_t n_missing);
     void remove(llama_seq_id id, int32_t first); // its tokens from place `first` on
 
-    mp::context_ref handle;  // what context_close() lets go of
     mp::worker_pool workers; // of maskprobe's kernels and of the top-K
     mp::accel_link kernels{workers};
     std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};

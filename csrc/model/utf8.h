@@ -1,4 +1,4 @@
-// Bytes to valid UTF-8, in pieces cut anywhere.
+// UTF-8: what of a text is valid, and bytes to valid UTF-8, in pieces cut anywhere.
 #pragma once
 
 #include <cstddef>
@@ -21,6 +21,7 @@ private:
     unsigned char low = 0x80, high = 0xBF; // what its next byte may be
 };
 
-bool is_utf8(const std::string & text);
+// The byte at which valid UTF-8 ends, n if all of it is valid.
+size_t valid_utf8_length(const char * text, size_t n);
 
 } // namespace mp

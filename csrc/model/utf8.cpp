@@ -1,4 +1,6 @@
-#include "engine/utf8_decoder.h"
+#include "model/utf8.h"
+
+#include <algorithm>
 
 namespace mp {
 
@@ -46,12 +48,20 @@ void utf8_decoder::begin(unsigned char first, std::string & text) {
     high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
 }
 
-bool is_utf8(const std::string & text) {
+size_t valid_utf8_length(const char * text, size_t n) {
     std::string decoded;
     utf8_decoder decoder;
-    decoder.push(text.data(), text.size(), decoded);
+    decoder.push(text, n, decoded);
     decoder.finish(decoded);
-    return decoded == text;
+    if (decoded.size() == n && decoded.compare(0, n, text, n) == 0) {
+        return n;
+    }
+    // What is valid stays as it is. The U+FFFD that comes then may begin like what it takes the place of.
+    size_t end = std::mismatch(text, text + n, decoded.begin(), decoded.end()).first - text;
+    while (end > 0 && ((unsigned char) decoded[end] & 0xC0) == 0x80) {
+        end--;
+    }
+    return end;
 }
 
 } // namespace mp
