@@ -9,10 +9,20 @@ import gguf
 import numpy as np
 import pytest
 
+from contexts import (
+    alone,
+    assert_holds,
+    assert_same,
+    is_ours,
+    opened,
+    random_tree,
+    rows_of,
+    star,
+    text_of,
+)
 from maskprobe import (
     ArgumentError,
     Cancelled,
-    Context,
     ContextFull,
     Model,
     Session,
@@ -21,9 +31,7 @@ from maskprobe import (
 )
 from random_gguf import SHAPES, tiny, write_random_gguf
 
-N_VOCAB = 512
 NAN_TOKEN = 77  # its embedding is NaN in one of the models: whatever sees it is NaN too
-F32 = {"type_k": "f32", "type_v": "f32", "n_threads": 1}
 
 
 @pytest.fixture(scope="module")
@@ -55,67 +63,6 @@ def model(request, path):
 @pytest.fixture(scope="module")
 def ours(path):
     return Model(path, kernels="ours", n_threads=1)
-
-
-def opened(model: Model, n_sessions_max: int = 4, **settings) -> Context:
-    return Context(model, **{"n_ctx": 256, "n_rows_max": 32, "n_sessions_max": n_sessions_max, **F32, **settings})
-
-
-def text_of(n: int, seed: int) -> list[int]:
-    return np.random.default_rng(seed).integers(100, N_VOCAB - 2, n).tolist()
-
-
-def random_tree(random: np.random.Generator, n_rows: int, n_embd: int, with_masks: bool = True) -> TokenTree:
-    """At most n_rows rows: nodes anywhere below the root, masks after any of them."""
-    tree = TokenTree(int(random.integers(100, N_VOCAB - 2)))
-    while tree.n_rows < n_rows:
-        if with_masks and random.integers(4) == 0:
-            vectors = random.normal(0, 0.3, (1, n_embd)).astype(np.float32)
-            tree.add_masks(int(random.integers(tree.n_nodes)), vectors)
-        else:
-            tree.add(int(random.integers(tree.n_nodes)), int(random.integers(100, N_VOCAB - 2)), 0.0)
-    return tree
-
-
-def star(n_rows: int, root: int = 120) -> TokenTree:
-    tree = TokenTree(root)
-    for token in range(200, 199 + n_rows):
-        tree.add(0, token, 0.0)
-    return tree
-
-
-def alone(model: Model, tokens: list[int], tree: TokenTree, **settings) -> np.ndarray:
-    """The logits of the tree's rows after `tokens`, (n_rows, n_vocab), from a context of its own."""
-    with Session(model, **{"n_ctx": 256, "n_rows_max": 32, **F32, "flash_attn": 1, **settings}) as session:
-        session.set_prefix(tokens)
-        session.decode(tree, 1)
-        return rows_of(session, tree)
-
-
-def rows_of(session: Session, tree: TokenTree) -> np.ndarray:
-    return np.array([session.logits(row) for row in range(tree.n_rows)])
-
-
-def is_ours(model: Model) -> bool:
-    return model.info.kernels != "llama.cpp"
-
-
-def assert_same(model: Model, logits: np.ndarray, expected: np.ndarray) -> None:
-    """Logits have a deviation of about 2; ggml's flash attention sums in half precision, by the order of the cells."""
-    if is_ours(model):
-        assert np.array_equal(logits.argmax(axis=1), expected.argmax(axis=1))
-    np.testing.assert_allclose(logits, expected, atol=1e-5 if is_ours(model) else 0.05)
-
-
-def assert_holds(session: Session, tokens: list[int]) -> None:
-    """What follows is what follows `tokens` in a fresh session, and nothing of a pass is left."""
-    assert session.n_past == len(tokens)
-    tree = star(3)
-    session.decode(tree, 1)
-    logits = rows_of(session, tree)
-    assert np.isfinite(logits).all()
-    session.rollback()
-    assert_same(session.model, logits, alone(session.model, tokens, tree))
 
 
 # --- one pass --------------------------------------------------------------------------------------------------------
@@ -485,85 +432,3 @@ def test_a_forked_child_is_told_and_frees_nothing(ours):
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert_holds(a, text_of(20, 1))
-
-
-# --- arguments -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"n_sessions_max": 0}, "n_sessions_max = 0 must be between 1 and 64"),
-        ({"n_sessions_max": 65}, "n_sessions_max = 65 must be between 1 and 64"),
-        ({"n_sessions_max": -1}, "n_sessions_max = -1"),
-        ({"n_rows_max": -1}, "n_rows_max = -1 must be between 1 and 256"),
-        ({"n_rows_max": 0}, "n_rows_max = 0"),
-        ({"n_rows_max": 2**31 - 1}, "n_rows_max = 2147483647 must be between 1 and 256"),
-        ({"n_top_max": 0}, "n_top_max = 0"),
-        ({"n_top_max": 2**31 - 1}, "n_top_max = 2147483647"),
-        ({"n_ctx": -1}, "n_ctx = -1"),
-        ({"n_ctx": 2**28, "n_sessions_max": 64}, "n_ctx = 268435456 for n_sessions_max = 64"),
-        ({"n_batch": 0}, "n_batch = 0"),
-        ({"n_threads": -1}, "n_threads = -1"),
-        ({"n_threads": 2**31 - 1}, "n_threads = 2147483647"),
-        ({"n_threads_batch": 2**31 - 1}, "n_threads_batch = 2147483647"),
-        ({"flash_attn": 2}, "flash_attn = 2"),
-        ({"n_ubatch": 8}, "32 rows must fit into n_ubatch = 8"),
-    ],
-)
-def test_sizes_that_are_refused(ours, settings, said):
-    with pytest.raises(ArgumentError) as caught:
-        opened(ours, **settings)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_passes_that_are_refused(ours):
-    context, elsewhere = opened(ours), opened(ours)
-    a, b, other = context.session(), context.session(), elsewhere.session()
-    a.set_prefix(text_of(20, 1))
-    bad = TokenTree(120)
-    bad.add(0, N_VOCAB, 0.0)
-    for trees, said in [
-        ([], "over 0 sessions"),
-        ([(a, star(2))] * 5, "over 5 sessions"),
-        ([(a, star(2)), (a, star(3))], "session 1 of the pass is its session 0 too"),
-        ([(a, star(2)), (other, star(2))], "session 1 of the pass is not one of this context"),
-        ([(a, star(2)), (b, bad)], f"tree 1: token {N_VOCAB} of node 1"),
-        ([(a, bad)], f"^token {N_VOCAB} of node 1"),
-        ([(a, star(17)), (b, star(16))], "the 2 trees have 33 rows together, the context takes n_rows_max = 32"),
-        ([(a, star(33))], "33 rows"),
-    ]:
-        with pytest.raises(ArgumentError, match=said):
-            context.decode(trees)
-    for n_top in (0, 65, -1):
-        with pytest.raises(ArgumentError, match=f"n_top = {n_top} must be between 1 and the context's n_top_max = 64"):
-            context.decode([(a, star(2))], n_top)
-    with pytest.raises(StateError, match="no pass"):
-        a.logits(0)
-    assert_holds(a, text_of(20, 1))
-
-
-@pytest.mark.parametrize("n_ctx", [1, 16, 300])
-def test_a_context_smaller_than_a_pass(ours, n_ctx):
-    context = opened(ours, 1, n_ctx=n_ctx, n_rows_max=256)
-    session = context.session()
-    n = context.n_ctx
-    session.set_prefix(text_of(n - 100, 1))
-    with pytest.raises(ContextFull, match=f"the tree needs 256 places, 100 of the session's {n} are left"):
-        session.decode(star(256))
-    session.decode(star(100))
-    session.commit([0])
-    assert session.n_past == n - 99
-    with pytest.raises(ContextFull, match=f"{n + 1} tokens do not fit into a context of {n}"):
-        session.set_prefix(text_of(n + 1, 1))
-
-
-def test_a_pass_of_more_rows_than_the_model_has_places(tmp_path):
-    write_random_gguf(tmp_path / "gpt2.gguf", "tiny-gpt2", n_ctx=20)
-    model = Model(tmp_path / "gpt2.gguf", n_threads=1)
-    context = Context(model, n_rows_max=64, n_sessions_max=2, n_threads=1)
-    assert context.n_ctx == 20
-    session = context.session()
-    with pytest.raises(ContextFull, match="the tree needs 21 places, 20 of the session's 20 are left"):
-        session.decode(star(21))
-    session.decode(star(20))
