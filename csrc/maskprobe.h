@@ -399,7 +399,7 @@ typedef struct mp_stats {
     int64_t prompt_us, gen_us, decode_us; // until its first token; after it; of that, inside llama_decode
 } mp_stats;
 
-// Starts after tokens[0..n), n >= 1, with the next step; where all sessions are taken it waits for one. params may be NULL.
+// Starts after tokens[0..n), n >= 1, with the next step; where all sessions are taken they take turns. params may be NULL.
 // Errors: ARGUMENT, CONTEXT_FULL (the prompt does not fit). Freed under way, it ends; its callbacks may still be called by
 // the step that another thread is in.
 MP_API mp_generation_params mp_generation_default_params(void);

@@ -21,6 +21,7 @@ mp_status mp_session_open(mp_context * context, mp_session ** out) {
         *out = nullptr;
         const context_ref held = context_retain(context);
         const entry inside(held->guard, __func__);
+        held->check_room_for_session();
         *out = new mp_session(held);
     });
 }
@@ -32,6 +33,7 @@ mp_status mp_session_fork(mp_session * session, mp_session ** out) {
         }
         *out = nullptr;
         const entry inside = enter(session, __func__);
+        session->context->check_room_for_session();
         *out = session->fork().release();
     });
 }

@@ -14,7 +14,6 @@ constexpr int32_t MOST_PLANNED = 32;   // rows of one generation, where the plan
 constexpr int32_t LARGEST_PIECE = 512; // tokens of a prompt at once,
 constexpr int32_t LEAST_PIECE = 8;     // and where others wait for it
 constexpr double PIECE_PASSES = 1.5;   // usual passes that a piece may take then
-constexpr int32_t WORTH_A_FORK = 32;   // tokens of a shared prefix
 constexpr double RATE = 1.0 / 8;       // of the newest value, in running means
 
 static std::optional<mask_kind> parse_masks(const char * name) {
@@ -34,7 +33,7 @@ static void move_mean(double & mean, double value) {
 
 mp_engine::mp_engine(context_ref context_, const mp_engine_params & params)
     : context(std::move(context_)), n_rows_fixed(params.n_rows), masks(parse_masks(params.masks)),
-      state(open_state(*context->model, params.state)) {
+      state(open_state(*context->model, params.state)), cache(context) {
     if (params.n_rows < 0 || params.n_rows > context->n_rows_max) {
         fail(MP_ERR_ARGUMENT, "n_rows = %d must be between 0 (as many as pay) and the context's n_rows_max = %d",
              params.n_rows, context->n_rows_max);
@@ -192,7 +191,7 @@ void mp_engine::pass(int64_t started) {
         sessions.push_back(drawing[i]->session.get());
         trees.push_back(drawing[i]->tree(shares[i].n_rows));
     }
-    context->decode((int32_t) drawing.size(), sessions.data(), trees.data(), passes.data());
+    with_room([&] { context->decode((int32_t) drawing.size(), sessions.data(), trees.data(), passes.data()); });
     each([&](size_t i) { drawing[i]->accept(passes[i]); });
     {
         const std::lock_guard<std::mutex> lock(state->mutex);
@@ -221,15 +220,41 @@ template <typename F> void mp_engine::each(F && work) {
     }
 }
 
-// A piece of the first prompt that is not complete. Others wait no longer for it than for a few passes. True where the
-// prompt is complete with it.
+// Of the prompts that are not complete, the oldest and the shortest in turns: a long one goes on, a short one need not wait
+// for its end.
+generation * mp_engine::next_prompt() {
+    generation * oldest = nullptr;
+    generation * shortest = nullptr;
+    for (const generation_ref & g : active) {
+        if (g->has_prompt_left() && !g->ended()) {
+            oldest = oldest ? oldest : g.get();
+            shortest = shortest && shortest->n_prompt_left() <= g->n_prompt_left() ? shortest : g.get();
+        }
+    }
+    takes_shortest = !takes_shortest;
+    return takes_shortest ? oldest : shortest;
+}
+
+// Where the cells do not suffice, what is cached has to go.
+template <typename F> void mp_engine::with_room(F && work) {
+    for (;;) {
+        try {
+            return work();
+        } catch (const failure & e) {
+            if (e.status != MP_ERR_CONTEXT_FULL || !cache.drop_oldest()) {
+                throw;
+            }
+        }
+    }
+}
+
+// A piece of a prompt. Others wait no longer for it than for a few passes. True where a first token came with it.
 bool mp_engine::evaluate_piece() {
-    const auto found = std::find_if(active.begin(), active.end(),
-                                    [](const generation_ref & g) { return g->has_prompt_left() && !g->ended(); });
-    if (found == active.end()) {
+    generation * const found = next_prompt();
+    if (!found) {
         return false;
     }
-    generation & g = **found;
+    generation & g = *found;
     const bool is_alone = std::none_of(active.begin(), active.end(), [](const generation_ref & other) {
         return !other->has_prompt_left() && !other->ended();
     });
@@ -239,9 +264,9 @@ bool mp_engine::evaluate_piece() {
         n = (int32_t) std::clamp(fits, (double) LEAST_PIECE, (double) LARGEST_PIECE);
     }
     const int64_t started = ggml_time_us();
-    const int32_t n_before = g.n_prompt_evaluated();
+    const int32_t n_left = g.n_prompt_left();
     try {
-        g.evaluate_prompt(n);
+        with_room([&] { g.evaluate_prompt(n); });
     } catch (const failure & e) {
         if (e.status == MP_ERR_CANCELLED) {
             throw;
@@ -251,82 +276,10 @@ bool mp_engine::evaluate_piece() {
     const int64_t us = ggml_time_us() - started;
     g.count_prompt(us);
     g.publish();
-    if (g.n_prompt_evaluated() > n_before) {
-        move_mean(us_of_prompt_token, (double) us / (g.n_prompt_evaluated() - n_before));
+    if (g.n_prompt_left() < n_left) {
+        move_mean(us_of_prompt_token, (double) us / (n_left - g.n_prompt_left()));
     }
-    return !g.has_prompt_left();
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// who has a session
-
-// Generations that have ended give their sessions back; what those hold may be the beginning of a later prompt.
-void mp_engine::retire() {
-    const std::lock_guard<std::mutex> lock(mutex);
-    const auto is_over = [](const generation_ref & g) {
-        if (g->cancelled.load() && !g->ended()) {
-            g->finish(MP_FINISH_CANCELLED);
-            g->publish();
-        }
-        return g->ended();
-    };
-    waiting.remove_if(is_over);
-    const auto over =
-        std::stable_partition(active.begin(), active.end(), [&](const generation_ref & g) { return !is_over(g); });
-    if (over != active.end()) {
-        for (auto g = over; g != active.end(); ++g) {
-            idle.push_back(std::move((*g)->session));
-            idle.back()->commit(nullptr, 0);
-        }
-        active.erase(over, active.end());
-        state->keep(setting(), planner, false);
-    }
-}
-
-void mp_engine::admit() {
-    const std::lock_guard<std::mutex> lock(mutex);
-    while (!waiting.empty() && (int32_t) active.size() < context->n_sessions_max) {
-        generation_ref g = waiting.front();
-        g->session = take_session(g->tokens());
-        active.push_back(g);
-        waiting.pop_front();
-    }
-}
-
-static int32_t n_shared(const mp_session & session, const std::vector<int32_t> & prompt) {
-    const auto end = std::mismatch(prompt.begin(), prompt.end(), session.tokens.begin(), session.tokens.end());
-    return (int32_t) (end.first - prompt.begin());
-}
-
-// The idle session that holds most of the prompt's beginning; where another one holds more of it, a fork of that one.
-std::unique_ptr<mp_session> mp_engine::take_session(const std::vector<int32_t> & prompt) {
-    auto best = idle.end();
-    for (auto i = idle.begin(); i != idle.end(); ++i) {
-        if (best == idle.end() || n_shared(**i, prompt) > n_shared(**best, prompt)) {
-            best = i; // of equals the one that was used longest ago
-        }
-    }
-    const int32_t n_held = best == idle.end() ? 0 : n_shared(**best, prompt);
-    const bool is_room = (int32_t) (active.size() + idle.size()) < context->n_sessions_max;
-    mp_session * source = nullptr; // to be forked
-    if (context->model->info.can_tree) {
-        int32_t most = n_held + WORTH_A_FORK;
-        for (const generation_ref & g : active) {
-            if (const int32_t n = n_shared(*g->session, prompt); n >= most) {
-                most = n;
-                source = g->session.get();
-            }
-        }
-    }
-    if (source || (n_held == 0 && is_room)) {
-        if (!is_room) { // its place is the fork's
-            idle.erase(idle.begin());
-        }
-        return source ? source->fork() : std::make_unique<mp_session>(context);
-    }
-    std::unique_ptr<mp_session> taken = std::move(*best);
-    idle.erase(best);
-    return taken;
+    return !g.has_prompt_left() && !g.was_suspended();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

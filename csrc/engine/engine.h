@@ -3,6 +3,7 @@
 #pragma once
 
 #include "engine/generation.h"
+#include "engine/session_cache.h"
 #include "engine/state.h"
 #include "guard.h"
 #include "plan/planner.h"
@@ -37,8 +38,11 @@ private:
     void take_step();
     void retire();
     void admit();
-    std::unique_ptr<mp_session> take_session(const std::vector<int32_t> & prompt);
+    void seat(std::list<generation_ref>::iterator from);
+    void share_seats();
+    mp::generation * next_prompt();
     bool evaluate_piece();
+    template <typename F> void with_room(F && work);
     void pass(int64_t started);
     void plan();
     void take_fixed();
@@ -58,8 +62,9 @@ private:
     double us_of_prompt_token = 0;
     bool owes_pass = false; // the last step ended with a prompt
 
-    std::vector<std::unique_ptr<mp_session>> idle; // of generations that ended, the newest last
-    std::vector<generation_ref> active;            // with a session
+    mp::session_cache cache;
+    std::vector<generation_ref> active; // with a session
+    bool takes_shortest = false;        // of the prompts, after a piece of the oldest
 
     // The pass under way, one entry for each generation that draws.
     std::vector<generation_ref> drawing;

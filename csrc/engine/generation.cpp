@@ -14,7 +14,7 @@ static std::vector<std::string> strings(const char * const * stop, int32_t n) {
 
 generation::generation(model_ref model_, const int32_t * tokens, int32_t n, const mp_generation_params & params,
                        std::unique_ptr<proposer> source_)
-    : model(std::move(model_)), text(tokens, tokens + n), n_prompt(n),
+    : model(std::move(model_)), text(tokens, tokens + n), n_prompt(n), n_to_evaluate(n),
       n_left(params.n_max < 0 ? std::numeric_limits<int64_t>::max() : params.n_max), n_top(params.n_top),
       sampler(model, *params.sampler), source(std::move(source_)), stream(strings(params.stop, params.n_stop)) {
     counts.n_prompt = n;
@@ -37,21 +37,25 @@ void generation::evaluate_prompt(int32_t n) {
     if (n_evaluated == 0) {
         const auto & held = session->tokens;
         const size_t n_same = std::mismatch(text.begin(), text.end(), held.begin(), held.end()).first - text.begin();
-        // The row of the last token is needed, so that one is evaluated in any case.
-        n_evaluated = std::min((int32_t) n_same, n_prompt - 1);
-        if ((int32_t) n_same > n_evaluated) {
+        // The row of the prompt's last token is needed, so that one is evaluated in any case.
+        n_evaluated = std::min((int32_t) n_same, is_resumed ? n_to_evaluate : n_prompt - 1);
+        if (is_resumed || (int32_t) n_same > n_evaluated) {
             mp_prefix ignored = {};
             session->set_prefix(text.data(), n_evaluated, 0, 0, ignored);
         }
-        std::lock_guard<std::mutex> lock(mutex);
-        counts.n_prompt_reused = counts.n_prompt_done = n_evaluated;
+        if (!is_resumed) {
+            std::lock_guard<std::mutex> lock(mutex);
+            counts.n_prompt_reused = counts.n_prompt_done = n_evaluated;
+        } else if (n_evaluated == n_to_evaluate) {
+            return;
+        }
     }
-    const int32_t end = (int32_t) std::min<int64_t>((int64_t) n_evaluated + n, n_prompt);
-    const bool is_last = end == n_prompt;
+    const int32_t end = (int32_t) std::min<int64_t>((int64_t) n_evaluated + n, n_to_evaluate);
+    const bool is_last = !is_resumed && end == n_prompt;
     mp_prefix rows = {};
     session->set_prefix(text.data(), end, is_last ? 1 + (source ? source->n_prompt_rows() : 0) : 0, n_top_of_pass(), rows);
     n_evaluated = end;
-    {
+    if (!is_resumed) {
         std::lock_guard<std::mutex> lock(mutex);
         counts.n_prompt_done = n_evaluated;
     }
@@ -79,6 +83,13 @@ void generation::evaluate_prompt(int32_t n) {
     if (source && !is_ended) {
         source->begin(text, rows);
     }
+}
+
+std::unique_ptr<mp_session> generation::suspend() {
+    n_to_evaluate = (int32_t) text.size() - 1; // the newest is the root of the next pass
+    n_evaluated = 0;
+    is_resumed = true;
+    return std::move(session);
 }
 
 // --- one pass --------------------------------------------------------------------------------------------------------
@@ -289,7 +300,7 @@ void generation::publish() {
 
 void generation::count_prompt(int64_t us) {
     std::lock_guard<std::mutex> lock(mutex);
-    counts.prompt_us += us;
+    (is_resumed ? counts.gen_us : counts.prompt_us) += us;
 }
 
 void generation::count_pass(int64_t us, int64_t decode_us) {

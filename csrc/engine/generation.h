@@ -39,8 +39,14 @@ public:
 
     // A piece of at most n tokens of the prompt. With its end comes the first token. Throws what ends the generation.
     void evaluate_prompt(int32_t n);
-    bool has_prompt_left() const { return n_evaluated < n_prompt; }
-    int32_t n_prompt_evaluated() const { return n_evaluated; }
+    bool has_prompt_left() const { return n_evaluated < n_to_evaluate; }
+    int32_t n_prompt_left() const { return n_to_evaluate - n_evaluated; }
+
+    // Gives its session to others. In the next one it evaluates what that does not hold, and goes on; for models whose
+    // cache can be rolled back.
+    std::unique_ptr<mp_session> suspend();
+    bool was_suspended() const { return is_resumed; }
+    int64_t n_emitted() const { return (int64_t) text.size() - n_prompt; }
 
     // Starts a draft of at most `room` rows and says what the planner may give it.
     share start_draft(int32_t room);
@@ -82,9 +88,11 @@ private:
     const model_ref model;
     std::vector<int32_t> text; // prompt and emitted tokens
     const int32_t n_prompt;
-    int32_t n_evaluated = 0; // tokens of the prompt
-    int64_t n_left;          // tokens that may still be emitted
-    const int32_t n_top;     // wanted with each token
+    int32_t n_to_evaluate;   // tokens before passes can be made: of the prompt, or of all but the newest
+    int32_t n_evaluated = 0; // of these
+    bool is_resumed = false;
+    int64_t n_left;      // tokens that may still be emitted
+    const int32_t n_top; // wanted with each token
     mp_sampler sampler;
     std::optional<constraint> rules;
     std::unique_ptr<proposer> source;

@@ -41,8 +41,8 @@ void mp::context_close(mp_context * context) {
 }
 
 mp_context::mp_context(model_ref model_, const mp_context_params & params)
-    : model(std::move(model_)), n_sessions_max(params.n_sessions_max), n_rows_max(params.n_rows_max),
-      n_top_max(std::min(params.n_top_max, model->info.n_vocab)),
+    : model(std::move(model_)), n_sessions_max(params.n_sessions_max), n_sessions_held(mp::n_sessions_held(*model, params)),
+      n_rows_max(params.n_rows_max), n_top_max(std::min(params.n_top_max, model->info.n_vocab)),
       n_threads(thread_count(params.n_threads, default_thread_count())),
       n_threads_batch(thread_count(params.n_threads_batch, n_threads)), workers(std::max(n_threads, n_threads_batch)),
       batch(*model, n_rows_max, MP_N_ROWS_LIMIT), reader(workers, model->info.n_vocab, n_threads) {
@@ -65,11 +65,18 @@ mp_context::mp_context(model_ref model_, const mp_context_params & params)
 // ---------------------------------------------------------------------------------------------------------------------
 // sessions
 
-void mp_context::enter(mp_session & session) {
+void mp_context::check_room_for_session() {
     free_closed_sessions();
-    if ((int32_t) sessions.size() == n_sessions_max) {
+    if ((int32_t) sessions.size() >= n_sessions_max) {
         fail(MP_ERR_STATE, "all n_sessions_max = %d sessions of the context are open: free one, or open it for more",
              n_sessions_max);
+    }
+}
+
+void mp_context::enter(mp_session & session) {
+    free_closed_sessions();
+    if ((int32_t) sessions.size() == n_sessions_held) {
+        fail(MP_ERR_STATE, "all %d sessions of the context and its cache are open", n_sessions_held);
     }
     lend_one(session, 0, nullptr);
     sessions.push_back(&session);

@@ -37,12 +37,15 @@ struct mp_context : std::enable_shared_from_this<mp_context> {
 
     bool part(int32_t i, mp_part & out) const; // false past the last one
 
+    void check_room_for_session(); // MP_ERR_STATE where n_sessions_max are open
+
     // Frees the session now, or where another thread is inside the context, with the next call there.
     void free_session(mp_session * session);
 
     const mp::model_ref model;
     int32_t n_ctx = 0; // tokens of each session
     const int32_t n_sessions_max;
+    const int32_t n_sessions_held; // with those of an engine's cache, in the cells of n_sessions_max
     const int32_t n_rows_max;
     const int32_t n_top_max;
     int32_t max_chain = 0;         // candidates of a chain, where there can be no tree
@@ -56,7 +59,7 @@ private:
     friend void mp::context_close(mp_context *);
 
     // sessions
-    void enter(mp_session & session); // MP_ERR_STATE where n_sessions_max are open
+    void enter(mp_session & session); // MP_ERR_STATE where n_sessions_held are open
     void leave(mp_session & session); // its cells and ids are free then
     void free_closed_sessions();
     void try_to_free_closed_sessions();

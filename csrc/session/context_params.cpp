@@ -17,6 +17,7 @@ static constexpr int64_t N_CELLS_MOST = 1 << 30;
 // Rows from which ggml's attention multiplies keys and values that a row must not see by zero: with NaN among them, of
 // another session, that is NaN. Fewer rows skip them.
 static constexpr uint32_t GGML_TILE_ROWS = 64;
+static constexpr int32_t N_CACHED = 12;         // sessions that an engine may keep beside those of its generations
 static constexpr double STATES_SHARE = 1.0 / 8; // of the free memory, what the recurrent states may take
 
 struct cache_type {
@@ -152,6 +153,15 @@ void check_context_params(const mp_context_params & params) {
     check_range("flash_attn", params.flash_attn, -1, 1);
 }
 
+// With llama.cpp's kernels the rows of a pass would be multiplied with the keys of cached sessions too, and sharing a
+// context restricts it in other ways (choose_n_ubatch, choose_flash_attn).
+int32_t n_sessions_held(const mp_model & model, const mp_context_params & params) {
+    const int32_t n_cached = model.info.can_tree && model.own_kernels ? N_CACHED : 0;
+    const int32_t most =
+        std::max(params.n_sessions_max, std::min(+MP_N_SESSIONS_LIMIT, MP_N_ROWS_LIMIT - params.n_rows_max));
+    return std::min(params.n_sessions_max + n_cached, most);
+}
+
 llama_context_params choose_context_params(const mp_model & model, const mp_context_params & params) {
     if (params.n_sessions_max > 1 && model.summary.arch == "deepseek4") { // its compressed keys have no sequences
         fail(MP_ERR_ARGUMENT, "n_sessions_max = %d: llama.cpp keeps one state of a deepseek4 model in a context: open 1",
@@ -167,8 +177,8 @@ llama_context_params choose_context_params(const mp_model & model, const mp_cont
     cp.n_ctx = (uint32_t) ((n_cells + N_CTX_GRAIN - 1) / N_CTX_GRAIN * N_CTX_GRAIN);
     cp.n_ubatch = std::max<uint32_t>(choose_n_ubatch(model, params, cp.n_ctx), max_chain + 2); // llama.cpp asserts this
     // A trunk for each session, and one for each row of a pass, of which one may be a trunk.
-    cp.n_seq_max =
-        can_tree ? std::min(params.n_rows_max + params.n_sessions_max - 1, +MP_N_ROWS_LIMIT) : params.n_sessions_max;
+    cp.n_seq_max = can_tree ? std::min(params.n_rows_max + n_sessions_held(model, params) - 1, +MP_N_ROWS_LIMIT)
+                            : params.n_sessions_max;
     cp.n_batch = std::max({(uint32_t) params.n_batch, cp.n_ubatch, (uint32_t) params.n_rows_max, cp.n_seq_max});
     cp.n_rs_seq = max_chain;
     cp.kv_unified = true; // one cache for all sequences, else a shared prefix is refused

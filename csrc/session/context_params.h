@@ -9,6 +9,10 @@ namespace mp {
 // Throws MP_ERR_ARGUMENT: which value is out of which range.
 void check_context_params(const mp_context_params & params);
 
+// Sessions that the context has ids for: those of its callers, and where trunks cost no memory of their own those that an
+// engine keeps as a cache of prompts.
+int32_t n_sessions_held(const mp_model & model, const mp_context_params & params);
+
 // Throws MP_ERR_ARGUMENT and MP_ERR_MEMORY (with the numbers). Threads and callbacks are left to the caller.
 llama_context_params choose_context_params(const mp_model & model, const mp_context_params & params);
 

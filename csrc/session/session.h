@@ -16,7 +16,7 @@
 #include <vector>
 
 struct mp_session {
-    explicit mp_session(mp::context_ref context); // empty. MP_ERR_STATE where n_sessions_max are open
+    explicit mp_session(mp::context_ref context); // empty. MP_ERR_STATE where n_sessions_held are open
     ~mp_session();
     mp_session(const mp_session &) = delete;
     mp_session & operator=(const mp_session &) = delete;
