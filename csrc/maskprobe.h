@@ -358,6 +358,10 @@ MP_API void      mp_engine_free(mp_engine * engine);
 // generation (a callback, NaN) ends it and is no failure here. Errors: CANCELLED, DECODE, MEMORY; all go on with the next step.
 MP_API mp_status mp_engine_step(mp_engine * engine, int32_t * n_active);
 
+// The mean of the last hidden states after the tokens, n >= 1: out is (n_embd). MP_AGAIN: no session is free, make a step.
+// Errors: ARGUMENT, CONTEXT_FULL, CANCELLED, DECODE, NUMERIC, UNSUPPORTED.
+MP_API mp_status mp_engine_embed(mp_engine * engine, const int32_t * tokens, int32_t n, float * out);
+
 // What a pass of n rows takes at the depth of the last one, 0 before there was any; one line about the state file, or "".
 MP_API mp_status    mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us);
 MP_API const char * mp_engine_note   (const mp_engine * engine);

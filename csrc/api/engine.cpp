@@ -53,6 +53,19 @@ mp_status mp_engine_step(mp_engine * engine, int32_t * n_active) {
     });
 }
 
+mp_status mp_engine_embed(mp_engine * engine, const int32_t * tokens, int32_t n, float * out) {
+    bool is_done = false;
+    const mp_status status = guarded([&] {
+        const std::shared_ptr<mp_engine> held = engines().retain(engine);
+        const entry inside(held->guard, __func__);
+        if (!tokens || !out || n < 1) {
+            fail(MP_ERR_ARGUMENT, "mp_engine_embed: n = %d tokens must be at least 1, tokens and out must not be NULL", n);
+        }
+        is_done = held->embed(tokens, n, out);
+    });
+    return status == MP_OK && !is_done ? MP_AGAIN : status;
+}
+
 mp_status mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us) {
     return guarded([&] {
         const std::shared_ptr<mp_engine> held = engines().retain(engine);

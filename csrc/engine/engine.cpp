@@ -349,6 +349,17 @@ void mp_engine::cancel(generation & g) {
     }
 }
 
+bool mp_engine::embed(const int32_t * tokens, int32_t n, float * out) {
+    const entry inside(context->guard, "mp_engine_embed");
+    retire();
+    if ((int32_t) active.size() == context->n_sessions_held) {
+        return false;
+    }
+    std::unique_ptr<mp_session> session = cache.take_oldest(active.size());
+    with_room([&] { session->mean_embedding(tokens, n, out); });
+    return true; // what the session holds is no prompt: it is not cached
+}
+
 double mp_engine::pass_us(int32_t n_rows) const {
     return us_of_pass > 0 ? planner.time(n_rows, depth) : 0;
 }

@@ -27,6 +27,7 @@ struct mp_engine {
     void step(int32_t & n_active);
     void cancel(mp::generation & generation);
     double pass_us(int32_t n_rows) const;
+    bool embed(const int32_t * tokens, int32_t n, float * out); // false: no session is free now
     const char * note();
 
     const mp::context_ref context;

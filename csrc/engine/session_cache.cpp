@@ -38,11 +38,14 @@ std::unique_ptr<mp_session> session_cache::take(const std::vector<int32_t> & tex
             return source->fork();
         }
     }
-    if (n_held < WORTH_A_FORK && (int32_t) (active.size() + idle.size()) < context->n_sessions_held) {
+    const bool is_room = (int32_t) (active.size() + idle.size()) < context->n_sessions_held;
+    const bool is_worth_it = n_held >= WORTH_A_FORK || (!context->model->info.can_tree && !is_room);
+    return is_worth_it ? take_at(best) : take_oldest(active.size());
+}
+
+std::unique_ptr<mp_session> session_cache::take_oldest(size_t n_active) {
+    if ((int32_t) (n_active + idle.size()) < context->n_sessions_held) {
         return std::make_unique<mp_session>(context);
-    }
-    if (!context->model->info.can_tree || n_held >= WORTH_A_FORK) {
-        return take_at(best);
     }
     return take_at(idle.begin());
 }

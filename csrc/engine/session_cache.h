@@ -16,6 +16,9 @@ public:
     // A session that holds as much as there is of the beginning of `text`. `active` have theirs and may be forked.
     std::unique_ptr<mp_session> take(const std::vector<int32_t> & text, const std::vector<mp_session *> & active);
 
+    // One whose content does not matter.
+    std::unique_ptr<mp_session> take_oldest(size_t n_active);
+
     void give_back(std::unique_ptr<mp_session> session);
 
     // Frees the one that was used longest ago; false where there is none.

@@ -26,6 +26,9 @@ struct mp_session {
 
     void set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out);
 
+    // Makes the session hold exactly `text` and writes the mean of the last hidden states after its tokens, (n_embd).
+    void mean_embedding(const int32_t * text, int32_t n, float * out);
+
     // Of row i of the last prefix. MP_ERR_STATE where a later decode of the context has overwritten it.
     const float * prefix_logits(int32_t row) const;
     float prefix_log_sum(int32_t row) const;
