@@ -6,6 +6,8 @@ for result in engine.generate(model.tokenize("Once upon a time")):
     print(result.text, end="", flush=True)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._capi import prefix
 from .acceptance import accept
 from .catalog import bundled_models, named_models, resolve_model
@@ -39,7 +41,32 @@ from .sampler import Sampler, SamplingParams
 from .session import Context, Pass, Prefix, Session
 from .tree import TokenTree
 
+if TYPE_CHECKING:
+    from .llama import Llama
+    from .llama_by_hand import LlamaState
+    from .openai.steering import LlamaGrammar, LogitsProcessorList, MinTokensLogitsProcessor, StoppingCriteriaList
+
 __version__ = version()
+
+# Loaded when they are first asked for: who decodes by hand needs none of them.
+_LAZY = {
+    "Llama": "llama",
+    "LlamaState": "llama_by_hand",
+    "LlamaGrammar": "openai.steering",
+    "LogitsProcessorList": "openai.steering",
+    "MinTokensLogitsProcessor": "openai.steering",
+    "StoppingCriteriaList": "openai.steering",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    return value
+
 
 __all__ = [
     "ArgumentError",
@@ -55,9 +82,14 @@ __all__ = [
     "Error",
     "Generation",
     "LastLogits",
+    "Llama",
+    "LlamaGrammar",
+    "LlamaState",
+    "LogitsProcessorList",
     "Lookahead",
     "MaskEmbedding",
     "MaskProbe",
+    "MinTokensLogitsProcessor",
     "Model",
     "ModelError",
     "ModelInfo",
@@ -72,6 +104,7 @@ __all__ = [
     "Session",
     "StateError",
     "Stats",
+    "StoppingCriteriaList",
     "TokenRecycling",
     "TokenResult",
     "TokenTree",

@@ -1,0 +1,74 @@
+"""What Llama's constructor makes of llama-cpp-python's arguments: which are refused, and how values are named here."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import ArgumentError
+from .openai.values import Unsupported
+from .proposers import Proposer
+from .proposers.draft_function import DraftFunction
+
+SPLIT_BY_LAYER = 1  # LLAMA_SPLIT_MODE_LAYER
+DRAFT_TOKENS = 10  # of a draft model that does not say
+
+ONE_DEVICE = "maskprobe leaves devices to llama.cpp's own choice"
+FROM_FILE = "the model file says how positions are encoded"
+NO_EMBEDDING = "embeddings are not built yet"
+
+# Argument -> (values that change nothing, why others are refused).
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "split_mode": ((SPLIT_BY_LAYER, None), ONE_DEVICE),
+    "main_gpu": ((0, None), ONE_DEVICE),
+    "tensor_split": ((None,), ONE_DEVICE),
+    "vocab_only": ((False, None), "a model without weights cannot generate"),
+    "kv_overrides": ((None, {}), "metadata are checked as the file has them"),
+    "rope_scaling_type": ((-1, None), FROM_FILE),
+    "rope_freq_base": ((0, None), FROM_FILE),
+    "rope_freq_scale": ((0, None), FROM_FILE),
+    "yarn_ext_factor": ((-1, None), FROM_FILE),
+    "yarn_attn_factor": ((1, None), FROM_FILE),
+    "yarn_beta_fast": ((32, None), FROM_FILE),
+    "yarn_beta_slow": ((1, None), FROM_FILE),
+    "yarn_orig_ctx": ((0, None), FROM_FILE),
+    "pooling_type": ((-1, None), NO_EMBEDDING),
+    "attention_type": ((-1, None), "the model file says which attention it has"),
+    "embedding": ((False, None), NO_EMBEDDING),
+    "op_offload": ((None,), ONE_DEVICE),
+    "swa_full": ((None,), "the engine decides how much of a sliding window it keeps"),
+    "lora_base": ((None,), "adapters are added to the weights as they are"),
+    "numa": ((False, 0, None), "threads stay where the system puts them"),
+    "tokenizer": ((None,), "text is always the model's own tokenizer's"),
+}
+
+# ggml's numbers of cache types.
+CACHE_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 30: "bf16"}
+
+
+def refuse(arguments: Mapping[str, Any]) -> None:
+    """Raises Unsupported, a TypeError, for the first argument that would not be obeyed."""
+    for name, (accepted, why) in REFUSED.items():
+        value = arguments[name]
+        if not any(value is one or (value == one and one is not None) for one in accepted):
+            raise Unsupported(f"{name} = {value!r} is not supported: {why}")
+
+
+def cache_type(name: str, value: Any) -> str:
+    """A type of the cache by ggml's number, or by name; None: f16."""
+    if value is None:
+        return "f16"
+    if isinstance(value, str):
+        return value
+    if value not in CACHE_TYPES:
+        known = ", ".join(f"{number} ({text})" for number, text in CACHE_TYPES.items())
+        raise ArgumentError(f"{name} = {value!r} is no type of a cache: {known}")
+    return CACHE_TYPES[value]
+
+
+def draft_source(draft_model: Any) -> Callable[[], Proposer] | None:
+    """A draft model of llama-cpp-python as a source of candidates, None where there is none."""
+    if draft_model is None:
+        return None
+    if not callable(draft_model):
+        raise ArgumentError(f"draft_model must be callable, not {type(draft_model).__name__}")
+    n_rows = 1 + int(getattr(draft_model, "num_pred_tokens", DRAFT_TOKENS))
+    return lambda: DraftFunction(draft_model, n_rows)

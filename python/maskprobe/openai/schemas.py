@@ -1,0 +1,66 @@
+"""JSON schemas of requests, compiled once each."""
+
+import json
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from ..errors import ArgumentError
+from ..model import Model
+from .values import Unsupported, mapping
+
+KEPT = 32  # compiled schemas, the most recently used ones
+
+ANY_OBJECT = {"type": "object"}
+
+
+class SchemaCache:
+    """Schemas of one model. Any thread may ask."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._compiled: OrderedDict[str, Any] = OrderedDict()
+
+    def compiled(self, schema: Any) -> Any:
+        """The schema (an object, a bool, or text) as an object with .constraint().
+
+        Raises ArgumentError for what is no schema, and for a keyword that would not be obeyed."""
+        try:
+            key = schema if isinstance(schema, str) else json.dumps(schema)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(f"the schema is no JSON: {error}") from None
+        with self._lock:
+            if key in self._compiled:
+                self._compiled.move_to_end(key)
+                return self._compiled[key]
+        made = _compile(self._model, schema)
+        with self._lock:
+            self._compiled[key] = made
+            while len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+        return made
+
+
+def _compile(model: Model, schema: Any) -> Any:
+    from ..structured import JsonSchema  # here, because it takes a while and is seldom needed
+
+    return JsonSchema(model, schema)
+
+
+def schema_of_format(response_format: Any) -> Any:
+    """The schema of a `response_format`, None for plain text."""
+    if response_format is None:
+        return None
+    kind = mapping("response_format", response_format).get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":  # "schema" beside it is llama-cpp-python's
+        schema = response_format.get("schema")
+        return ANY_OBJECT if schema is None else schema
+    if kind == "json_schema":
+        named = mapping("response_format.json_schema", response_format.get("json_schema"))
+        if "schema" not in named:
+            raise ArgumentError('response_format.json_schema needs a "schema"')
+        return named["schema"]
+    raise Unsupported(f"response_format.type = {kind!r} is not supported: text, json_object or json_schema")
