@@ -10,6 +10,7 @@ from .tools import ToolUse
 from .values import Unsupported, items, mapping
 
 TEMPLATE_KEY = "tokenizer.chat_template"
+TOOLS_TEMPLATE_KEY = "tokenizer.chat_template.tool_use"
 OWN_TEMPLATE = "chat_template.default"  # llama-cpp-python's name of it
 FALLBACK = "llama-2"  # of models without a template, as llama-cpp-python has it
 
@@ -73,7 +74,7 @@ def _call_of(where: str, call: Any) -> dict[str, Any]:
     if isinstance(function.get("arguments"), str):
         try:
             function["arguments"] = json.loads(function["arguments"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArgumentError(f"{where}.function.arguments is no JSON: {error}") from None
     return {**call, "function": function}
 
@@ -89,7 +90,8 @@ class ChatPrompts:
 
     def __init__(self, model: Model, chat_format: str | None = None) -> None:
         self._model = model
-        self.template = model.metadata(TEMPLATE_KEY) or ""
+        own = model.metadata(TEMPLATE_KEY) or ""
+        self.template = model.metadata(TOOLS_TEMPLATE_KEY) or own  # which says more about tools
         if chat_format == OWN_TEMPLATE and not self.template:
             raise ArgumentError(f"chat_format = {OWN_TEMPLATE!r}: the model has no chat template")
         self.format = chat_format or (OWN_TEMPLATE if self.template else FALLBACK)
@@ -100,7 +102,7 @@ class ChatPrompts:
 
     @property
     def style_template(self) -> str:
-        """The template by which the style of calls is told."""
+        """The template that tells how the model writes calls; "" with a format by name."""
         return self.template if self.format == OWN_TEMPLATE else ""
 
     def prompt(

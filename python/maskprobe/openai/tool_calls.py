@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from .tools import HERMES, MARKERS, MISTRAL, PYTHON_TAG, ToolUse
 
 HERMES_BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+FENCED = re.compile(r"\s*```json\n(.*?)\n?```\s*", re.DOTALL)  # as small models like to have it
+BARE_STARTS = ("{", "[", "```json")
 MISTRAL_NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[ARGS\])?\s*(?=\{)")
 
 DECODER = json.JSONDecoder(strict=False)  # models write line breaks into strings
@@ -21,10 +23,11 @@ class Call(NamedTuple):
 def parse_calls(text: str, names: Collection[str]) -> tuple[str, list[Call]] | None:
     """(the text before the calls, the calls) of a whole answer; None where it has none, or one that is no JSON.
 
-    Calls that no marker announces count only where they name one of the tools."""
+    Calls that no marker announces count only where they are the whole text and name tools that there are."""
     starts = [at for marker in MARKERS if (at := text.find(marker)) >= 0]
     if not starts:
-        calls = _bare(text)
+        fenced = FENCED.fullmatch(text)
+        calls = _bare(text if fenced is None else fenced[1], needs_arguments=True)
         known = calls and all(call.name in names for call in calls)
         return ("", calls) if calls and known else None
     start = min(starts)
@@ -64,13 +67,13 @@ def _mistral(text: str) -> list[Call] | None:
     return calls
 
 
-def _bare(text: str) -> list[Call] | None:
+def _bare(text: str, needs_arguments: bool = False) -> list[Call] | None:
     """Objects of JSON one after another, or in a list, and nothing else."""
     calls: list[Call] = []
     for value in _values(text):
         for item in value if isinstance(value, list) else [value]:
             call = _call_of(item)
-            if call is None:
+            if call is None or (needs_arguments and not {"arguments", "parameters"} & item.keys()):
                 return None
             calls.append(call)
     return calls
@@ -117,7 +120,6 @@ class ToolReader:
         self._use = use
         self._held = ""
         self._in_calls = use.choice != "auto" and use.forced_name is None
-        self._may_be_bare = use.style in ("llama3", "json")
         self.content = ""
         self.calls: list[Call] = []
 
@@ -129,8 +131,7 @@ class ToolReader:
         if self._in_calls:
             return []
         starts = [at for marker in MARKERS if (at := self._held.find(marker)) >= 0]
-        is_bare = self._may_be_bare and not self.content and self._held.lstrip()[:1] in ("{", "[")
-        if starts or is_bare:
+        if starts or (not self.content and self._held.lstrip().startswith(BARE_STARTS)):
             self._in_calls = True
             return self._release(len(self._held[: min(starts)].rstrip())) if starts else []
         return self._release(self._n_certain())
@@ -165,7 +166,7 @@ class ToolReader:
         """How much of what is held can begin no marker, with the white space before one."""
         for start in range(max(0, len(self._held) - 64), len(self._held)):
             rest = self._held[start:].lstrip()
-            if any(marker.startswith(rest) for marker in MARKERS):
+            if any(marker.startswith(rest) for marker in (MARKERS if self.content else MARKERS + BARE_STARTS)):
                 return start
         return len(self._held)
 
