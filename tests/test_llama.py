@@ -27,7 +27,7 @@ from maskprobe import (
 
 PROMPT = "class Foo:\n"
 QUIET = {"verbose": False, "n_threads": 1}
-STOCK = {**QUIET, "kernels": "stock", "flash_attn": False}  # as llama-cpp-python computes
+STOCK = {**QUIET, "kernels": "stock", "flash_attn": False, "rows": 8}  # as llama-cpp-python computes
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def tool_use(tools: Any, tool_choice: Any, functions: Any, function_call: Any, t
             raise ArgumentError("tool_choice and function_call are two names of one thing: give one of them")
         is_named = isinstance(function_call, Mapping)
         tool_choice = {"type": "function", "function": function_call} if is_named else function_call
-    checked = tuple(_checked(i, tool) for i, tool in enumerate(items("tools", tools or ())))
+    checked = tuple(_checked(i, tool) for i, tool in enumerate(items("tools", () if tools is None else tools)))
     names = tuple(tool["function"]["name"] for tool in checked)
     if len(set(names)) < len(names):
         raise ArgumentError(f"tools: two have the same name, of {', '.join(names)}")
