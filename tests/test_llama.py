@@ -9,6 +9,7 @@ import warnings
 import llama_cpp
 import numpy as np
 import pytest
+from llama_cpp import llama_chat_format
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 from chat_models import FILL, with_metadata
@@ -421,6 +422,39 @@ def test_refused_requests(ours, settings, error, message):
         ours(**{"prompt": PROMPT, **settings})
     assert "\n" not in str(raised.value)
     assert choice_of(ours(PROMPT, max_tokens=1, temperature=0))["text"]
+
+
+def test_a_handler_of_theirs(bundled_model_path, ours, theirs):
+    """It works with our Llama as it does with theirs, and has none of our own arguments."""
+    source = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    eos, bos = ours.token_eos(), ours.token_bos()
+    formatter = llama_chat_format.Jinja2ChatFormatter(source, "<eos>", "<bos>", stop_token_ids=[eos])
+    messages = [{"role": "user", "content": PROMPT}]
+    with Llama(bundled_model_path, chat_handler=formatter.to_chat_handler(), **STOCK) as llama:
+        answer = llama.create_chat_completion(messages, temperature=0, max_tokens=8)
+        text = choice_of(answer)["message"]["content"]
+        prompt = theirs.tokenize(PROMPT.encode(), add_bos=False)
+        assert text == choice_of(theirs(prompt, temperature=0, max_tokens=8))["text"] and bos not in prompt
+        chunks = llama.create_chat_completion(messages, temperature=0, max_tokens=8, stream=True)
+        assert "".join(choice_of(chunk)["delta"].get("content", "") for chunk in chunks) == text
+        with pytest.raises(TypeError, match="draft"):
+            llama.create_chat_completion(messages, draft=False)
+        with pytest.raises(TypeError, match="event loop"):
+            llama.acreate_chat_completion(messages)
+
+
+@pytest.mark.parametrize("settings", [{"n_batch": 8, "n_ubatch": 8}, {"n_ctx": 0}, {"type_k": 8, "type_v": "q8_0"}])
+def test_contexts(bundled_model_path, settings):
+    with Llama(bundled_model_path, **QUIET, **settings) as llama:
+        assert llama.n_ctx() == (1024 if "n_ctx" in settings else 512)
+        answer = llama(PROMPT, max_tokens=4, temperature=0, echo=True, logprobs=1)
+        assert choice_of(answer)["text"] == PROMPT + "".join(result.text for result in answer.tokens)
+
+
+def test_a_recurrent_model(tiny_model_path):
+    with Llama(tiny_model_path("tiny-mamba"), n_ctx=128, **QUIET) as llama:
+        answer = llama([5, 6, 7, 8], max_tokens=4, temperature=0, echo=True, logprobs=1)
+        assert len(choice_of(answer)["logprobs"]["tokens"]) == 8
 
 
 def test_refused_models(bundled_model_path, tmp_path):

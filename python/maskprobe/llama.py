@@ -5,15 +5,13 @@ import os
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from . import llama_hub
 from .engine import Engine
-from .errors import ModelError
 from .llama_by_hand import ByHand
 from .llama_lower import LlamaByHand, sampling_arguments
-from .llama_settings import cache_type, draft_source, refuse
+from .llama_settings import OURS_IN_CHATS, USUAL_UBATCH, cache_type, check_path, draft_source, refuse, ubatch
 from .model import Model, set_verbose
 from .openai.chat_prompts import ChatPrompts
 from .openai.requests import Plan, Planner
@@ -24,22 +22,6 @@ from .openai.values import Unsupported
 from .proposers import Proposer
 from .sampler import RANDOM_SEED
 from .session import Session
-
-OURS_IN_CHATS = (
-    "stopping_criteria",
-    "constraint",
-    "draft",
-    "ignore_eos",
-    "stream_options",
-    "chat_template_kwargs",
-)
-USUAL_UBATCH = 512  # llama-cpp-python's default; ours may take less where a graph would be huge
-
-
-class ModelPathError(ModelError, ValueError):
-    """There is no such file."""
-
-    status = "file"
 
 
 class Llama(LlamaByHand):
@@ -116,16 +98,15 @@ class Llama(LlamaByHand):
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         refuse(self._arguments)
-        if not Path(model_path).exists():
-            raise ModelPathError(f"there is no file {os.fspath(model_path)}")
+        check_path(model_path)
         self.verbose = verbose
         set_verbose(verbose)
         self.model_path = os.fspath(model_path)
         self.last_n_tokens_size, self.spm_infill = last_n_tokens_size, spm_infill
         self.chat_handler, self.draft_model = chat_handler, draft_model
-        cache = {
+        cache: dict[str, Any] = {
             "n_batch": n_batch,
-            "n_ubatch": 0 if n_ubatch >= USUAL_UBATCH else n_ubatch,
+            "n_ubatch": ubatch(n_ubatch),
             "n_threads": n_threads or 0,
             "n_threads_batch": n_threads_batch or 0,
             "type_k": cache_type("type_k", type_k),
@@ -269,17 +250,19 @@ class Llama(LlamaByHand):
         handler = self.chat_handler or self.planner.chat_prompts.handler
         if handler is None:
             return self._answer(self.planner.chat(**arguments), ChatAnswer, stream)
-        for name in OURS_IN_CHATS:
-            if arguments.pop(name):
+        for name, default in OURS_IN_CHATS.items():
+            if arguments.pop(name) is not default:
                 raise Unsupported(f"{name} is not supported with a chat_handler or chat_format = {self.chat_format!r}")
         arguments["stop"] = list(stop) if isinstance(stop, tuple) else stop
         return handler(llama=self, stream=stream, **arguments)
 
-    def create_chat_completion_openai_v1(self, *arguments: Any, stream: bool = False, **settings: Any) -> Any:
+    def create_chat_completion_openai_v1(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: bool = False, **settings: Any
+    ) -> Any:
         """create_chat_completion() with results of the openai package. Raises ImportError where it is missing."""
         from openai.types.chat import ChatCompletion, ChatCompletionChunk  # not the folder beside this file
 
-        answer = self.create_chat_completion(*arguments, stream=stream, **settings)
+        answer = self.create_chat_completion(messages, stream=stream, **settings)
         return (ChatCompletionChunk(**chunk) for chunk in answer) if stream else ChatCompletion(**answer)
 
     def acreate_completion(
@@ -363,7 +346,7 @@ class Llama(LlamaByHand):
         bos = self.model.info.token_bos
         if bos >= 0 and list(plan.tokens[:2]) == [bos, bos]:
             warnings.warn("the prompt begins with two tokens that begin a text", RuntimeWarning, stacklevel=4)
-        more = {}
+        more: dict[str, Any] = {}
         if plan.echo and plan.n_top is not None:
             more["prompt_logprobs"] = self._by_hand.prompt_logprobs(plan.tokens, plan.n_top)
         answer = shape(plan, self.model, self.model_path, **more)

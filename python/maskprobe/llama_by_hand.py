@@ -30,7 +30,8 @@ class ByHand:
     `settings` are those of a Context."""
 
     def __init__(self, open_session: Callable[..., Session]) -> None:
-        self._open, self._session = open_session, None
+        self._open = open_session
+        self._session: Session | None = None
         self._lock = threading.RLock()
         self._tokens: list[int] = []
         self._is_evaluated = False  # the last token's row is the session's last pass

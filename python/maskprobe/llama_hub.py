@@ -3,6 +3,7 @@
 import fnmatch
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from .hub import DownloadError, download, one_line
 
@@ -21,7 +22,7 @@ def fetch_model(
     if filename is None:
         return os.fspath(download(repo_id))
     import huggingface_hub
-    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     try:
         names = huggingface_hub.HfApi(library_name="maskprobe").list_repo_files(repo_id)
@@ -29,15 +30,12 @@ def fetch_model(
         raise DownloadError(f"'{repo_id}' is not a repository name: {one_line(error)}") from None
     except (HTTPError, OSError) as error:
         names, why = None, one_line(error)
+    where: dict[str, Any] = {"local_dir": local_dir, "cache_dir": cache_dir, "local_files_only": names is None}
     paths = []
     for pattern in (filename, *additional_files):
         try:
             name = pattern if names is None else only_match(names, pattern, repo_id)
-            paths.append(
-                huggingface_hub.hf_hub_download(
-                    repo_id, name, local_dir=local_dir, cache_dir=cache_dir, local_files_only=names is None
-                )
-            )
+            paths.append(str(huggingface_hub.hf_hub_download(repo_id, name, **where)))
         except LocalEntryNotFoundError:
             raise DownloadError(f"cannot reach the Hub for {repo_id}, and {pattern} is not here: {why}") from None
         except (HTTPError, OSError) as error:

@@ -197,7 +197,8 @@ class LlamaByHand(Owner):
         """Natural logarithms of the softmax, float32, of the same shape."""
         values = np.asarray(logits, np.float32)
         values = values - values.max(axis=axis, keepdims=True)
-        return values - np.log(np.exp(values).sum(axis=axis, keepdims=True))
+        logprobs: np.ndarray = values - np.log(np.exp(values).sum(axis=axis, keepdims=True))
+        return logprobs
 
     @staticmethod
     def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -1,19 +1,40 @@
 """What Llama's constructor makes of llama-cpp-python's arguments: which are refused, and how values are named here."""
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from .errors import ArgumentError
+from .errors import ArgumentError, ModelError
 from .openai.values import Unsupported
 from .proposers import Proposer
 from .proposers.draft_function import DraftFunction
 
+# Arguments of a chat that a handler of llama-cpp-python's kind does not know, and their defaults.
+OURS_IN_CHATS = {
+    "stopping_criteria": None,
+    "constraint": None,
+    "draft": None,
+    "ignore_eos": False,
+    "stream_options": None,
+    "chat_template_kwargs": None,
+}
+
+USUAL_UBATCH = 512  # llama-cpp-python's default; ours may take less where a graph would be huge
+LEAST_UBATCH = 32  # a pass over a tree must fit
 SPLIT_BY_LAYER = 1  # LLAMA_SPLIT_MODE_LAYER
 DRAFT_TOKENS = 10  # of a draft model that does not say
 
 ONE_DEVICE = "maskprobe leaves devices to llama.cpp's own choice"
 FROM_FILE = "the model file says how positions are encoded"
 NO_EMBEDDING = "embeddings are not built yet"
+
+
+class ModelPathError(ModelError, ValueError):
+    """There is no such file."""
+
+    status = "file"
+
 
 # Argument -> (values that change nothing, why others are refused).
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -50,6 +71,17 @@ def refuse(arguments: Mapping[str, Any]) -> None:
         value = arguments[name]
         if not any(value is one or (value == one and one is not None) for one in accepted):
             raise Unsupported(f"{name} = {value!r} is not supported: {why}")
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raises ModelPathError where there is nothing."""
+    if not Path(path).exists():
+        raise ModelPathError(f"there is no file {os.fspath(path)}")
+
+
+def ubatch(n: int) -> int:
+    """Tokens in one graph: 0, our own choice, for llama-cpp-python's default."""
+    return 0 if n >= USUAL_UBATCH else max(n, LEAST_UBATCH)
 
 
 def cache_type(name: str, value: Any) -> str:

@@ -24,7 +24,7 @@ def scalar_keys(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _number(file: BinaryIO, form: str) -> int:
-    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+    return int(struct.unpack(form, file.read(struct.calcsize(form)))[0])
 
 
 def _skip(file: BinaryIO, kind: int) -> None:

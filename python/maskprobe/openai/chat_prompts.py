@@ -63,9 +63,10 @@ def _text_of(where: str, part: Any) -> str:
     kind = mapping(where, part).get("type")
     if kind != "text":
         raise Unsupported(f"{where}.type = {kind!r} is not supported: maskprobe reads text only")
-    if not isinstance(part.get("text"), str):
-        raise ArgumentError(f"{where}.text must be text, not {part.get('text')!r}")
-    return part["text"]
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise ArgumentError(f"{where}.text must be text, not {text!r}")
+    return text
 
 
 def _call_of(where: str, call: Any) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class ChatPrompts:
         self.format = chat_format or (OWN_TEMPLATE if self.template else FALLBACK)
         named = None if self.format == OWN_TEMPLATE else _named(self.format)
         is_plain = getattr(named, "__qualname__", "") == PLAIN_FORMAT
-        self._plain = named if is_plain else None
+        self._plain: Any = named if is_plain else None
         self.handler: Any = None if is_plain else named
 
     @property
