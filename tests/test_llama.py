@@ -5,6 +5,7 @@ import json
 import pickle
 import threading
 import warnings
+import weakref
 
 import llama_cpp
 import numpy as np
@@ -124,6 +125,18 @@ def test_a_chat_format_is_theirs(bundled_model_path, chat_format):
                 }
         assert list(llama.eval_tokens)[: other.n_tokens] == list(other.eval_tokens)  # his last token waits for the next
     other.close()
+
+
+def test_a_real_chat_is_theirs(real_model_path):
+    """In the model's own template."""
+    messages = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Name three planets."}]
+    other = llama_cpp.Llama(str(real_model_path), **QUIET)
+    expected = other.create_chat_completion(messages, temperature=0, max_tokens=16)
+    other.close()
+    with Llama(real_model_path, draft=False, **STOCK) as llama:
+        answer = llama.create_chat_completion(messages, temperature=0, max_tokens=16)
+    assert answer["choices"] == expected["choices"]
+    assert answer["usage"]["prompt_tokens"] == expected["usage"]["prompt_tokens"]
 
 
 def test_tokens_and_metadata_are_theirs(ours, theirs):
@@ -325,6 +338,11 @@ def test_a_stream_that_is_given_up_ends_its_generation(crowd):
     passes = chunks.stats.passes
     crowd("x", max_tokens=20)
     assert chunks.stats.passes == passes and list(chunks) == []
+    chunks = crowd(PROMPT, max_tokens=None, stream=True)
+    next(chunks)
+    generation = weakref.ref(chunks._generation)
+    del chunks
+    assert generation() is None
 
 
 def test_cancel(crowd):

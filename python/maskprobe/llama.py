@@ -10,7 +10,7 @@ from typing import Any
 from . import llama_hub
 from .engine import Engine
 from .llama_by_hand import ByHand
-from .llama_lower import LlamaByHand, sampling_arguments
+from .llama_lower import LlamaLower, sampling_arguments
 from .llama_settings import OURS_IN_CHATS, USUAL_UBATCH, cache_type, check_path, draft_source, refuse, ubatch
 from .model import Model, set_verbose
 from .openai.chat_prompts import ChatPrompts
@@ -24,7 +24,7 @@ from .sampler import RANDOM_SEED
 from .session import Session
 
 
-class Llama(LlamaByHand):
+class Llama(LlamaLower):
     """A model with an engine, by the names of llama-cpp-python. Any number of threads may call it: `n_parallel`
     texts at a time share its passes, more of them wait.
 

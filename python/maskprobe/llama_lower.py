@@ -38,7 +38,7 @@ def sampling_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"temperature": values["temp"], **{name: values[name] for name in SAMPLING}}
 
 
-class LlamaByHand(Owner):
+class LlamaLower(Owner):
     """The lower level of a Llama."""
 
     model: Model
@@ -209,7 +209,7 @@ class LlamaByHand(Owner):
 class LlamaTokenizer:
     """The tokenizer of a Llama by itself."""
 
-    def __init__(self, llama: LlamaByHand) -> None:
+    def __init__(self, llama: LlamaLower) -> None:
         self.tokenize, self.detokenize = llama.tokenize, llama.detokenize
 
     def encode(self, text: str, add_bos: bool = True, special: bool = True) -> list[int]:
