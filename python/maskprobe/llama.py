@@ -14,7 +14,7 @@ from .llama_lower import LlamaLower, sampling_arguments
 from .llama_settings import OURS_IN_CHATS, USUAL_UBATCH, cache_type, check_path, draft_source, refuse, ubatch
 from .model import Model, set_verbose
 from .openai.chat_prompts import ChatPrompts
-from .openai.requests import Plan, Planner
+from .openai.requests import Plan, Planner, Seeds
 from .openai.results import Answer, ChatAnswer, CompletionAnswer, Result
 from .openai.steering import LogitsProcessor, StoppingCriteria
 from .openai.streams import AsyncChunkStream, ChunkStream, collect, collect_async
@@ -125,6 +125,7 @@ class Llama(LlamaLower):
             loras=[] if lora_path is None else [(lora_path, lora_scale)],
         )
         try:
+            self._seeds = Seeds()
             self.set_seed(seed)
             chat = ChatPrompts(self.model, chat_format)
             self.chat_format = chat.format
@@ -147,7 +148,7 @@ class Llama(LlamaLower):
             n_ctx=self.engine.context.n_ctx,
             n_top_max=self.engine.context.n_top_max,
             chat=chat,
-            seeds=lambda: self._seeds(),
+            seeds=self._seeds,
             penalty_last_n=last_n_tokens_size,
             draft=draft,
             suffix_first=spm_infill,

@@ -180,7 +180,7 @@ class LlamaLower(Owner):
 
     def set_seed(self, seed: int) -> None:
         """The seed from which requests without one get theirs, in turn; -1 or 0xFFFFFFFF: at random."""
-        self._seeds = Seeds(seed_or_none(seed))
+        self._seeds.restart(seed_or_none(seed))
         self._seed = seed
 
     def set_cache(self, cache: Any) -> None:

@@ -84,8 +84,11 @@ class Plan:
 class Seeds:
     """Seeds of requests that name none: drawn from a seed, or at random where that is None. Any thread may ask."""
 
-    def __init__(self, seed: int | None) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         self._lock = threading.Lock()
+        self.restart(seed)
+
+    def restart(self, seed: int | None) -> None:
         self._random = None if seed is None else random.Random(seed)
 
     def __call__(self) -> int:
