@@ -10,6 +10,7 @@ import weakref
 import llama_cpp
 import numpy as np
 import pytest
+from llama_cpp import llama_chat_format
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 from chat_models import FILL, with_metadata
