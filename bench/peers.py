@@ -26,7 +26,7 @@ from maskprobe.cli.bench_measure import PLAIN, first_difference, measure, speed_
 from maskprobe.cli.bench_prompts import Job, read_prompts, tokenized
 from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names
 from maskprobe.cli.bench_table import PER_PASS, SPEED, Column, Row, decimals, facts_of, plain_text, render
-from maskprobe.cli.build import HelpFormatter, Parser
+from maskprobe.cli.parser import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 from maskprobe.proposers import source_named
 
@@ -90,7 +90,7 @@ def setup_arg_parser() -> Parser:
     add("--llama-source", metavar="DIR", type=Path, help="a source tree of llama.cpp, for its own programs")
     add("--modes", metavar="NAME,...", type=names, default=",".join(tools.MODES), help="of these programs")
     add("--draft", metavar="N", type=values.integer(1), help="tokens that peers guess at; default: each one's own")
-    add("-n", "--predict", metavar="N", type=values.integer(2, options.INT32), default=100, help="tokens per prompt")
+    add("-n", "--predict", metavar="N", type=values.integer(2), default=100, help="tokens per prompt")
     bench_options.add_threads(add)
     bench_options.add_form(add)
     return parser

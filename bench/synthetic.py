@@ -21,7 +21,7 @@ from maskprobe.cli import bench_options, options, values
 from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_measure import speed_up, timing_keys
 from maskprobe.cli.bench_table import PER_PASS, RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
-from maskprobe.cli.build import HelpFormatter, Parser
+from maskprobe.cli.parser import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 
 PROG = "synthetic.py"
@@ -75,8 +75,8 @@ def setup_arg_parser() -> Parser:
         help="how often each candidate of a chain is right, given that the one before it is: the planner against fixed "
         f"numbers of rows, up to {FIXED_ROWS[-1]}",
     )
-    add("-n", "--predict", metavar="N", type=values.integer(4, options.INT32), default=32, help="tokens in each turn")
-    add("-d", "--depth", metavar="N", type=values.integer(2, options.INT32), default=256, help="tokens in the cache")
+    add("-n", "--predict", metavar="N", type=values.integer(4), default=32, help="tokens in each turn")
+    add("-d", "--depth", metavar="N", type=values.integer(2), default=256, help="tokens in the cache")
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=5, help="turns")
     bench_options.add_threads(add)
     bench_options.add_kernels(add)

@@ -18,7 +18,7 @@ from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_prompts import Prompt, read_prompts, spread
 from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names, widths
 from maskprobe.cli.bench_table import PER_PASS, Column, Row, decimals, facts_of, plain_text, render
-from maskprobe.cli.build import HelpFormatter, Parser
+from maskprobe.cli.parser import HelpFormatter, Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 from maskprobe.proposers import source_named
 

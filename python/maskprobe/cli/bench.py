@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from .. import Error
 from . import bench_cost, bench_run
-from .build import HelpFormatter, Parser
 from .interrupt import EXIT_STATUS
+from .parser import HelpFormatter, Parser
 from .terminal import Completion, OutputClosed, say, secure_streams
 
 PROG = "maskprobe-bench"

@@ -15,7 +15,7 @@ from ..model import MachineSpeed, measure_machine
 from ..session import Part
 from . import bench_options, bench_pictures, options, values
 from .bench_table import Column, Row, decimals, facts_of, plain_text, render
-from .build import Parser
+from .parser import Parser
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench cost"

@@ -10,7 +10,7 @@ from functools import partial
 
 from .. import ArgumentError, Cancelled, Engine, Model, SamplingParams
 from ..proposers import SOURCES, source_named
-from . import bench_options, bench_pictures, options, values
+from . import bench_options, bench_pictures, files, options, values
 from .bench_measure import (
     PLAIN,
     WHAT_IS_TIMED,
@@ -26,8 +26,8 @@ from .bench_measure import (
 from .bench_prompts import Job, read_prompts, tokenized
 from .bench_results import ResultFile
 from .bench_table import PER_PASS, SPEED, Column, Row, facts_of, plain_text, render
-from .build import Parser
 from .interrupt import Interrupt
+from .parser import Parser
 from .terminal import Progress, say
 
 PROG = "maskprobe-bench run"
@@ -85,7 +85,7 @@ def add_options(parser: Parser) -> None:
         default=AUTO,
         help="rows of a pass; auto = the source's own choice",
     )
-    add("-n", "--predict", metavar="N", type=values.integer(2, options.INT32), default=100, help="tokens per prompt")
+    add("-n", "--predict", metavar="N", type=values.integer(2), default=100, help="tokens per prompt")
     add("--temp", metavar="X,X,...", type=temperatures, default="0", help="temperatures")
     add("-s", "--seed", metavar="N", type=values.integer(0, options.SEED_MAX), default=7, help="seed")
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=1, help="runs over all prompts")
@@ -94,7 +94,7 @@ def add_options(parser: Parser) -> None:
     add(
         "--resume",
         metavar="FILE",
-        type=values.output_file,
+        type=files.plain_output_file,
         help="keep each prompt's results in this file, and skip the prompts that it has; sources start afresh then",
     )
     add("--pictures", metavar="DIR", help="also draw the results into this folder (needs matplotlib)")
@@ -109,7 +109,7 @@ def add_machine_options(add: Callable[..., None]) -> None:
         "-c",
         "--ctx-size",
         metavar="N",
-        type=values.integer(0, options.INT32),
+        type=values.integer(0),
         default=0,
         help="context in tokens, 0 = what the prompts need, at most the model's",
     )

@@ -1,12 +1,13 @@
 """From options to objects. A value that turns out wrong here is a usage error that names its option."""
 
 import argparse
+import math
 import os
 import secrets
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from .. import (
     ArgumentError,
@@ -23,44 +24,49 @@ from .. import (
     resolve_model,
 )
 from ..proposers import SOURCES
-from . import values
+from . import files, values
 from .interrupt import Interrupt
 from .options import SEED_MAX, SWITCH
-from .terminal import Completion, Progress, say
+from .parser import Parser
+from .terminal import Progress, say
+
+if TYPE_CHECKING:
+    from ..structured import JsonSchema, Regex
 
 CHAT_TEMPLATE = "tokenizer.chat_template"
-EXIT_USAGE = 2
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Each option with its value once: "-c, --ctx-size N"."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=38)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        value = "" if action.nargs == 0 else f" {action.metavar}"
-        return ", ".join(action.option_strings) + value
-
-
-class Parser(argparse.ArgumentParser):
-    """A usage error is one line that names the option, and a hint. The help may be cut short by its reader."""
-
-    def print_help(self, file: Any = None) -> None:
-        Completion("off").write(self.format_help())
-
-    def error(self, message: str) -> NoReturn:
-        say(f"{self.prog}: error: {' '.join(message.split())}\n{self.prog} --help lists the options")
-        sys.exit(EXIT_USAGE)
+# What a message about a context or about mask probes names, and the option that is meant.
+CONTEXT_OPTIONS = {
+    "the state file": "--state",
+    "n_ubatch": "-ub/--ubatch-size",
+    "n_batch": "-b/--batch-size",
+    "n_ctx": "-c/--ctx-size",
+    "V cache": "-ctv/--cache-type-v",
+}
+TREE_OPTIONS = {"mask_children": "--mask-children", "masks = ": "--masks", "rows = ": "--rows"}
+SAMPLING_OPTIONS = {
+    "temp = ": "--temp",
+    "top_p": "--top-p",
+    "min_p": "--min-p",
+    "penalty_repeat": "--repeat-penalty",
+    "penalty_frequency": "--frequency-penalty",
+    "penalty_presence": "--presence-penalty",
+    "penalty_last_n": "--repeat-last-n",
+    "bias": "-l/--logit-bias",
+}
 
 
 @contextmanager
-def usage(parser: Parser, option: str) -> Iterator[None]:
-    """What is wrong with a value, found out within the block, is a usage error of this option."""
+def usage(parser: Parser, option: str, by_text: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """What is wrong with a value, found out within the block, is a usage error of this option, or of the one whose text
+    in `by_text` is in the message."""
     try:
         yield
     except (argparse.ArgumentTypeError, ArgumentError) as error:
-        parser.error(f"argument {option}: {error}")
+        message = str(error)
+        named = next((name for text, name in by_text.items() if text in message), option)
+        parser.error(f"argument {named}: {message}")
 
 
 def text_value(args: argparse.Namespace, parser: Parser, option: str, value: str) -> str:
@@ -81,25 +87,51 @@ def prompt_text(args: argparse.Namespace, parser: Parser) -> str:
         return text_value(args, parser, "-p/--prompt", args.prompt)
     option = "-p/--prompt" if args.file is None else "-f/--file"
     with usage(parser, option):
-        text = values.standard_input() if args.file is None else args.file
+        text = values.standard_input() if args.file is None else args.file.text
     if not text:
         parser.error(f"argument {option}: the prompt is empty")
     return text
 
 
-def grammar_text(args: argparse.Namespace, parser: Parser) -> str | None:
-    """The grammar as GBNF, made from a JSON schema if one is given."""
+def check_files(args: argparse.Namespace, parser: Parser) -> None:
+    """That what is written at the end is none of the files that are read, nor one file for two."""
+    read = {
+        "-f/--file": args.file and args.file.path,
+        "--grammar-file": args.grammar_file and args.grammar_file.path,
+        "-jf/--json-schema-file": args.json_schema_file and args.json_schema_file.path,
+        "--mask-init": args.mask_init.removeprefix("file:") if args.mask_init.startswith("file:") else None,
+    }
+    if args.state is not None:
+        with usage(parser, "--state"):
+            files.check_apart(args.state, read)
+    if args.stats_json is not None:
+        with usage(parser, "--stats-json"):
+            files.check_apart(args.stats_json, {**read, "--state": args.state})
+
+
+def grammar(args: argparse.Namespace, parser: Parser) -> tuple[str, str | None]:
+    """The option that gives a grammar, and its GBNF; None without one."""
+    if args.grammar_file is None:
+        return "--grammar", args.grammar
+    if not args.grammar_file.text:  # for libllama that is no grammar
+        parser.error("argument --grammar-file: the file is empty")
+    return "--grammar-file", args.grammar_file.text
+
+
+def rules(args: argparse.Namespace, parser: Parser, model: Model) -> "JsonSchema | Regex | None":
+    """What a JSON schema or a regular expression says of the text, compiled."""
+    if args.regex is None and args.json_schema is None and args.json_schema_file is None:
+        return None
+    from ..structured import JsonSchema, Regex  # only where wanted: what compiles them takes a while to import
+
+    if args.regex is not None:
+        with usage(parser, "--regex"):
+            return Regex(model, args.regex)
     option, schema = "-j/--json-schema", args.json_schema
     if schema is None:
-        option, schema = "-jf/--json-schema-file", args.json_schema_file
-    if schema is None:
-        return args.grammar if args.grammar is not None else args.grammar_file
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        return json_schema_to_gbnf(schema)
-    except Exception as error:  # it walks through the schema and lets any error out
-        parser.error(f"argument {option}: not a JSON schema that can be used: {error}")
+        option, schema = "-jf/--json-schema-file", args.json_schema_file.text
+    with usage(parser, option):
+        return JsonSchema(model, schema, flexible_whitespace=args.json_whitespace)
 
 
 def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> Model:
@@ -134,42 +166,56 @@ def prompt_tokens(
     """The tokens of the prompt and its text, in the model's chat template: where that is asked for, and where the model
     has one and nobody said no."""
     asked = args.single_turn or system is not None
-    if args.no_conversation or not (asked or model.metadata(CHAT_TEMPLATE)):
-        return model.tokenize(text, add_special=True, parse_special=True), text
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    try:
-        text = model.chat_format([*messages, {"role": "user", "content": text}])
-    except ModelError:
-        if asked:
-            raise
-        say(f"{parser.prog}: llama.cpp does not know this model's chat template: completing as it is (-no-cnv)")
-        return model.tokenize(text, add_special=True, parse_special=True), text
+    add_special = True
+    if asked or (model.metadata(CHAT_TEMPLATE) and not args.no_conversation):
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        try:
+            text = model.chat_format([*messages, {"role": "user", "content": text}])
+        except (ModelError, ArgumentError) as error:
+            if asked:
+                raise
+            say(f"{parser.prog}: {error}: completing as it is (-no-cnv)")
+        else:
+            add_special = not begins_with_bos(model, text)
+    tokens = model.tokenize(text, add_special=add_special, parse_special=True)
     bos = model.info.token_bos
-    has_bos = bos >= 0 and text.encode().startswith(model.token_bytes(bos, special=True))
-    return model.tokenize(text, add_special=not has_bos, parse_special=True), text
+    if add_special and model.info.add_bos and tokens[:2] == [bos, bos]:
+        name = model.token_bytes(bos, special=True).decode("utf-8", "replace")
+        say(f"{parser.prog}: the prompt begins with {name}, which the model adds too: it begins with two of them now")
+    return tokens, text
 
 
-def sampling_params(args: argparse.Namespace, parser: Parser, model: Model, grammar: str | None) -> SamplingParams:
+def begins_with_bos(model: Model, text: str) -> bool:
+    bos = model.info.token_bos
+    piece = model.token_bytes(bos, special=True) if bos >= 0 else b""
+    return piece != b"" and text.encode().startswith(piece)
+
+
+def sampling_params(args: argparse.Namespace, parser: Parser, model: Model) -> SamplingParams:
     """The sampler's settings, tried out: what is wrong with them is said before a prompt is evaluated."""
     bias: dict[int, float] = {}
     for token, value in args.logit_bias:
         if token >= model.info.n_vocab:
             parser.error(f"argument -l/--logit-bias: token {token}, the vocabulary has {model.info.n_vocab} tokens")
         bias[token] = bias.get(token, 0.0) + value
+        if values.as_float32(bias[token]) == math.inf:
+            parser.error(f"argument -l/--logit-bias: the biases of token {token} are too large for a 32-bit float")
+    whole_text = args.ctx_size or model.info.n_ctx_train  # as many tokens as there can be to look back at
+    option, gbnf = grammar(args, parser)
     params = SamplingParams(
         temp=args.temp,
         top_k=args.top_k,
         top_p=args.top_p,
         min_p=args.min_p,
-        penalty_last_n=args.repeat_last_n,
+        penalty_last_n=whole_text if args.repeat_last_n < 0 else min(args.repeat_last_n, whole_text),
         penalty_repeat=args.repeat_penalty,
         penalty_frequency=args.frequency_penalty,
         penalty_presence=args.presence_penalty,
         seed=args.seed if args.seed >= 0 else secrets.randbelow(SEED_MAX + 1),
         logit_bias=bias,
-        grammar=grammar,
+        grammar=gbnf,
     )
-    with usage(parser, "--repeat-penalty" if grammar is None else "--grammar"):
+    with usage(parser, option, SAMPLING_OPTIONS if gbnf is None else {}):
         Sampler(model, params).close()
     return params
 
@@ -190,7 +236,7 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Pr
     with usage(parser, "--mask-init"):
         mask = mask_embedding(args.mask_init, model, update=args.mask_update)
     rows = {} if args.rows is None else {"rows": args.rows}
-    with usage(parser, "--tree/--rows/--masks"):
+    with usage(parser, "--tree", TREE_OPTIONS):
         return MaskProbe(model, tree=args.tree, masks=args.masks, mask_children=args.mask_children, mask=mask, **rows)
 
 
@@ -198,7 +244,7 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Pr
 def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str | Proposer) -> Iterator[Engine]:
     """An engine for one text. What there is to say about its memory and its state file is said, once."""
     keeps = proposer == "all" and args.rows is None and not args.no_state
-    with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa" if args.state is None else "--state/-c/-b/-ub/-ctk/-ctv/-fa"):
+    with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa", CONTEXT_OPTIONS):
         engine = Engine(
             model,
             n_ctx=args.ctx_size,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..proposers import SOURCES
-from . import values
+from . import files, values
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 KERNELS = ("auto", "ours", "stock")
@@ -13,7 +13,6 @@ PROPOSE = [name for name in SOURCES if name != "esp-soft"]  # that is esp with -
 ESP_DEFAULTS = {"tree": "14", "masks": None, "mask_children": "all", "mask_init": "mean", "mask_update": 0.0}
 SEED_MAX = 2**32 - 2  # llama.cpp takes the number above for "random"
 
-INT32 = 2**31 - 1
 THREADS_MAX = 512  # ggml's own limit
 
 
@@ -25,7 +24,7 @@ def option(group: Any, *names: str, help: str, **settings: Any) -> None:
 
 
 def add_model_options(group: Any) -> None:
-    layers = values.integer(-1, INT32, auto=-1, all=-1)
+    layers = values.integer(-1, auto=-1, all=-1)
     source = group.add_mutually_exclusive_group()
     option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a known model's name (default: smollm2)")
     option(source, "-hf", "--hf-repo", metavar="REPO", help="user/repo[:quant] on Hugging Face, downloaded once")
@@ -63,7 +62,7 @@ def add_model_options(group: Any) -> None:
 
 
 def add_context_options(group: Any) -> None:
-    tokens, threads = values.integer(0, INT32), values.integer(-1, THREADS_MAX)
+    tokens, threads = values.integer(0), values.integer(-1, THREADS_MAX)
     cache = {"choices": CACHE_TYPES, "metavar": "TYPE", "default": "f16"}
     option(
         group,
@@ -79,7 +78,7 @@ def add_context_options(group: Any) -> None:
         "-b",
         "--batch-size",
         metavar="N",
-        type=values.integer(1, INT32),
+        type=values.integer(1),
         default=2048,
         help="prompt tokens given to llama.cpp at once",
     )
@@ -118,7 +117,7 @@ def add_context_options(group: Any) -> None:
 
 
 def add_sampling_options(group: Any) -> None:
-    count, share, any_number = values.integer(0, INT32), values.number(0, 1), values.number()
+    count, share, any_number = values.integer(0), values.number(0, 1), values.number()
     option(
         group,
         "-s",
@@ -143,11 +142,11 @@ def add_sampling_options(group: Any) -> None:
         group,
         "--repeat-last-n",
         metavar="N",
-        type=values.integer(-1, INT32),
+        type=values.integer(-1),
         default=64,
         help="tokens that the penalties look back at, 0 = off, -1 = the context",
     )
-    option(group, "--repeat-penalty", metavar="X", type=values.number(0), default=1.0, help="1 = off")
+    option(group, "--repeat-penalty", metavar="X", type=values.number(above=0), default=1.0, help="1 = off")
     option(group, "--presence-penalty", metavar="X", type=any_number, default=0.0, help="0 = off")
     option(group, "--frequency-penalty", metavar="X", type=any_number, default=0.0, help="0 = off")
     option(
@@ -161,10 +160,18 @@ def add_sampling_options(group: Any) -> None:
         help="change a token's logit: 15043+1, 15043-0.5; never: 15043-inf, 15043=false; may be repeated",
     )
     grammar = group.add_mutually_exclusive_group()
-    option(grammar, "--grammar", metavar="GBNF", help="a grammar that the completion follows")
-    option(grammar, "--grammar-file", metavar="FILE", type=values.text_file, help="the same, from a file")
-    option(grammar, "-j", "--json-schema", metavar="SCHEMA", help="a JSON schema that the completion follows")
-    option(grammar, "-jf", "--json-schema-file", metavar="FILE", type=values.text_file, help="the same, from a file")
+    text, file = {"type": values.unicode_text}, {"metavar": "FILE", "help": "the same, from a file"}
+    option(grammar, "--grammar", metavar="GBNF", help="a grammar that the completion follows", **text)
+    option(grammar, "--grammar-file", type=values.text_file, **file)
+    schema = "a JSON schema that the completion follows"
+    option(grammar, "-j", "--json-schema", metavar="SCHEMA", type=values.json_schema, help=schema)
+    option(grammar, "-jf", "--json-schema-file", type=values.json_schema_file, **file)
+    option(grammar, "--regex", metavar="PATTERN", help="a regular expression that the completion matches", **text)
+    group.add_argument(
+        "--json-whitespace",
+        action="store_true",
+        help="-j, -jf: let the model choose the white space of the JSON; default: ', ' and ': ', no line breaks",
+    )
 
 
 def add_probing_options(group: Any) -> None:
@@ -196,6 +203,7 @@ def add_probing_options(group: Any) -> None:
         state,
         "--state",
         metavar="FILE",
+        type=files.state_file,
         help="all: where what was learned of the model is kept (default: a file in the user's cache directory)",
     )
     state.add_argument("--no-state", action="store_true", help="all: keep nothing, and begin without it")

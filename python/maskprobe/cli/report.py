@@ -1,7 +1,5 @@
-"""What a run did: the block at its end and the JSON file, from the same numbers."""
+"""What a run did: the block at its end and the JSON object, from the same numbers."""
 
-import json
-import os
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ FINISHED = {
     "stop": "the model ended its text, or a stop string came",
     "length": "the number of tokens asked for (-n)",
     "context": "the context is full (-c)",
+    "constraint": "the grammar, schema or expression allows no further token",
     "interrupted": "interrupted",
 }
 
@@ -119,19 +118,3 @@ def histogram(counts: list[int]) -> str:
 def bars(counts: list[int]) -> str:
     scale = HISTOGRAM_WIDTH / max(counts)
     return "\n".join(f"{depth}  {'█' * round(n * scale):<{HISTOGRAM_WIDTH}}  {n}" for depth, n in enumerate(counts))
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A reader never sees half a file: it is written beside and renamed. What is no plain file is written directly."""
-    text = json.dumps(content, allow_nan=False) + "\n"
-    path = Path(os.path.realpath(path))  # a link stays a link
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise

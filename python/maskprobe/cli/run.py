@@ -2,21 +2,25 @@
 
 import argparse
 import itertools
+import json
 import platform
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import Cancelled, Error, MaskProbe, Model, Proposer, SamplingParams, Stats, devices, set_verbose
-from . import build, interrupt, options, values
-from .build import HelpFormatter, Parser
+from . import build, files, interrupt, options, values
 from .compare import Comparison, compare
 from .interrupt import Interrupt
-from .report import Report, write_json
+from .parser import HelpFormatter, Parser
+from .report import Report
 from .terminal import Completion, OutputClosed, Progress, say, secure_streams
+
+if TYPE_CHECKING:
+    from ..structured import JsonSchema, Regex
 
 PROG = "maskprobe-run"
 EXIT_DONE, EXIT_FAILURE, EXIT_DIFFERENT = 0, 1, 3
@@ -113,8 +117,8 @@ def add_output_options(group: Any) -> None:
     group.add_argument(
         "--stats-json",
         metavar="FILE",
-        type=values.output_file,
-        help="write the statistics and the token ids as one JSON object",
+        type=files.output_file,
+        help="write the statistics and the token ids as one JSON object; a pipe or /dev/stderr too",
     )
 
 
@@ -141,8 +145,8 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
         return EXIT_DONE
 
     check_combinations(args, parser)
+    build.check_files(args, parser)
     text = build.prompt_text(args, parser)
-    grammar = build.grammar_text(args, parser)
     system = None
     if args.system_prompt is not None:
         system = build.text_value(args, parser, "-sys/--system-prompt", args.system_prompt)
@@ -153,16 +157,14 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
     with build.open_model(args, parser, ctrl_c) as model:
         load_ms = 1000 * (time.perf_counter() - started)
         tokens, text = build.prompt_tokens(args, parser, model, system, text)
-        sampling = build.sampling_params(args, parser, model, grammar)
+        sampling = build.sampling_params(args, parser, model)
+        rules = build.rules(args, parser, model)
         proposer = build.proposer(args, parser, model)
         proposing = proposer != "none"
-        if args.display_prompt:
-            out.write(text)
 
-        job = Job(model, tokens, sampling, stop)
+        job = Job(model, tokens, text if args.display_prompt else "", sampling, rules, stop)
         result = generate(job, args, parser, proposer, ctrl_c, out)
-        if out.on_terminal:
-            out.write("\n")
+        out.end_line(echoed=result.interrupted)
         comparison = None
         if args.compare and proposing and not result.interrupted:
             with suppress(KeyboardInterrupt):  # between the runs: the first one counts
@@ -183,7 +185,10 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
         )
     report.show()
     if args.stats_json is not None:
-        write_json(args.stats_json, report.as_json())
+        try:
+            files.write_file(args.stats_json, json.dumps(report.as_json(), allow_nan=False) + "\n")
+        except OSError as error:
+            raise Error(f"cannot write '{args.stats_json}' (--stats-json): {error.strerror}") from None
     return EXIT_DIFFERENT if comparison is not None and comparison.difference is not None else EXIT_DONE
 
 
@@ -196,11 +201,13 @@ def check_combinations(args: argparse.Namespace, parser: Parser) -> None:
             parser.error(f"argument --{name.replace('_', '-')}: it is for --propose esp, not for {args.propose}")
     if args.propose == "esp" and args.rows is not None and args.tree != "dynamic":
         parser.error(f"argument --rows: it is for --tree dynamic, the tree {args.tree} has its rows fixed")
-    for option in ("state", "no_state"):
-        if args.propose != "all" and getattr(args, option):
+    for option, others in (("state", ()), ("no_state", ("none",))):
+        if getattr(args, option) and args.propose not in ("all", *others):
             parser.error(f"argument --{option.replace('_', '-')}: it is for --propose all, not for {args.propose}")
     if args.state is not None and args.rows is not None:
         parser.error("argument --state: it is for --rows auto, a fixed number of rows keeps nothing")
+    if args.json_whitespace and args.json_schema is None and args.json_schema_file is None:
+        parser.error("argument --json-whitespace: it is for -j/--json-schema and -jf/--json-schema-file")
     if args.no_conversation and args.system_prompt is not None:
         parser.error("argument -sys/--system-prompt: it goes into the chat template, which -no-cnv leaves out")
     if args.compare and args.propose == "none":
@@ -228,7 +235,9 @@ class Job:
 
     model: Model
     prompt: list[int]
+    shown: str  # of the prompt, before the completion
     sampling: SamplingParams
+    rules: "JsonSchema | Regex | None"
     stop: list[str]
 
 
@@ -252,10 +261,17 @@ def generate(
     with (
         build.engine(args, parser, job.model, proposer) as engine,
         engine.generate(
-            job.prompt, job.sampling, max_tokens=args.predict, stop=job.stop, ignore_eos=args.ignore_eos
+            job.prompt,
+            job.sampling,
+            max_tokens=args.predict,
+            stop=job.stop,
+            ignore_eos=args.ignore_eos,
+            constraint=None if job.rules is None else job.rules.constraint(),
         ) as generation,
         ctrl_c.cancels(generation.cancel),
     ):
+        if out is not None:
+            out.write(job.shown)
         with Progress("prompt") as bar:
             generation.on_wait = lambda stats: bar(stats.n_prompt_done, stats.n_prompt)
             first = next(generation, None)

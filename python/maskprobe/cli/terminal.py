@@ -6,7 +6,7 @@ import select
 import sys
 import threading
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 PROGRESS_AFTER_S = 2.0  # what takes less is not worth a bar
 
@@ -31,6 +31,8 @@ def secure_streams() -> None:
 
 def say(line: str) -> None:
     """A line to standard error, if anybody listens there."""
+    with contextlib.suppress(OSError, ValueError, OutputClosed):
+        Completion.end_line_before_stderr()
     try:
         print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):
@@ -41,8 +43,20 @@ def say(line: str) -> None:
             os.close(nowhere)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:  # somebody made it non-blocking
+            select.select([], [descriptor], [])
+
+
 class Completion:
     """Writes text to standard output as it comes. Nothing is kept back, so nothing is left to be written at exit."""
+
+    _unended: ClassVar["Completion | None"] = None  # whose text ends within a line of the terminal
 
     def __init__(self, color: str) -> None:
         if sys.stdout is None:
@@ -53,16 +67,33 @@ class Completion:
 
     def write(self, text: str, drafted: bool = False) -> None:
         """Raises OutputClosed."""
-        if drafted and self._color and text:
+        if not text:
+            return
+        if self.on_terminal:
+            Completion._unended = None if text.endswith("\n") else self
+        if drafted and self._color:
             text = f"{DRAFTED}{text}{RESET}"  # in one piece: whatever ends the process, no colour is left behind
-        data = memoryview(text.encode("utf-8"))
-        while data:
-            try:
-                data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # somebody made the terminal non-blocking
-                select.select([], [self._descriptor], [])
-            except OSError as error:
-                raise OutputClosed(f"cannot write to standard output: {error.strerror}") from None
+        try:
+            write_all(self._descriptor, text.encode("utf-8"))
+        except OSError as error:
+            raise OutputClosed(f"cannot write to standard output: {error.strerror}") from None
+
+    def end_line(self, echoed: bool = False) -> None:
+        """What comes next on the terminal begins on a line of its own. `echoed`: it showed a ^C after the text.
+
+        Raises OutputClosed."""
+        if Completion._unended is self or (echoed and self.on_terminal):
+            self.write("\n")
+
+    @classmethod
+    def end_line_before_stderr(cls) -> None:
+        """The same for a line of standard error, if that is the same terminal."""
+        if cls._unended is not None and same_terminal(cls._unended._descriptor, sys.stderr.fileno()):
+            cls._unended.end_line()
+
+
+def same_terminal(one: int, other: int) -> bool:
+    return os.isatty(one) and os.isatty(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev
 
 
 class Progress:

@@ -3,24 +3,42 @@ whose message argparse puts after the option's name."""
 
 import argparse
 import codecs
+import json
 import math
+import os
 import re
+import struct
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 ROWS_MAX = 256  # sequences that llama.cpp can keep apart, and so rows of a tree
+INT32 = 2**31 - 1
+N_DIGITS_MAX = 40  # of a number that is looked at
+N_QUOTED = 60  # characters of a value that a message repeats
 
 ESCAPE = re.compile(rb"""\\(x[0-9A-Fa-f]{1,2}|[nrt'"\\])""")
 ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
-LOGIT_BIAS = re.compile(r"(?P<token>\d{1,10})(?:(?P<never>=false|-inf)|(?P<bias>[+-]\d{1,9}(?:\.\d*)?))", re.IGNORECASE)
-STATIC_TREE = re.compile(r"\d{1,3}(?:,\d{1,3})*")
-MASK_EMBEDDING = re.compile(r"mean|last-k(?::[1-9]\d*)?|sample|soft|token:\d+|file:.+")
+# ASCII digits: int() and float() take those of all scripts, underscores and white space too.
+INTEGER = re.compile(r"[+-]?[0-9]+")
+UNSIGNED = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+NUMBER = re.compile(rf"[+-]?{UNSIGNED}")
+BIAS = rf"(?P<never>=false|-inf)|(?P<bias>[+-]{UNSIGNED})"
+LOGIT_BIAS = re.compile(rf"(?P<token>[0-9]{{1,10}})(?:{BIAS})", re.IGNORECASE | re.ASCII)
+STATIC_TREE = re.compile(r"[0-9]{1,3}(?:,[0-9]{1,3})*")
+MASK_EMBEDDING = re.compile(r"mean|last-k(?::[1-9][0-9]{0,8})?|sample|soft|token:[0-9]{1,9}|file:.+", re.DOTALL)
 
 
 def fail(message: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(message)
+
+
+def quoted(text: str) -> str:
+    """A value as a message shows it: the beginning of a long one, and no character that would move the cursor."""
+    shown = text if len(text) <= N_QUOTED else text[:N_QUOTED] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
 def rows(text: str) -> int | None:
@@ -28,47 +46,59 @@ def rows(text: str) -> int | None:
     return None if text == "auto" else integer(1, ROWS_MAX)(text)
 
 
-def integer(low: int, high: int | None = None, **words: int) -> Callable[[str], int]:
+def integer(low: int, high: int = INT32, **words: int) -> Callable[[str], int]:
     """A whole number in low..high; `words` are texts that stand for a number."""
-    range_text = f"at least {low}" if high is None else f"{low} to {high}"
+    range_text = f"at least {low}" if high == INT32 else f"{low} to {high}"
 
     def parse(text: str) -> int:
         if text in words:
             return words[text]
-        try:
-            value = int(text)
-        except ValueError:
-            raise fail(f"must be a whole number, {range_text}, not '{text}'") from None
-        if value < low or (high is not None and value > high):
-            raise fail(f"must be {range_text}, not {value}")
+        if INTEGER.fullmatch(text) is None:
+            raise fail(f"must be a whole number, {range_text}, not '{quoted(text)}'")
+        value = int(text) if len(text) <= N_DIGITS_MAX else math.copysign(math.inf, float(text))
+        if not low <= value <= high:
+            raise fail(f"must be {range_text if value < low else f'at most {high}'}, not {quoted(text)}")
         return value
 
     return parse
 
 
-def number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
-    """A finite number in low..high."""
-    bounds = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
+def number(low: float = -math.inf, high: float = math.inf, above: float = -math.inf) -> Callable[[str], float]:
+    """A number in low..high and greater than `above`, as large as a 32-bit float can be: llama.cpp keeps it as one."""
+    bounds = [f"at least {low:g}"] * (low > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
+    bounds += [f"at most {high:g}"] * (high < math.inf)
     range_text = ", " + " and ".join(bounds) if bounds else ""
 
     def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or not low <= value <= high:
-            raise fail(f"must be a number{range_text}, not '{text}'")
+        value = parse_float(text)
+        if value is None or not low <= value <= high or as_float32(value) <= above:
+            raise fail(f"must be a number{range_text}, not '{quoted(text)}'")
+        if not math.isfinite(as_float32(value)):
+            raise fail(f"{quoted(text)} is too large for a 32-bit float, at most 3.4e38 is possible")
         return value
 
     return parse
+
+
+def parse_float(text: str) -> float | None:
+    """A decimal number, infinite where it is larger than any float. None for any other text."""
+    return None if NUMBER.fullmatch(text) is None else float(text)
+
+
+def as_float32(value: float) -> float:
+    """The nearest 32-bit float."""
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def logit_bias(text: str) -> tuple[int, float]:
     """TOKEN+BIAS, TOKEN-BIAS, TOKEN-inf or TOKEN=false (never)."""
     match = LOGIT_BIAS.fullmatch(text)
     if match is None:
-        raise fail(f"must look like 15043+1, 15043-0.5, 15043-inf or 15043=false, not '{text}'")
-    return int(match["token"]), -math.inf if match["never"] else float(match["bias"])
+        raise fail(f"must look like 15043+1, 15043-0.5, 15043-inf or 15043=false, not '{quoted(text)}'")
+    return int(match["token"]), -math.inf if match["never"] else number()(match["bias"])
 
 
 def tree(text: str) -> str:
@@ -76,7 +106,7 @@ def tree(text: str) -> str:
     if text == "dynamic":
         return text
     if STATIC_TREE.fullmatch(text) is None or 0 in map(int, text.split(",")):
-        raise fail(f"must look like 14 or 7,2 (candidates at each depth) or be 'dynamic', not '{text}'")
+        raise fail(f"must look like 14 or 7,2 (candidates at each depth) or be 'dynamic', not '{quoted(text)}'")
     return text
 
 
@@ -86,7 +116,7 @@ def mask_children(text: str) -> str | int:
 
 def mask_embedding(text: str) -> str:
     if MASK_EMBEDDING.fullmatch(text) is None:
-        raise fail(f"must be mean, last-k, last-k:K, sample, soft, token:ID or file:PATH, not '{text}'")
+        raise fail(f"must be mean, last-k, last-k:K, sample, soft, token:ID or file:PATH, not '{quoted(text)}'")
     return text
 
 
@@ -95,32 +125,58 @@ def lora(text: str) -> tuple[str, float]:
     path, colon, scale = text.rpartition(":")
     if not colon or Path(text).exists():
         path, scale = text, "1"
-    try:
-        value = float(scale)
-    except ValueError:
-        raise fail(f"the scale '{scale}' in '{text}' is not a number") from None
-    if not math.isfinite(value) or not path:
-        raise fail(f"must look like FILE or FILE:SCALE with a finite scale, not '{text}'")
+    value = parse_float(scale)
+    if value is None:
+        raise fail(f"the scale '{quoted(scale)}' in '{quoted(text)}' is not a number")
+    if not math.isfinite(as_float32(value)) or not path:
+        raise fail(f"must look like FILE or FILE:SCALE with a finite scale, not '{quoted(text)}'")
     return path, value
 
 
-def output_file(text: str) -> Path:
-    """A file that can be written when the work is done; said now rather than then."""
+@dataclass(frozen=True)
+class TextFile:
+    """A file that was read, and its text without the last line break, as llama.cpp reads a prompt."""
+
+    path: Path
+    text: str
+
+
+def text_file(text: str) -> TextFile:
+    """A file of UTF-8."""
     path = Path(text)
-    if text == "-":
-        raise fail("standard output carries the completion only: give a file")
-    if path.is_dir() or not path.parent.is_dir():
-        raise fail(f"'{text}' is a directory" if path.is_dir() else f"there is no directory '{path.parent}'")
-    return path
-
-
-def text_file(text: str) -> str:
-    """The content of a UTF-8 file without its last line break, as llama.cpp reads a prompt."""
     try:
-        data = Path(text).read_bytes()
+        data = path.read_bytes()
     except (OSError, ValueError) as error:
         raise fail(f"cannot read '{text}': {getattr(error, 'strerror', None) or error}") from None
-    return decode(data, f"'{text}'").removesuffix("\n")
+    return TextFile(path, decode(data, f"'{text}'").removesuffix("\n"))
+
+
+def unicode_text(text: str) -> str:
+    """Text from the command line, which may hand over any bytes."""
+    if not text:
+        raise fail("the text is empty")
+    return decode(os.fsencode(text), "the text")
+
+
+def json_schema(text: str) -> str:
+    """The text of a JSON schema: whether it is JSON is said before a model is loaded."""
+    check_json(unicode_text(text))
+    return text
+
+
+def json_schema_file(text: str) -> TextFile:
+    file = text_file(text)
+    check_json(file.text)
+    return file
+
+
+def check_json(text: str) -> None:
+    try:
+        json.loads(text)
+    except RecursionError:
+        raise fail("its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise fail(f"it is not JSON: {error}") from None
 
 
 def standard_input() -> str:
