@@ -9,15 +9,17 @@ import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from cli_process import COMMAND, TIMEOUT_S, command, one_error_line
-from maskprobe.cli import run
+from maskprobe.cli import files, run
 
 STATE = b"maskprobe-state 4\n"
+NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -275,17 +277,50 @@ def test_a_full_disk_at_the_end(tiny, tmp_path):
     assert (done.returncode, done.stdout) == (1, text) and "/dev/full" in one_error_line(done.stderr)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-@pytest.mark.parametrize("kind", ["a folder", "a file"])
-def test_without_permission(kind, refused, tmp_path):
-    path = tmp_path / "x"
+@pytest.fixture
+def forbidding():
+    """A folder in which something can be forbidden: where root runs the tests, another user takes its place."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    if os.geteuid() != 0:
+        yield folder
+    else:
+        os.chown(folder, NOBODY, NOBODY)
+        os.setresgid(NOBODY, NOBODY, 0)
+        os.setresuid(NOBODY, NOBODY, 0)
+        yield folder
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="no other user for a while")
+@pytest.mark.parametrize("kind", ["a folder", "a file", "a device", "a folder below"])
+def test_without_permission(kind, forbidding, capfd):
+    path = forbidding / "x"
     if kind == "a file":
         path.write_text("older")
         path.chmod(0o400)
+    elif kind == "a device":
+        path.symlink_to("/dev/kmsg")
+    elif kind == "a folder below":
+        path = forbidding / "below" / "x"
+        path.parent.mkdir(mode=0o000)
     else:
-        tmp_path.chmod(0o500)
-    try:
-        refused("--stats-json", "-p", "x", "--stats-json", path)
-    finally:
-        tmp_path.chmod(0o700)
-    assert files_of(tmp_path) == ({"x": b"older"} if kind == "a file" else {})
+        forbidding.chmod(0o500)
+    with pytest.raises(SystemExit) as caught:
+        run.main(["-p", "x", "--stats-json", str(path)])
+    assert caught.value.code == 2
+    line = one_error_line(capfd.readouterr().err.encode())
+    assert "argument --stats-json: cannot write" in line and str(path) in line and "ermission" in line
+    assert files_of(forbidding) == ({"x": b"older"} if kind == "a file" else {})
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="no other user for a while")
+def test_a_file_that_is_ours_in_a_folder_that_is_not(forbidding):
+    path = forbidding / "x"
+    path.write_text("older and longer than the text that replaces it")
+    forbidding.chmod(0o500)
+    files.write_file(files.output_file(str(path)), "new")
+    assert path.read_text() == "new" and os.listdir(forbidding) == ["x"]

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import ArgumentError
+
 ROWS_MAX = 256  # sequences that llama.cpp can keep apart, and so rows of a tree
 INT32 = 2**31 - 1
 N_DIGITS_MAX = 40  # of a number that is looked at
@@ -159,24 +161,28 @@ def unicode_text(text: str) -> str:
 
 
 def json_schema(text: str) -> str:
-    """The text of a JSON schema: whether it is JSON is said before a model is loaded."""
-    check_json(unicode_text(text))
+    """The text of a JSON schema. What is wrong with it is said before a model is loaded, as far as that goes."""
+    check_schema_text(unicode_text(text))
     return text
 
 
 def json_schema_file(text: str) -> TextFile:
     file = text_file(text)
-    check_json(file.text)
+    check_schema_text(file.text)
     return file
 
 
-def check_json(text: str) -> None:
+def check_schema_text(text: str) -> None:
+    from ..schema_keywords import check_schema  # only where wanted: llguidance takes a while to import
+
     try:
-        json.loads(text)
+        check_schema(json.loads(text))
     except RecursionError:
-        raise fail("its JSON is nested too deeply") from None
+        raise fail("the JSON schema is nested too deeply") from None
+    except ArgumentError as error:
+        raise fail(str(error)) from None
     except ValueError as error:
-        raise fail(f"it is not JSON: {error}") from None
+        raise fail(f"the JSON schema is not JSON: {error}") from None
 
 
 def standard_input() -> str:
