@@ -185,20 +185,40 @@ def test_chat_template(tiny, tiny_chat, tmp_path):
     assert "template" in one_error_line(without.stderr)
 
 
-def test_chat_template_that_llama_cpp_does_not_know(tmp_path):
-    unknown = write_chat_model(tmp_path, "{{ messages[0].content | upper }}")
-    done = command("-m", unknown, "-p", "hi", "-n", 1, "--display-prompt")
-    assert done.returncode == 0
-    assert done.stdout.startswith(b"hi")
+def test_a_template_that_is_in_no_list(tmp_path):
+    shouting = write_chat_model(tmp_path, "{{ messages[0].content | upper }}")
+    for arguments in ([], ["-st"]):
+        done = command("-m", shouting, "-p", "hi", "-n", 1, "--display-prompt", *arguments)
+        assert done.returncode == 0 and done.stdout.startswith(b"HI")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('no messages today') }}",
+        "{% for i in range(10 ** 9) %}{% for j in range(10 ** 9) %}{% endfor %}{% endfor %}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages[0].content",
+        "{{ nothing.at.all }}",
+    ],
+)
+def test_a_template_that_fails(template, tmp_path):
+    """It is told in one line: an error where a template was asked for, else the prompt is completed as it is."""
+    model = write_chat_model(tmp_path, template)
+    done = command("-m", model, "-p", "hi", "-n", 1, "--display-prompt")
+    assert done.returncode == 0 and done.stdout.startswith(b"hi")
     (line,) = [line for line in done.stderr.decode().splitlines() if line.startswith("maskprobe-run: ")]
-    assert "does not know" in line and "-no-cnv" in line
-    asked = command("-m", unknown, "-p", "hi", "-n", 1, "-st")
-    assert asked.returncode == 1
-    assert "does not know" in one_error_line(asked.stderr)
+    assert "template" in line and "-no-cnv" in line
+    for arguments in (["-st"], ["-sys", "be brief"]):
+        asked = command("-m", model, "-p", "hi", "-n", 1, *arguments)
+        assert (asked.returncode, asked.stdout) == (1, b"")
+        assert "template" in one_error_line(asked.stderr)
+    plain = command("-m", model, "-p", "hi", "-n", 1, "-no-cnv")
+    assert plain.returncode == 0 and b"template" not in plain.stderr
 
 
 @pytest.mark.parametrize("begins", [True, False])
-def test_begin_of_text_is_not_doubled(begins, tiny_chat, monkeypatch):
+def test_begin_of_text_is_not_doubled(begins, tiny_chat, monkeypatch, capfd):
     """Whether the template writes it or leaves it to the tokenizer."""
     with build.Model(tiny_chat, n_threads=1) as model:
         begin = model.token_bytes(model.info.token_bos, special=True).decode()
@@ -206,8 +226,40 @@ def test_begin_of_text_is_not_doubled(begins, tiny_chat, monkeypatch):
         parser = run.setup_arg_parser()
         tokens, _ = build.prompt_tokens(parser.parse_args(["-p", "hi"]), parser, model, None, "hi")
         assert model.info.add_bos
+        assert capfd.readouterr().err == ""
         assert tokens.count(model.info.token_bos) == 1
         assert tokens == model.tokenize("hi", add_special=True)
+
+
+def test_a_prompt_that_begins_with_the_begin_of_text(tiny, tiny_chat, tiny_model_path, tmp_path):
+    """It is kept, as llama.cpp keeps it, and told in one line."""
+    with build.Model(tiny, n_threads=1) as model:
+        begin = model.token_bytes(model.info.token_bos, special=True).decode()
+    file = tmp_path / "prompt.txt"
+    file.write_text(begin + "hi")
+
+    def lines_of(model: Path, *arguments: object) -> tuple[list[str], int]:
+        path = tmp_path / "stats.json"
+        done = command("-m", model, *arguments, "-n", 1, "--stats-json", path)
+        assert done.returncode == 0
+        lines = [line for line in done.stderr.decode().splitlines() if line.startswith("maskprobe-run: ")]
+        return lines, json.loads(path.read_text())["n_prompt"]
+
+    _, n_once = lines_of(tiny, "-p", "hi")
+    for model, arguments in (
+        (tiny, ["-p", begin + "hi"]),
+        (tiny, ["-f", file]),
+        (tiny_chat, ["-p", begin + "hi", "-no-cnv"]),
+    ):
+        (line,), n = lines_of(model, *arguments)
+        assert begin in line and "two of them" in line
+        assert n == n_once + 1
+    for model, arguments in (
+        (tiny, ["-p", "hi " + begin]),
+        (tiny_chat, ["-p", begin + "hi"]),  # within the template
+        (tiny_model_path("tiny-qwen3"), ["-p", begin + "hi"]),  # adds none
+    ):
+        assert lines_of(model, *arguments)[0] == []
 
 
 def test_devices_and_version():

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -30,25 +31,95 @@ def tiny(tiny_model_path) -> Path:
 # --- the terminal -----------------------------------------------------------------------------------------------------
 
 
+class Screen:
+    """A terminal, and what came out on it."""
+
+    def __init__(self) -> None:
+        self.leader, self.follower = pty.openpty()
+
+    def run(self, tiny: Path, *arguments: object, status: int = 0, **streams: object) -> bytes:
+        """What a command wrote to it. Streams are the terminal's unless told."""
+        command = [*COMMAND, "-m", str(tiny), "-p", "x", *map(str, arguments)]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": self.follower, "stderr": self.follower, **streams}
+        with subprocess.Popen(command, **streams) as process:
+            os.close(self.follower)
+            seen = b"".join(iter(self._read, b""))
+        os.close(self.leader)
+        assert process.returncode == status and b"Traceback" not in seen
+        return seen
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.leader, 4096)
+        except OSError:  # Linux says so at the end
+            return b""
+
+
 def test_on_a_terminal(tiny):
-    """Both streams on a terminal: colours, the block drawn, a line break at the end of the completion."""
-    leader, follower = pty.openpty()
-    with subprocess.Popen([*COMMAND, "-m", tiny, "-p", "x", "-n", "4"], stdout=follower, stderr=follower) as process:
-        os.close(follower)
-        seen = b""
-        while True:
-            try:
-                data = os.read(leader, 4096)
-            except OSError:  # Linux says so at the end
-                break
-            if not data:
-                break
-            seen += data
-    os.close(leader)
-    assert process.returncode == 0
-    assert b"passes" in seen
-    assert b"Traceback" not in seen
-    assert b"\r\n" in seen
+    """Both streams on a terminal: colours, the block drawn."""
+    seen = Screen().run(tiny, "-n", 4)
+    assert b"passes" in seen and b"\x1b[" in seen
+
+
+BLOCK = re.compile(rb"(?:\x1b\[[0-9;]*m)*model")
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"), [("a", "a\r\n"), ("a\\n", "a\r\n"), ("a\\n\\n", "a\r\n\r\n"), ("a\\nb", "a\r\nb\r\n")]
+)
+def test_the_block_begins_on_a_line_of_its_own(text, ended, tiny):
+    """With a line break where the completion has none, and no other."""
+    grammar = ("--grammar", f'root ::= "{text}"', "--color", "off")
+    seen = Screen().run(tiny, *grammar)
+    assert BLOCK.match(seen.removeprefix(ended.encode())), seen
+    drafted = Screen().run(tiny, *grammar[:2], "--color", "on")
+    assert BLOCK.search(drafted) and b"\r\n\r\n" not in drafted[: drafted.index(b"model")].replace(ended.encode(), b"")
+
+
+def test_an_empty_completion_has_no_line(tiny):
+    assert BLOCK.match(Screen().run(tiny, "-n", 0))
+
+
+def test_a_line_before_the_block_begins_on_a_line_of_its_own(tiny):
+    seen = Screen().run(tiny, "-c", 256, "--ignore-eos", "-l", "50+99", "--temp", 0)
+    before, line, _ = seen.partition(b"maskprobe-run: the context of 256 tokens is full")
+    assert line and before.endswith(b"\n") and not before.endswith(b"\n\r\n")
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_a_completion_that_is_no_terminal_gets_no_line_break(kind, tiny, tmp_path):
+    path = tmp_path / "out"
+    with path.open("wb") as file:
+        reader, writer = (None, file.fileno()) if kind == "file" else os.pipe()
+        seen = Screen().run(tiny, "--grammar", 'root ::= "a"', stdout=writer)
+        if reader is not None:
+            path.write_bytes(os.read(reader, 100))
+            os.close(reader)
+            os.close(writer)
+    assert path.read_bytes() == b"a" and BLOCK.match(seen)
+
+
+def test_two_terminals(tiny):
+    other = Screen()
+    seen = Screen().run(tiny, "--grammar", 'root ::= "a"', "--color", "off", stderr=other.follower)
+    assert seen == b"a\r\n"  # for the prompt of the shell
+    assert BLOCK.match(os.read(other.leader, 4096))
+
+
+def test_ctrl_c_on_a_terminal(tiny):
+    """The terminal echoes ^C after the text."""
+    screen = Screen()
+    follower = os.ttyname(screen.follower)
+    script = f'exec 0<>{follower} 1>&0 2>&0; exec "$@"'
+    process = subprocess.Popen(
+        ["sh", "-c", script, "sh", *COMMAND, "-m", str(tiny), "-p", "x", "--ignore-eos"], start_new_session=True
+    )
+    seen = os.read(screen.leader, 4096)
+    os.write(screen.leader, b"\x03")
+    os.close(screen.follower)
+    seen += b"".join(iter(screen._read, b""))
+    assert process.wait(TIMEOUT_S) == 0
+    assert re.search(rb"\n(?:\x1b\[[0-9;]*m)*model", seen[seen.index(b"^C") :])
 
 
 def test_progress_is_for_terminals_and_long_work(monkeypatch):
