@@ -143,6 +143,14 @@ def test_the_benchmark_takes_values_alike(words, capfd):
     assert (args.model, args.pictures) == ("--", "-x")
 
 
+@pytest.mark.parametrize("kind", ["device", "model", "folder", "standard output"])
+def test_results_are_resumed_from_plain_files(kind, tiny, tmp_path, capfd):
+    path = {"device": "/dev/null", "model": tiny, "folder": tmp_path, "standard output": "/dev/stdout"}[kind]
+    before = tiny.read_bytes()
+    assert "argument --resume: " in refusal(bench.main, ["run", "-m", str(tiny), "--resume", str(path)], capfd)
+    assert tiny.read_bytes() == before
+
+
 # --- numbers that are none --------------------------------------------------------------------------------------------
 
 INTEGERS = ["-n", "-c", "-b", "-ub", "-t", "-tb", "-ngl", "-s", "--top-k", "--repeat-last-n", "--rows", "--masks"]

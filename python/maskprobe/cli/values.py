@@ -149,8 +149,8 @@ def text_file(text: str) -> TextFile:
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise fail(f"cannot read '{text}': {getattr(error, 'strerror', None) or error}") from None
-    return TextFile(path, decode(data, f"'{text}'").removesuffix("\n"))
+        raise fail(f"cannot read '{quoted(text)}': {getattr(error, 'strerror', None) or error}") from None
+    return TextFile(path, decode(data, f"'{quoted(text)}'").removesuffix("\n"))
 
 
 def unicode_text(text: str) -> str:
