@@ -83,6 +83,20 @@ def test_in_a_place_that_nobody_chose_it_is_set_aside(kind, program, tmp_path):
     assert program.show("", env=environment) == Answer("", 5, 5, "1")
 
 
+def test_a_link_in_that_place_to_a_file_of_somebody_else(program, tmp_path):
+    notes = tmp_path / "notes"
+    notes.write_bytes(b"notes")
+    states = tmp_path / "states"
+    environment = os.environ | {"MASKPROBE_STATE_DIR": str(states)}
+    program.learn("", env=environment)
+    (path,) = states.iterdir()
+    path.unlink()
+    path.symlink_to(notes)
+    note = program.learn("", env=environment).note
+    assert note == f"the state {path} is no state of maskprobe: it is left as it is, nothing is kept"
+    assert path.is_symlink() and notes.read_bytes() == b"notes" and sorted(os.listdir(tmp_path)) == ["notes", "states"]
+
+
 def a_socket(path: Path) -> None:
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
         here = os.getcwd()
@@ -115,6 +129,18 @@ def test_what_is_no_plain_file_is_refused_and_left(what, program, tmp_path):
     for name in (path, link):
         assert program.learn(name).refusal == f"the state file '{name}' is {what}: it is left as it is, name another"
     assert path.lstat()[:7] == before[:7] and sorted(os.listdir(tmp_path)) == ["link", "x"]
+
+
+@pytest.mark.parametrize("what", OTHER_KINDS)
+def test_what_is_no_plain_file_in_a_place_that_nobody_chose(what, program, tmp_path):
+    environment = os.environ | {"MASKPROBE_STATE_DIR": str(tmp_path)}
+    program.learn("", env=environment)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    OTHER_KINDS[what](path)
+    before = path.lstat()
+    assert program.learn("", env=environment).note.endswith(f" is {what}: it is left as it is, nothing is kept")
+    assert path.lstat()[:7] == before[:7] and os.listdir(tmp_path) == [path.name]
 
 
 def test_paths_that_name_no_file_are_refused(program, tmp_path):

@@ -39,8 +39,11 @@ void state::read(bool own_place) {
         can_write = false;
         say(format("the state %s cannot be read (%s): starting without it, nothing is kept", name.c_str(),
                    found.what.c_str()));
-    } else if (found.kind == found_file::OTHER) {
+    } else if (found.kind == found_file::OTHER && is_plain_file(name)) { // nobody else uses that name: a damaged state
         put_aside("it is " + found.what);
+    } else if (found.kind == found_file::OTHER) {
+        can_write = false;
+        say(format("the state %s is %s: it is left as it is, nothing is kept", name.c_str(), found.what.c_str()));
     } else if (found.kind == found_file::STATE) {
         state_contents contents;
         std::string reason = decode_state(found.bytes, contents);

@@ -28,7 +28,8 @@ public:
     explicit state(int32_t n_vocab); // without a file: nothing is read or kept
 
     // With a file at `place`, an absolute path without links; `name` is what messages call it. Throws ARGUMENT where
-    // something lies there that is no state. With `own_place`, which no user chose, that is set aside.
+    // something lies there that is no state. With `own_place`, which no user chose, a plain file is set aside instead, and
+    // anything else, or what a link leads to, is left with a note.
     state(int32_t n_vocab, std::string identity, std::string place, std::string name, bool own_place);
 
     state(const state &) = delete;

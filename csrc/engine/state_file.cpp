@@ -120,6 +120,11 @@ found_file look_at(const std::string & place, size_t n_most) {
     return {found_file::STATE, "", std::move(bytes)};
 }
 
+bool is_plain_file(const std::string & path) {
+    struct stat status;
+    return lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
 static std::string absolute(const std::string & directory) {
     char resolved[PATH_MAX];
     if (realpath(directory.c_str(), resolved)) {

@@ -16,6 +16,9 @@ struct found_file {
 // What lies at a place. `n_most`: bytes wanted of a state.
 found_file look_at(const std::string & place, size_t n_most);
 
+// Whether it is a plain file by itself, not by a link.
+bool is_plain_file(const std::string & path);
+
 // The place that a path names, whether or not there is a file: absolute, with symbolic links followed.
 // Throws ARGUMENT where it names none: a directory, links in a circle.
 std::string follow_links(const std::string & path);
