@@ -5,11 +5,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._capi import NULL, Handle, Owner, c_path, c_string, check, ffi, fill, lib, progress_callback, text, token_array
 from .errors import ArgumentError
+
+if TYPE_CHECKING:
+    from .chat_template import ChatTemplate
 
 # mp_kernels, by the names that users know.
 KERNELS = {"auto": lib.MP_KERNELS_AUTO, "ours": lib.MP_KERNELS_OURS, "stock": lib.MP_KERNELS_STOCK}
@@ -230,24 +234,24 @@ class Model(Owner):
             check(lib.mp_model_embedding_rows(model, pointer, len(ids), ffi.from_buffer("float[]", rows)))
         return rows
 
-    def chat_format(self, messages: Sequence[Mapping[str, str]], add_assistant: bool = True) -> str:
-        """The conversation as the model's chat template writes it. Each message has "role" and "content".
+    def chat_format(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_assistant: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        """The conversation as the model's own chat template writes it: see ChatTemplate.render(), whose
+        `add_generation_prompt` is `add_assistant`. It is for tokenize() with `parse_special`, and without `add_special`
+        where it begins with BOS.
 
-        Raises ModelError where the model has no template, or one that llama.cpp does not know."""
-        for i, message in enumerate(messages):
-            if "role" not in message or "content" not in message:
-                raise ArgumentError(f'message {i} needs "role" and "content", it has {sorted(message)}')
-        roles = [ffi.new("char[]", c_string(m["role"], f"the role of message {i}")) for i, m in enumerate(messages)]
-        contents = [
-            ffi.new("char[]", c_string(m["content"], f"the content of message {i}")) for i, m in enumerate(messages)
-        ]
-        n = ffi.new("int32_t *")
-        capacity = 256 + 2 * sum(map(len, contents))
-        conversation = (ffi.new("char * const []", roles), ffi.new("char * const []", contents), len(roles))
-        while True:
-            out = ffi.new("char[]", capacity)
-            with self._handle as model:
-                check(lib.mp_chat_format(model, *conversation, add_assistant, out, capacity, n))
-            if n[0] <= capacity:
-                return ffi.buffer(out, n[0])[:].decode("utf-8")
-            capacity = n[0]
+        Raises ModelError where the model has no template, or one that fails; ArgumentError for messages that are
+        malformed or that the template refuses."""
+        with self._handle:
+            return self._chat_template.render(messages, tools=tools, add_generation_prompt=add_assistant, **variables)
+
+    @functools.cached_property
+    def _chat_template(self) -> "ChatTemplate":
+        from .chat_template import ChatTemplate  # with it comes Jinja, which few programs need
+
+        return ChatTemplate(self)
