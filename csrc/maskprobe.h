@@ -162,8 +162,8 @@ MP_API mp_status mp_token_bytes(const mp_model * model, int32_t token, bool spec
                                 int32_t * n);
 MP_API bool mp_token_is_end(const mp_model * model, int32_t token); // EOS, EOT, ...; false for a token out of range
 
-// The conversation through the model's chat template as llama.cpp knows it. roles and contents hold n strings.
-// *n_text is the number of bytes needed, as above. Errors: UNSUPPORTED (no template, or one llama.cpp does not know).
+// The conversation in the format of llama.cpp's own list that fits the model's template, which is not run itself (Python's
+// chat_format does). n roles and contents; *n_text bytes are needed, as above. Errors: UNSUPPORTED (none, or not known).
 MP_API mp_status mp_chat_format(const mp_model * model, const char * const * roles, const char * const * contents,
                                 int32_t n, bool add_assistant, char * text, int32_t capacity, int32_t * n_text);
 

@@ -38,6 +38,22 @@ class FakeModel:
         return (np.asarray(tokens)[:, None] + 0.1 * np.arange(self.info.n_embd)).astype(np.float32)
 
 
+class TemplateModel:
+    """A model of which only the chat templates are looked at: `named` are further ones of the file."""
+
+    def __init__(self, source: str | None, metadata: dict[str, str] | None = None, bos: int = 1, **named: str) -> None:
+        self.info = SimpleNamespace(arch="llama", n_vocab=8, token_bos=bos, token_eos=2)
+        self._metadata = {**(metadata or {}), **{f"tokenizer.chat_template.{k}": v for k, v in named.items()}}
+        if source is not None:
+            self._metadata["tokenizer.chat_template"] = source
+
+    def metadata(self, key: str) -> str | None:
+        return self._metadata.get(key)
+
+    def token_bytes(self, token: int, special: bool = False) -> bytes:
+        return (b"<unk>", b"<s>", b"</s>", b"<pad>")[token] if special else b""
+
+
 def most_likely(rows: Sequence[np.ndarray], n_top: int) -> tuple[np.ndarray, np.ndarray]:
     """The tokens of rows of logits, int32 (n_rows, n_top), and their log-probabilities."""
     logprobs = np.array([x - np.log(np.exp(x).sum()) for x in rows])

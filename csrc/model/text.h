@@ -18,7 +18,7 @@ std::string token_text(const mp_model & model, int32_t token, bool special);
 
 bool token_is_end(const mp_model & model, int32_t token);
 
-// The conversation of n messages as the model's chat template has it.
+// The conversation of n messages in the format of llama.cpp's list that fits the model's chat template.
 int32_t chat_format(const mp_model & model, const char * const * roles, const char * const * contents, int32_t n,
                     bool add_assistant, char * text, int32_t capacity);
 

@@ -1,5 +1,5 @@
-"""What rendering a chat template may take. A template is a program in a file from anywhere: it gets a budget of work that is
-counted the same way on every machine, and it ends where that is used up.
+"""What rendering a chat template may take. A template is a program in a file from anywhere: it gets a budget of work.
+That is counted the same way on every machine, and the template ends where it is used up.
 
 Work is counted in bytes that are made or looked at; each step costs some beside, so that loops without text end too.
 What an operation may make is charged before it is made."""

@@ -255,8 +255,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self._paid(result, owner) if isinstance(owner, str) else result
 
     def _paid(self, result: Any, value: Any) -> Any:
-        """The result of an operation on a value, whose size is charged where it is a new one. What comes item by item
-        is made at once: generators in one another would be freed in one another."""
+        """The result of an operation on a value, whose size is charged where it is a new one. What would come item by
+        item is made at once, so that it is paid for where it was asked for."""
         if isinstance(result, GeneratorType):
             items = list(result)
             self.meter.charge(8 * len(items))
