@@ -215,8 +215,14 @@ def test_values_that_nest_too_deep():
     deep: list = []
     for _ in range(200):
         deep = [deep]
-    with pytest.raises(ModelError, match="in one another more than 100 deep"):
+    deeper = [{"role": "user", "content": [{"type": "text", "text": deep}]}]
+    with pytest.raises(ArgumentError, match=r"^x has lists in one another more than 100 deep"):
         render("{{ x }}", x=deep)
+    with pytest.raises(ArgumentError, match=r"^messages has lists in one another more than 100 deep"):
+        render("{{ x }}", deeper)
+    deeper[0]["content"][0]["text"] = deeper  # in itself
+    with pytest.raises(ArgumentError, match=r"^messages has lists"):
+        render("{{ x }}", deeper)
 
 
 @pytest.mark.parametrize(

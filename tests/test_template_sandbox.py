@@ -84,7 +84,7 @@ def in_a_loop(body: str) -> str:
     ],
 )
 def test_loops(source, monkeypatch):
-    monkeypatch.setattr(template_meter, "WORK_LIMIT", 16 << 20)  # an eighth of the time
+    monkeypatch.setattr(template_meter, "WORK_LIMIT", 16 << 20)  # a quarter of the time
     refused(source, TOO_MUCH)
 
 

@@ -105,6 +105,8 @@ def _compile(source: str) -> template_sandbox.Template:
 def _render(template: template_sandbox.Template, variables: dict[str, Any]) -> str:
     try:
         return template.render(variables)
+    except template_sandbox.BadValue as error:
+        raise ArgumentError(_line(error)) from None
     except template_sandbox.Refused as error:
         raise ArgumentError(f"this model's chat template refuses the conversation: {_line(error)}") from None
     except Exception as error:

@@ -9,7 +9,7 @@ import time
 from collections.abc import ItemsView, KeysView, ValuesView
 from typing import Any
 
-WORK_LIMIT = 128 << 20  # bytes; about as much memory, and a second or two of steps
+WORK_LIMIT = 64 << 20  # bytes; about as much memory, and a second of steps
 WORK_PER_INPUT_BYTE = 64  # further work for each byte of the messages, tools and variables
 STEP = 64  # one iteration, operator or look-up
 FILTER = 128  # one filter or test
@@ -43,9 +43,10 @@ class Meter:
 
     def allow(self, value: Any) -> None:
         """Adds what a value that the caller gave is worth."""
+        left, self.left = self.left, sys.maxsize  # walking through it is free
         work = WORK_PER_INPUT_BYTE * self.size(value)
         self.limit += work
-        self.left += work
+        self.left = left + work
 
     def charge(self, work: int) -> None:
         self.left -= work

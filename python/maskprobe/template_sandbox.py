@@ -41,6 +41,10 @@ class Refused(jinja2.TemplateError):
     """raise_exception() of a template."""
 
 
+class BadValue(Exception):
+    """A variable of the caller that is no use to a template."""
+
+
 class Template:
     """A template that has been compiled. Rendering is thread-safe: each has an environment of its own.
 
@@ -53,11 +57,14 @@ class Template:
         self._code: CodeType = ENVIRONMENT.compile(_Metered().visit(tree), filename=CODE_NAME)
 
     def render(self, variables: dict[str, Any]) -> str:
-        """The text. Raises Refused, Exceeded, jinja2.TemplateError and whatever an expression can raise."""
+        """The text. Raises BadValue, Refused, Exceeded, jinja2.TemplateError and whatever an expression can raise."""
         environment = copy.copy(ENVIRONMENT)
         environment.meter = Meter()
-        for value in variables.values():
-            environment.meter.allow(value)
+        for name, value in variables.items():
+            try:
+                environment.meter.allow(value)
+            except Exceeded as error:
+                raise BadValue(f"{name} {error}") from None
         template = jinja2.Template.from_code(environment, self._code, environment.make_globals(None))
         return "".join(list(template.root_render_func(template.new_context(variables))))
 
