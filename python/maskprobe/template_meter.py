@@ -11,12 +11,13 @@ from typing import Any
 
 WORK_LIMIT = 64 << 20  # bytes; about as much memory, and a second of steps
 WORK_PER_INPUT_BYTE = 64  # further work for each byte of the messages, tools and variables
-STEP = 64  # one iteration, operator or look-up
-FILTER = 128  # one filter or test
+STEP = 64  # one iteration or operator
+LOOK_UP = 160  # one attribute or item
+FILTER = 160  # one filter or test
 CALL = 768  # one call of a macro or a function
 NODE = 16  # one part of a statement in the body of a loop or a macro, each time the body is run
 WALK = 8  # one item of a container whose size is taken
-CPU_SECONDS = 3.0  # of the thread: for what the count above has too low
+CPU_SECONDS = 2.0  # of the thread: for what the count above has too low
 CHARGES_PER_CLOCK = 256  # the clock is read once in so many charges
 NESTING_LIMIT = 100  # lists and mappings in one another
 CALL_DEPTH_LIMIT = 50  # macros and recursive loops in one another

@@ -18,7 +18,7 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
 from . import template_costs as costs
-from .template_meter import CALL, CALL_DEPTH_LIMIT, FILTER, NODE, RANGE_ITEM, STEP, Exceeded, Meter
+from .template_meter import CALL, CALL_DEPTH_LIMIT, FILTER, LOOK_UP, NODE, RANGE_ITEM, STEP, Exceeded, Meter
 
 DATE_BYTES = 256  # that strftime() makes at most of one character of its format
 CODE_NAME = "<chat template>"  # the file name of the code that Jinja makes of a template
@@ -210,11 +210,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         raise SecurityError(f"{attribute!r} of a {kind} is not for chat templates")
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        self.meter.charge(STEP)
+        self.meter.charge(LOOK_UP)
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        self.meter.charge(STEP)
+        self.meter.charge(LOOK_UP)
         if isinstance(argument, tuple):
             costs.looked_at(self.meter, argument)  # its hash
         return super().getitem(obj, argument)
