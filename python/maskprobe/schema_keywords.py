@@ -1,0 +1,445 @@
+"""Which keywords of a JSON schema llguidance obeys. The others are refused by name, or said in those that it knows."""
+
+import json
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from llguidance import LLMatcher
+
+from .errors import ArgumentError
+from .schema_numbers import EXACT, narrowed_bound, value_problem
+from .schema_overlap import Overlap, types_of
+from .schema_patterns import UnsupportedPattern, engine_pattern
+from .schema_references import NO_SCHEMAS, Document, Path, pointer_of, printable, reference_to
+from .schema_values import FORMATS, HINTS, KINDS, MISSPELT, NOT_OBEYED, WHOLE, check_value
+
+N_ITEMS = 10_000  # of an array's bounds: each item is a part of the grammar
+N_CHECKED = 500  # parts of a schema that llguidance tries at once here: it takes stack for each
+N_CHARS = 1_000_000  # of a string's bounds
+NAMES = ("$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor")
+MULTIPLE = 2**32  # llguidance reckons multiples in 32 bits
+
+
+def check_schema(schema: Any) -> None:
+    """Raises ArgumentError, one line with keyword and JSON pointer, for the first keyword that would not be obeyed."""
+    obeyed_schema(schema)
+
+
+def obeyed_schema(schema: dict | bool) -> dict:
+    """A copy of the schema for llguidance: what it allows is allowed by `schema` too, under the `jsonschema` package.
+
+    It says in keywords that llguidance knows what it does not know ("dependentRequired"), leaves out what asks for
+    nothing ("uniqueItems": false), and is narrower where llguidance is not exact (bounds with many digits, \\w in
+    patterns, leap seconds). Raises ArgumentError, one line with keyword and JSON pointer, for what can't be obeyed.
+    """
+    return _Rewriting(schema).run()
+
+
+class _Rewriting:
+    def __init__(self, schema: Any) -> None:
+        if not isinstance(schema, (dict, bool)):
+            raise ArgumentError(f"a JSON schema is an object, true or false, not {type(schema).__name__}")
+        self.original = Document(schema)
+        self.schema = json.loads(json.dumps(schema))  # without parts that are one object in two places
+        self.overlap = Overlap(self.original)
+        self.multiples: dict[Path, int] = {}
+        self.references: list[tuple[dict, Path]] = []  # each object with a $ref, and what it names
+        self.renamed: dict[Path, tuple[str | int, ...]] = {}  # steps of paths that get another name at the end
+        self.waiting: list[Path] = [()]
+        self.seen: set[Path] = set()
+        self.draft = self._draft()
+
+    def run(self) -> dict:
+        while self.waiting:
+            path = self.waiting.pop()
+            if path not in self.seen:
+                self.seen.add(path)
+                self._visit(path)
+        product = math.prod(set(self.multiples.values()))
+        if product >= MULTIPLE:
+            self._refuse(next(reversed(self.multiples)), "multipleOf", "several of them make a product beyond 2^32")
+        self._forget_names()
+        for path in sorted(self.renamed, key=len, reverse=True):  # the parts of a part before itself
+            self._rename(path)
+        for node, target in self.references:
+            node["$ref"] = self._pointer(target)
+        if self.schema is False:
+            raise ArgumentError("the JSON schema is false: it allows no value")
+        if self.schema is True:
+            return {}
+        problem = engine_problem(self.schema) if len(self.seen) <= N_CHECKED else ""
+        if problem:
+            raise ArgumentError(f"the JSON schema at {pointer_of(self._culprit(problem))}: {problem}")
+        return self.schema
+
+    def _culprit(self, problem: str) -> Path:
+        """The innermost part that llguidance refuses by itself, for the same reason."""
+        final = {self._final(path): path for path in self.seen}
+        for node, target in self.references:
+            node["$ref"] = "#/$defs/whole" + self._pointer(target)[1:]
+        for path in sorted(final, key=len, reverse=True):
+            try:
+                part = self._at(path)
+            except (KeyError, IndexError):
+                continue
+            reference = "#/$defs/whole" + reference_to(path)[1:]
+            if (
+                isinstance(part, dict)
+                and engine_problem({"$defs": {"whole": self.schema}, "$ref": reference}) == problem
+            ):
+                return final[path]
+        return ()
+
+    def _forget_names(self) -> None:
+        """Names are resolved here; what is not visited keeps none either, as llguidance would look at them."""
+        for path in self.original.bases.keys() - self.seen:
+            if NO_SCHEMAS.intersection(map(str, path)):
+                continue
+            try:
+                part = self._at(path)
+            except (KeyError, IndexError):  # left out with what it was part of
+                continue
+            for keyword in NAMES:
+                if isinstance(part.get(keyword), (str, bool)):
+                    del part[keyword]
+
+    def _rename(self, path: Path) -> None:
+        parent, old = self._at(path[:-1]), path[-1]
+        if old == "oneOf" and "anyOf" in parent:
+            self._add(parent, path[:-1], {"anyOf": parent.pop("oneOf")})
+            self.renamed[path] = ("allOf", len(parent["allOf"]) - 1, "anyOf")
+            return
+        new = self.renamed[path][0]
+        members = [(new if key == old else key, value) for key, value in parent.items()]
+        parent.clear()
+        parent.update(members)
+
+    def _pointer(self, target: Path) -> str:
+        """Where a part is now, as the value of a $ref."""
+        return reference_to(self._final(target))
+
+    def _final(self, path: Path) -> Path:
+        """The path with the names of the end."""
+        steps: list[str | int] = []
+        for i in range(len(path)):
+            steps += self.renamed.get(path[: i + 1], (path[i],))
+        return tuple(steps)
+
+    def _refuse(self, path: Path, keyword: str, why: str) -> NoReturn:
+        raise ArgumentError(f'"{printable(keyword)}" at {pointer_of((*path, keyword))} of the JSON schema: {why}')
+
+    def _draft(self) -> int:
+        """4, 6, 7, 2019 or 2020: of which draft the schema says it is."""
+        name = self.schema.get("$schema") if isinstance(self.schema, dict) else None
+        if not isinstance(name, str):
+            return 2020
+        drafts = {"draft-03": 4, "draft-04": 4, "draft-06": 6, "draft-07": 7, "draft/2019-09": 2019}
+        return next((draft for part, draft in drafts.items() if part in name), 2020)
+
+    def _at(self, path: Path) -> Any:
+        part = self.schema
+        for step in path:
+            part = part[step]
+        return part
+
+    def _visit(self, path: Path) -> None:
+        try:
+            node = self._at(path)
+        except (KeyError, IndexError):
+            raise ArgumentError(f"a $ref of the JSON schema names {pointer_of(path)}, which is not obeyed") from None
+        if isinstance(node, bool):
+            return
+        for keyword, value in list(node.items()):
+            problem = check_value(keyword, value)
+            if problem:
+                self._refuse(path, keyword, problem)
+        self._drop_what_asks_nothing(node, path)
+        for keyword in list(node):
+            if keyword in NOT_OBEYED:
+                self._refuse(path, keyword, NOT_OBEYED[keyword])
+            meant = MISSPELT.get(keyword.lower().replace("_", "").replace("-", ""))
+            if meant and keyword not in KINDS:
+                self._refuse(path, keyword, f'there is no such keyword; "{meant}" is meant?')
+        for rewrite in (
+            self._references,
+            self._values,
+            self._numbers,
+            self._strings,
+            self._arrays,
+            self._objects,
+            self._dependencies,
+            self._one_of,
+        ):
+            rewrite(node, path)
+        for keyword in NAMES:
+            node.pop(keyword, None)
+        self._descend(node, path)
+
+    def _descend(self, node: dict, path: Path) -> None:
+        paths: list[Path] = []
+        for keyword, value in node.items():
+            kind = KINDS.get(keyword)
+            if keyword in ("$defs", "definitions"):
+                continue  # only what is referred to counts
+            if kind == "schema" or (kind == "items" and not isinstance(value, list)):
+                paths.append((*path, keyword))
+            elif kind in ("schemas", "items"):
+                paths += [(*path, keyword, i) for i in range(len(value))]
+            elif kind == "named schemas":
+                paths += [(*path, keyword, name) for name in value]
+        self.waiting += reversed(paths)
+
+    def _drop_what_asks_nothing(self, node: dict, path: Path) -> None:
+        """Leaves out keywords that llguidance does not know and that refuse nothing here."""
+        nothing: dict[str, Callable[[Any], bool]] = {
+            "uniqueItems": lambda value: value is False or node.get("maxItems", math.inf) <= 1,
+            "not": lambda value: value is False,
+            "if": lambda value: "then" not in node and "else" not in node,
+            "minContains": lambda value: "contains" not in node,
+            "maxContains": lambda value: "contains" not in node,
+            "contains": lambda value: node.get("minContains") == 0 and "maxContains" not in node,
+            "nullable": lambda value: value is False or "null" in types_of(node),
+            **dict.fromkeys(("then", "else"), lambda value: "if" not in node),
+            **dict.fromkeys(("propertyNames", "unevaluatedItems", "unevaluatedProperties"), lambda v: v in (True, {})),
+        }
+        for keyword, asks_nothing in nothing.items():
+            if keyword in node and asks_nothing(node[keyword]):
+                if keyword == "contains":
+                    node.pop("minContains", None)
+                del node[keyword]
+        if not {"$ref", "allOf", "anyOf", "oneOf", "if", "dependentSchemas"} & node.keys():
+            # without applicators beside it, all that is not evaluated is what "additional..." and "items" are about
+            if "unevaluatedProperties" in node:
+                rest = node.pop("unevaluatedProperties")
+                if "additionalProperties" not in node:
+                    self._move(node, "additionalProperties", rest, path, "unevaluatedProperties")
+            if "unevaluatedItems" in node and self.draft == 2020 and not isinstance(node.get("items"), list):
+                rest = node.pop("unevaluatedItems")
+                if "items" not in node:
+                    self._move(node, "items", rest, path, "unevaluatedItems")
+
+    def _move(self, node: dict, keyword: str, value: Any, path: Path, old: str) -> None:
+        """A schema under another keyword; its own references must not depend on where it stands."""
+        if not isinstance(value, bool):
+            self._refuse(path, old, f'it is not supported; write "{keyword}"')
+        node[keyword] = value
+
+    def _references(self, node: dict, path: Path) -> None:
+        if "$ref" not in node:
+            return
+        try:
+            target = self.original.resolve(node["$ref"], path)
+        except (KeyError, ValueError):
+            self._refuse(path, "$ref", f"{printable(node['$ref'])} is nothing within this schema")
+        if not isinstance(self.original.at(target), (dict, bool)):
+            self._refuse(path, "$ref", f"{printable(node['$ref'])} is no schema")
+        if self._leads_back(target):
+            self._refuse(path, "$ref", f"{printable(node['$ref'])} refers to itself with nothing between")
+        self.references.append((node, target))
+        self.waiting.append(target)
+
+    def _leads_back(self, target: Path) -> bool:
+        """Whether a part must hold for itself to hold: a loop of $ref, allOf, anyOf and oneOf."""
+        waiting, seen = [target], set()
+        first = True
+        while waiting:
+            path = waiting.pop()
+            if path == target and not first:
+                return True
+            first = False
+            if path in seen:
+                continue
+            seen.add(path)
+            part = self.original.at(path)
+            if not isinstance(part, dict):
+                continue
+            for keyword in ("allOf", "anyOf", "oneOf"):
+                if isinstance(part.get(keyword), list):
+                    waiting += [(*path, keyword, i) for i in range(len(part[keyword]))]
+            if isinstance(part.get("$ref"), str):
+                try:
+                    waiting.append(self.original.resolve(part["$ref"], path))
+                except (KeyError, ValueError):
+                    continue
+        return False
+
+    def _values(self, node: dict, path: Path) -> None:
+        for keyword in ("const", "enum"):
+            waiting = [node[keyword]] if keyword in node else []
+            while waiting:
+                value = waiting.pop()
+                problem = value_problem(value)
+                if problem:
+                    self._refuse(path, keyword, problem)
+                if isinstance(value, list):
+                    waiting += value
+                elif isinstance(value, dict):
+                    waiting += [*value, *value.values()]
+
+    def _numbers(self, node: dict, path: Path) -> None:
+        types = types_of(node)
+        for keyword, open_keyword in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+            upper = keyword == "maximum"
+            limits = [(node[keyword], False)] if keyword in node else []
+            excluded = node.pop(open_keyword, False)
+            if isinstance(excluded, bool):
+                limits = [(value, excluded) for value, _ in limits]
+            else:
+                limits.append((excluded, True))
+            if limits:
+                sign = -1 if upper else 1
+                value, is_open = max(limits, key=lambda limit: (sign * Decimal(limit[0]), limit[1]))
+                bound = narrowed_bound(value, is_open, upper, "number" not in types)
+                if bound is None:
+                    self._refuse(path, keyword, f"{value} is beyond 2^53, where numbers are not exact")
+                node[keyword] = bound
+        if "multipleOf" in node:
+            self._multiple(node, path, types)
+
+    def _multiple(self, node: dict, path: Path, types: frozenset[str]) -> None:
+        value = node["multipleOf"]
+        if isinstance(value, float) and not (value.is_integer() or math.frexp(value)[0] == 0.5):
+            self._refuse(
+                path, "multipleOf", f"{value} is no binary fraction, so floating point cannot tell its multiples"
+            )
+        if value >= MULTIPLE or value < 2**-10:
+            self._refuse(path, "multipleOf", f"{value} is not within 2^-10 and 2^32")
+        if isinstance(value, float) and types & {"integer", "number"}:
+            # a validator divides in floating point
+            node["minimum"] = max(node.get("minimum", -EXACT), -EXACT)
+            node["maximum"] = min(node.get("maximum", EXACT), EXACT)
+        self.multiples[path] = math.ceil(value) if value >= 1 else round(1 / value)
+
+    def _strings(self, node: dict, path: Path) -> None:
+        for keyword in ("minLength", "maxLength"):
+            if keyword in node:
+                node[keyword] = int(node[keyword])
+                if keyword == "minLength" and node[keyword] > N_CHARS:
+                    self._refuse(path, keyword, f"{node[keyword]} characters; the limit is {N_CHARS}")
+                node[keyword] = min(node[keyword], N_CHARS)
+        if "pattern" in node:
+            node["pattern"] = self._pattern(node["pattern"], path, "pattern")
+        name = node.pop("format", None)
+        if name is None or name in HINTS:
+            return
+        if name in WHOLE:
+            if types_of(node) & {"integer", "number"}:
+                low, high = WHOLE[name]
+                node["minimum"] = max(low, node.get("minimum", low))
+                node["maximum"] = min(high, node.get("maximum", high))
+        elif "string" in types_of(node):
+            if name not in FORMATS:
+                self._refuse(path, "format", f'"{printable(name)}" is not one of {", ".join(sorted(FORMATS))}')
+            self._add(node, path, FORMATS[name])
+
+    def _pattern(self, pattern: str, path: Path, keyword: str, **settings: bool) -> str:
+        try:
+            translated = engine_pattern(pattern, **settings)
+        except UnsupportedPattern as error:
+            self._refuse(path, keyword, f"{printable(pattern)}: {error}")
+        problem = engine_problem({"pattern": translated})
+        if problem:
+            self._refuse(path, keyword, f"{printable(pattern)}: {problem}")
+        return translated
+
+    def _arrays(self, node: dict, path: Path) -> None:
+        for keyword in ("minItems", "maxItems"):
+            if keyword in node:
+                node[keyword] = int(node[keyword])
+                if keyword == "minItems" and node[keyword] > N_ITEMS:
+                    self._refuse(path, keyword, f"{node[keyword]} items; the limit is {N_ITEMS}")
+                node[keyword] = min(node[keyword], N_ITEMS)
+        listed = isinstance(node.get("items"), list)
+        if "prefixItems" in node and (listed or self.draft < 2020):
+            self._refuse(path, "prefixItems", 'it is of draft 2020-12, where "items" is one schema; "$schema" is older')
+        if not listed:
+            node.pop("additionalItems", None)  # means something only beside a list of items
+
+    def _objects(self, node: dict, path: Path) -> None:
+        patterns = node.get("patternProperties", {})
+        closed = node.get("additionalProperties") is False
+        translated = [
+            self._pattern(pattern, path, "patternProperties", of_keys=True, closed=closed) for pattern in patterns
+        ]
+        if len(set(translated)) < len(translated):
+            self._refuse(path, "patternProperties", "two of the patterns are the same")
+        for old, new in zip(patterns, translated, strict=True):
+            if new != old:
+                self.renamed[(*path, "patternProperties", old)] = (new,)
+        for keyword in ("minProperties", "maxProperties"):
+            if keyword in node:
+                node[keyword] = int(node[keyword])
+        required = set(node.get("required", []))
+        names = node.get("properties", {})
+        optional = [key for key, value in names.items() if key not in required and value is not False]
+        self._count_keys(node, path, len(required), optional, open_ended=not closed or bool(patterns))
+
+    def _count_keys(self, node: dict, path: Path, n_required: int, optional: list[str], *, open_ended: bool) -> None:
+        """minProperties and maxProperties: llguidance knows them where all named keys are required."""
+        least, most = node.get("minProperties", 0), node.get("maxProperties", math.inf)
+        if least <= n_required:
+            node.pop("minProperties", None)
+        if not open_ended and most >= n_required + len(optional):
+            node.pop("maxProperties", None)
+        if open_ended and least > n_required + 1:
+            why = f"{least} keys, of which {n_required} are named: the others may repeat one key"
+            self._refuse(path, "minProperties", why)
+        if not optional or (not open_ended and n_required == 0 and most == 1):
+            return
+        if node.get("minProperties") == n_required + 1:
+            del node["minProperties"]
+            self._add(node, path, {"anyOf": [{"required": [key]} for key in optional]})
+        if node.get("maxProperties") == n_required and not node.get("patternProperties"):
+            del node["maxProperties"]
+            self._add(node, path, {"properties": dict.fromkeys(optional, False)})
+            node["additionalProperties"] = False
+        for keyword in {"minProperties", "maxProperties"} & node.keys():
+            self._refuse(path, keyword, 'it is not supported beside keys in "properties" that are not required')
+
+    def _dependencies(self, node: dict, path: Path) -> None:
+        """dependentRequired, and dependencies of keys: the key is absent, or those are there."""
+        for keyword in ("dependentRequired", "dependencies", "dependentSchemas"):
+            for key, then in node.pop(keyword, {}).items():
+                if then in (True, {}, []):
+                    continue
+                if not isinstance(then, list):
+                    self._refuse(path, keyword, f"a schema for {printable(key)} is not supported, a list of keys is")
+                self._add(node, path, {"anyOf": [{"properties": {key: False}}, {"required": then}]})
+
+    def _add(self, node: dict, path: Path, also: dict) -> None:
+        """Adds what must hold too, in keywords that need no rewriting."""
+        node["allOf"] = [*node.get("allOf", []), also]
+        self.seen.add((*path, "allOf", len(node["allOf"]) - 1))
+
+    def _one_of(self, node: dict, path: Path) -> None:
+        """oneOf as anyOf, which is the same where no value satisfies two branches."""
+        if "oneOf" not in node:
+            return
+        types = types_of(node)
+        forbidden: dict[int, list[str]] = {}
+        paths = [(*path, "oneOf", i) for i in range(len(node["oneOf"]))]
+        required = [self.overlap.required(branch) for branch in paths]
+        for j in range(len(paths)):
+            for i in range(j):
+                if self.overlap.excluded(paths[i], paths[j], types):
+                    continue
+                for one, other in ((i, j), (j, i)):
+                    # what lacks a key that the other requires is not of the other
+                    keys = sorted(required[other] - required[one])
+                    if not keys or types != {"object"}:
+                        self._refuse(path, "oneOf", f"branches {i} and {j} may both hold, which is not supported")
+                    if not set(keys) & set(forbidden.get(one, [])):
+                        forbidden.setdefault(one, []).append(keys[0])
+        for i, keys in forbidden.items():
+            if isinstance(node["oneOf"][i], dict):
+                self._add(node["oneOf"][i], paths[i], {"properties": dict.fromkeys(keys, False)})
+        self.renamed[(*path, "oneOf")] = ("anyOf",)
+
+
+def engine_problem(schema: dict) -> str:
+    """Why llguidance refuses a schema, on one line, "" where it takes it."""
+    message = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
+    message = message.split("\n  while processing")[0].split("\nerror: ")[-1]
+    return printable(" ".join(message.split()), 160)
