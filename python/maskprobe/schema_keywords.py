@@ -52,6 +52,7 @@ class _Rewriting:
         self.draft = self._draft()
 
     def run(self) -> dict:
+        self._check_values()
         while self.waiting:
             path = self.waiting.pop()
             if path not in self.seen:
@@ -71,7 +72,7 @@ class _Rewriting:
             return {}
         problem = engine_problem(self.schema) if len(self.seen) <= N_CHECKED else ""
         if problem:
-            raise ArgumentError(f"the JSON schema at {pointer_of(self._culprit(problem))}: {problem}")
+            raise ArgumentError(f"the JSON schema, at {pointer_of(self._culprit(problem))}: {problem}")
         return self.schema
 
     def _culprit(self, problem: str) -> Path:
@@ -91,6 +92,34 @@ class _Rewriting:
             ):
                 return final[path]
         return ()
+
+    def _check_values(self) -> None:
+        """Each keyword of each part that counts has a value of its kind, so that all else need not look at that."""
+        waiting: list[Path] = [()]
+        seen: set[Path] = set()
+        while waiting:
+            path = waiting.pop()
+            part = self.original.at(path)
+            if path in seen or isinstance(part, bool):
+                continue
+            seen.add(path)
+            for keyword, value in part.items():
+                problem = check_value(keyword, value)
+                if problem:
+                    self._refuse(path, keyword, problem)
+            waiting += reversed(inner_parts(part, path))
+            if "$ref" in part:
+                waiting.append(self._target(part["$ref"], path))
+
+    def _target(self, reference: str, path: Path) -> Path:
+        """What the $ref at `path` names."""
+        try:
+            target = self.original.resolve(reference, path)
+        except (KeyError, ValueError):
+            self._refuse(path, "$ref", f"{printable(reference)} is nothing within this schema")
+        if not isinstance(self.original.at(target), (dict, bool)) or (target and target[-1] in NO_SCHEMAS):
+            self._refuse(path, "$ref", f"{printable(reference)} is no schema")
+        return target
 
     def _forget_names(self) -> None:
         """Names are resolved here; what is not visited keeps none either, as llguidance would look at them."""
@@ -128,7 +157,7 @@ class _Rewriting:
         return tuple(steps)
 
     def _refuse(self, path: Path, keyword: str, why: str) -> NoReturn:
-        raise ArgumentError(f'"{printable(keyword)}" at {pointer_of((*path, keyword))} of the JSON schema: {why}')
+        raise ArgumentError(f'the JSON schema\'s "{printable(keyword)}" at {pointer_of((*path, keyword))}: {why}')
 
     def _draft(self) -> int:
         """4, 6, 7, 2019 or 2020: of which draft the schema says it is."""
@@ -151,10 +180,6 @@ class _Rewriting:
             raise ArgumentError(f"a $ref of the JSON schema names {pointer_of(path)}, which is not obeyed") from None
         if isinstance(node, bool):
             return
-        for keyword, value in list(node.items()):
-            problem = check_value(keyword, value)
-            if problem:
-                self._refuse(path, keyword, problem)
         self._drop_what_asks_nothing(node, path)
         for keyword in list(node):
             if keyword in NOT_OBEYED:
@@ -175,21 +200,7 @@ class _Rewriting:
             rewrite(node, path)
         for keyword in NAMES:
             node.pop(keyword, None)
-        self._descend(node, path)
-
-    def _descend(self, node: dict, path: Path) -> None:
-        paths: list[Path] = []
-        for keyword, value in node.items():
-            kind = KINDS.get(keyword)
-            if keyword in ("$defs", "definitions"):
-                continue  # only what is referred to counts
-            if kind == "schema" or (kind == "items" and not isinstance(value, list)):
-                paths.append((*path, keyword))
-            elif kind in ("schemas", "items"):
-                paths += [(*path, keyword, i) for i in range(len(value))]
-            elif kind == "named schemas":
-                paths += [(*path, keyword, name) for name in value]
-        self.waiting += reversed(paths)
+        self.waiting += reversed(inner_parts(node, path))
 
     def _drop_what_asks_nothing(self, node: dict, path: Path) -> None:
         """Leaves out keywords that llguidance does not know and that refuse nothing here."""
@@ -229,12 +240,7 @@ class _Rewriting:
     def _references(self, node: dict, path: Path) -> None:
         if "$ref" not in node:
             return
-        try:
-            target = self.original.resolve(node["$ref"], path)
-        except (KeyError, ValueError):
-            self._refuse(path, "$ref", f"{printable(node['$ref'])} is nothing within this schema")
-        if not isinstance(self.original.at(target), (dict, bool)):
-            self._refuse(path, "$ref", f"{printable(node['$ref'])} is no schema")
+        target = self._target(node["$ref"], path)
         if self._leads_back(target):
             self._refuse(path, "$ref", f"{printable(node['$ref'])} refers to itself with nothing between")
         self.references.append((node, target))
@@ -243,26 +249,19 @@ class _Rewriting:
     def _leads_back(self, target: Path) -> bool:
         """Whether a part must hold for itself to hold: a loop of $ref, allOf, anyOf and oneOf."""
         waiting, seen = [target], set()
-        first = True
         while waiting:
             path = waiting.pop()
-            if path == target and not first:
+            if path == target and seen:
                 return True
-            first = False
             if path in seen:
                 continue
             seen.add(path)
             part = self.original.at(path)
-            if not isinstance(part, dict):
-                continue
-            for keyword in ("allOf", "anyOf", "oneOf"):
-                if isinstance(part.get(keyword), list):
-                    waiting += [(*path, keyword, i) for i in range(len(part[keyword]))]
-            if isinstance(part.get("$ref"), str):
-                try:
-                    waiting.append(self.original.resolve(part["$ref"], path))
-                except (KeyError, ValueError):
-                    continue
+            if isinstance(part, dict):
+                for keyword in ("allOf", "anyOf", "oneOf"):
+                    waiting += [(*path, keyword, i) for i in range(len(part.get(keyword, [])))]
+                if "$ref" in part:
+                    waiting.append(self._target(part["$ref"], path))
         return False
 
     def _values(self, node: dict, path: Path) -> None:
@@ -436,6 +435,22 @@ class _Rewriting:
             if isinstance(node["oneOf"][i], dict):
                 self._add(node["oneOf"][i], paths[i], {"properties": dict.fromkeys(keys, False)})
         self.renamed[(*path, "oneOf")] = ("anyOf",)
+
+
+def inner_parts(part: dict, path: Path) -> list[Path]:
+    """The schemas within a schema, without those that count only where a $ref names them."""
+    paths: list[Path] = []
+    for keyword, value in part.items():
+        kind = KINDS.get(keyword)
+        if keyword in ("$defs", "definitions"):
+            continue
+        if kind == "schema" or (kind == "items" and not isinstance(value, list)):
+            paths.append((*path, keyword))
+        elif kind in ("schemas", "items"):
+            paths += [(*path, keyword, i) for i in range(len(value))]
+        elif kind == "named schemas":
+            paths += [(*path, keyword, name) for name in value]
+    return paths
 
 
 def engine_problem(schema: dict) -> str:

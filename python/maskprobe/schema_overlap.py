@@ -47,7 +47,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 class Overlap:
-    """Proofs over the parts of one document."""
+    """Proofs over the parts of one document, whose keywords have values of their kinds."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -87,10 +87,7 @@ class Overlap:
             if isinstance(part, dict):
                 waiting += [(*path, "allOf", i) for i in range(len(part.get("allOf", [])))]
                 if "$ref" in part:
-                    try:
-                        waiting.append(self.document.resolve(part["$ref"], path))
-                    except KeyError:
-                        continue  # refused elsewhere
+                    waiting.append(self.document.resolve(part["$ref"], path))
         return found
 
     def _branches_exclude(self, path: Path, other: Path, types: frozenset[str], depth: int) -> bool:

@@ -31,7 +31,8 @@ KINDS: dict[str, str] = {
     **dict.fromkeys(("disallow", "extends", "divisibleBy"), "any"),
 }
 
-MISSPELT = {name.lower(): name for name in KINDS}  # keywords as a hasty hand writes them
+# keywords as a hasty hand writes them
+MISSPELT = {name.lower(): name for name, kind in KINDS.items() if kind != "any"}
 
 _DRAFT_3 = "it is of draft 3, whose keywords are not supported"
 NOT_OBEYED = {
