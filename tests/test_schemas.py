@@ -107,7 +107,6 @@ REFUSED = [  # the schema, what the line says of it
     ({"items": [{}], "prefixItems": [{}]}, '"prefixItems" at /prefixItems'),
     ({"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{}]}, "2020-12"),
     ({"divisibleBy": 3}, "multipleOf"),
-    ({"type": "string", "nullable": True}, '"nullable" at /nullable'),
     ({"min_length": 3}, '"minLength" is meant?'),
     ({"x-guidance": {"lenient": True}}, "x-guidance"),
     ({"minItems": 10**9}, '"minItems" at /minItems'),

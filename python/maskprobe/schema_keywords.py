@@ -1,24 +1,20 @@
 """Which keywords of a JSON schema llguidance obeys. The others are refused by name, or said in those that it knows."""
 
-import json
 import math
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NoReturn
 
-from llguidance import LLMatcher
-
 from .errors import ArgumentError
+from .schema_copy import NAMES, SchemaCopy, add_to_all_of, engine_problem
 from .schema_numbers import EXACT, narrowed_bound, value_problem
 from .schema_overlap import Overlap, types_of
 from .schema_patterns import UnsupportedPattern, engine_pattern
-from .schema_references import NO_SCHEMAS, Document, Path, pointer_of, printable, reference_to
+from .schema_references import NO_SCHEMAS, Document, Path, pointer_of, printable
 from .schema_values import FORMATS, HINTS, KINDS, MISSPELT, NOT_OBEYED, WHOLE, check_value
 
 N_ITEMS = 10_000  # of an array's bounds: each item is a part of the grammar
-N_CHECKED = 500  # parts of a schema that llguidance tries at once here: it takes stack for each
 N_CHARS = 1_000_000  # of a string's bounds
-NAMES = ("$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor")
 MULTIPLE = 2**32  # llguidance reckons multiples in 32 bits
 
 
@@ -42,11 +38,9 @@ class _Rewriting:
         if not isinstance(schema, (dict, bool)):
             raise ArgumentError(f"a JSON schema is an object, true or false, not {type(schema).__name__}")
         self.original = Document(schema)
-        self.schema = json.loads(json.dumps(schema))  # without parts that are one object in two places
+        self.copy = SchemaCopy(self.original)
         self.overlap = Overlap(self.original)
         self.multiples: dict[Path, int] = {}
-        self.references: list[tuple[dict, Path]] = []  # each object with a $ref, and what it names
-        self.renamed: dict[Path, tuple[str | int, ...]] = {}  # steps of paths that get another name at the end
         self.waiting: list[Path] = [()]
         self.seen: set[Path] = set()
         self.draft = self._draft()
@@ -61,37 +55,7 @@ class _Rewriting:
         product = math.prod(set(self.multiples.values()))
         if product >= MULTIPLE:
             self._refuse(next(reversed(self.multiples)), "multipleOf", "several of them make a product beyond 2^32")
-        self._forget_names()
-        for path in sorted(self.renamed, key=len, reverse=True):  # the parts of a part before itself
-            self._rename(path)
-        for node, target in self.references:
-            node["$ref"] = self._pointer(target)
-        if self.schema is False:
-            raise ArgumentError("the JSON schema is false: it allows no value")
-        if self.schema is True:
-            return {}
-        problem = engine_problem(self.schema) if len(self.seen) <= N_CHECKED else ""
-        if problem:
-            raise ArgumentError(f"the JSON schema, at {pointer_of(self._culprit(problem))}: {problem}")
-        return self.schema
-
-    def _culprit(self, problem: str) -> Path:
-        """The innermost part that llguidance refuses by itself, for the same reason."""
-        final = {self._final(path): path for path in self.seen}
-        for node, target in self.references:
-            node["$ref"] = "#/$defs/whole" + self._pointer(target)[1:]
-        for path in sorted(final, key=len, reverse=True):
-            try:
-                part = self._at(path)
-            except (KeyError, IndexError):
-                continue
-            reference = "#/$defs/whole" + reference_to(path)[1:]
-            if (
-                isinstance(part, dict)
-                and engine_problem({"$defs": {"whole": self.schema}, "$ref": reference}) == problem
-            ):
-                return final[path]
-        return ()
+        return self.copy.finished(self.seen)
 
     def _check_values(self) -> None:
         """Each keyword of each part that counts has a value of its kind, so that all else need not look at that."""
@@ -121,62 +85,21 @@ class _Rewriting:
             self._refuse(path, "$ref", f"{printable(reference)} is no schema")
         return target
 
-    def _forget_names(self) -> None:
-        """Names are resolved here; what is not visited keeps none either, as llguidance would look at them."""
-        for path in self.original.bases.keys() - self.seen:
-            if NO_SCHEMAS.intersection(map(str, path)):
-                continue
-            try:
-                part = self._at(path)
-            except (KeyError, IndexError):  # left out with what it was part of
-                continue
-            for keyword in NAMES:
-                if isinstance(part.get(keyword), (str, bool)):
-                    del part[keyword]
-
-    def _rename(self, path: Path) -> None:
-        parent, old = self._at(path[:-1]), path[-1]
-        if old == "oneOf" and "anyOf" in parent:
-            self._add(parent, path[:-1], {"anyOf": parent.pop("oneOf")})
-            self.renamed[path] = ("allOf", len(parent["allOf"]) - 1, "anyOf")
-            return
-        new = self.renamed[path][0]
-        members = [(new if key == old else key, value) for key, value in parent.items()]
-        parent.clear()
-        parent.update(members)
-
-    def _pointer(self, target: Path) -> str:
-        """Where a part is now, as the value of a $ref."""
-        return reference_to(self._final(target))
-
-    def _final(self, path: Path) -> Path:
-        """The path with the names of the end."""
-        steps: list[str | int] = []
-        for i in range(len(path)):
-            steps += self.renamed.get(path[: i + 1], (path[i],))
-        return tuple(steps)
-
     def _refuse(self, path: Path, keyword: str, why: str) -> NoReturn:
         raise ArgumentError(f'the JSON schema\'s "{printable(keyword)}" at {pointer_of((*path, keyword))}: {why}')
 
     def _draft(self) -> int:
         """4, 6, 7, 2019 or 2020: of which draft the schema says it is."""
-        name = self.schema.get("$schema") if isinstance(self.schema, dict) else None
+        name = self.original.schema.get("$schema") if isinstance(self.original.schema, dict) else None
         if not isinstance(name, str):
             return 2020
         drafts = {"draft-03": 4, "draft-04": 4, "draft-06": 6, "draft-07": 7, "draft/2019-09": 2019}
         return next((draft for part, draft in drafts.items() if part in name), 2020)
 
-    def _at(self, path: Path) -> Any:
-        part = self.schema
-        for step in path:
-            part = part[step]
-        return part
-
     def _visit(self, path: Path) -> None:
         try:
-            node = self._at(path)
-        except (KeyError, IndexError):
+            node = self.copy.at(path)
+        except LookupError:
             raise ArgumentError(f"a $ref of the JSON schema names {pointer_of(path)}, which is not obeyed") from None
         if isinstance(node, bool):
             return
@@ -211,7 +134,6 @@ class _Rewriting:
             "minContains": lambda value: "contains" not in node,
             "maxContains": lambda value: "contains" not in node,
             "contains": lambda value: node.get("minContains") == 0 and "maxContains" not in node,
-            "nullable": lambda value: value is False or "null" in types_of(node),
             **dict.fromkeys(("then", "else"), lambda value: "if" not in node),
             **dict.fromkeys(("propertyNames", "unevaluatedItems", "unevaluatedProperties"), lambda v: v in (True, {})),
         }
@@ -243,7 +165,7 @@ class _Rewriting:
         target = self._target(node["$ref"], path)
         if self._leads_back(target):
             self._refuse(path, "$ref", f"{printable(node['$ref'])} refers to itself with nothing between")
-        self.references.append((node, target))
+        self.copy.references.append((node, target))
         self.waiting.append(target)
 
     def _leads_back(self, target: Path) -> bool:
@@ -331,7 +253,7 @@ class _Rewriting:
         elif "string" in types_of(node):
             if name not in FORMATS:
                 self._refuse(path, "format", f'"{printable(name)}" is not one of {", ".join(sorted(FORMATS))}')
-            self._add(node, path, FORMATS[name])
+            self._also(node, path, FORMATS[name])
 
     def _pattern(self, pattern: str, path: Path, keyword: str, **settings: bool) -> str:
         try:
@@ -366,7 +288,7 @@ class _Rewriting:
             self._refuse(path, "patternProperties", "two of the patterns are the same")
         for old, new in zip(patterns, translated, strict=True):
             if new != old:
-                self.renamed[(*path, "patternProperties", old)] = (new,)
+                self.copy.renamed[(*path, "patternProperties", old)] = (new,)
         for keyword in ("minProperties", "maxProperties"):
             if keyword in node:
                 node[keyword] = int(node[keyword])
@@ -389,10 +311,10 @@ class _Rewriting:
             return
         if node.get("minProperties") == n_required + 1:
             del node["minProperties"]
-            self._add(node, path, {"anyOf": [{"required": [key]} for key in optional]})
+            self._also(node, path, {"anyOf": [{"required": [key]} for key in optional]})
         if node.get("maxProperties") == n_required and not node.get("patternProperties"):
             del node["maxProperties"]
-            self._add(node, path, {"properties": dict.fromkeys(optional, False)})
+            self._also(node, path, {"properties": dict.fromkeys(optional, False)})
             node["additionalProperties"] = False
         for keyword in {"minProperties", "maxProperties"} & node.keys():
             self._refuse(path, keyword, 'it is not supported beside keys in "properties" that are not required')
@@ -405,12 +327,11 @@ class _Rewriting:
                     continue
                 if not isinstance(then, list):
                     self._refuse(path, keyword, f"a schema for {printable(key)} is not supported, a list of keys is")
-                self._add(node, path, {"anyOf": [{"properties": {key: False}}, {"required": then}]})
+                self._also(node, path, {"anyOf": [{"properties": {key: False}}, {"required": then}]})
 
-    def _add(self, node: dict, path: Path, also: dict) -> None:
-        """Adds what must hold too, in keywords that need no rewriting."""
-        node["allOf"] = [*node.get("allOf", []), also]
-        self.seen.add((*path, "allOf", len(node["allOf"]) - 1))
+    def _also(self, node: dict, path: Path, schema: dict) -> None:
+        """What must hold too, in keywords that need no rewriting."""
+        self.seen.add((*path, "allOf", add_to_all_of(node, schema)))
 
     def _one_of(self, node: dict, path: Path) -> None:
         """oneOf as anyOf, which is the same where no value satisfies two branches."""
@@ -433,8 +354,8 @@ class _Rewriting:
                         forbidden.setdefault(one, []).append(keys[0])
         for i, keys in forbidden.items():
             if isinstance(node["oneOf"][i], dict):
-                self._add(node["oneOf"][i], paths[i], {"properties": dict.fromkeys(keys, False)})
-        self.renamed[(*path, "oneOf")] = ("anyOf",)
+                self._also(node["oneOf"][i], paths[i], {"properties": dict.fromkeys(keys, False)})
+        self.copy.renamed[(*path, "oneOf")] = ("anyOf",)
 
 
 def inner_parts(part: dict, path: Path) -> list[Path]:
@@ -451,10 +372,3 @@ def inner_parts(part: dict, path: Path) -> list[Path]:
         elif kind == "named schemas":
             paths += [(*path, keyword, name) for name in value]
     return paths
-
-
-def engine_problem(schema: dict) -> str:
-    """Why llguidance refuses a schema, on one line, "" where it takes it."""
-    message = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
-    message = message.split("\n  while processing")[0].split("\nerror: ")[-1]
-    return printable(" ".join(message.split()), 160)

@@ -27,7 +27,7 @@ KINDS: dict[str, str] = {
     "dependentRequired": "named names",
     "dependencies": "dependencies",
     "uniqueItems": "bool",
-    "nullable": "bool",
+    "nullable": "any",  # of OpenAPI: nothing to JSON Schema, where null is a type
     **dict.fromkeys(("disallow", "extends", "divisibleBy"), "any"),
 }
 
@@ -41,7 +41,6 @@ NOT_OBEYED = {
     **dict.fromkeys(("unevaluatedItems", "unevaluatedProperties", "$recursiveRef"), "it is not supported"),
     **dict.fromkeys(("disallow", "extends"), _DRAFT_3),
     "divisibleBy": f'{_DRAFT_3}; write "multipleOf"',
-    "nullable": 'it is of OpenAPI; write "type": [..., "null"]',
     "x-guidance": "options of the grammar engine are not taken from a schema",
 }
 
