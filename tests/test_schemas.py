@@ -32,6 +32,11 @@ RIGHT_BUT_NARROW = [  # the schema, texts of it that are valid, texts that must 
     ({"type": "string", "pattern": r"^[^\w]$"}, ['"-"'], ['"\u00e9"']),
     ({"type": "string", "pattern": "^[[&&a]$"}, ['"["', '"&"'], ['"b"']),
     ({"type": "string", "pattern": r"^\S$"}, ['"x"'], ['"\\u001c"', '" "']),
+    ({"type": "string", "pattern": "^a\\x01?b$"}, ['"ab"'], ['"a\\u0001b"', '"a\x01b"']),
+    ({"type": "string", "pattern": "^a(c|\x7f|[\\x1f])b$"}, ['"acb"'], ['"ab"', '"a\x7fb"', '"a\\u001fb"']),
+    ({"type": "string", "pattern": '^[^"]$'}, ['"x"', '"\\\\"'], ['"\\""']),
+    ({"type": "string", "pattern": r"^[^\\/]$"}, ['"x"', '"\\""'], ['"\\\\"', '"/"']),
+    ({"type": "string", "pattern": r"^[\x00-\x1f9\\]$"}, ['"9"', '"\\n"', '"\\\\"'], ['"\\""', '"x"']),
     ({"type": "string", "format": "date"}, ['"2024-02-29"'], ['"2023-02-29"', '"1900-02-29"', '"0000-01-01"']),
     ({"properties": {"a": {"type": "integer"}}}, ['{"a": 1}'], ['{"a": 1, "\\u0061": "x"}', '{"\\u0061": "x"}']),
     (

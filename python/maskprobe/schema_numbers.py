@@ -8,6 +8,7 @@ import math
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
+from .schema_patterns import unwritten
 from .schema_references import printable
 
 EXACT = 2**53  # integers up to here are exact in a double
@@ -18,8 +19,8 @@ SMALLEST = Decimal("1e-15")  # of bounds other than 0
 def value_problem(value: Any) -> str:
     """Why the value of a "const" or "enum" can't be written exactly, "" where it can."""
     if isinstance(value, str):
-        unwritten = next((c for c in value if (c < " " and c not in "\b\f\n\r\t") or c == "\x7f"), None)
-        return f"the character U+{ord(unwritten):04X} is never written" if unwritten else ""
+        never = next(filter(unwritten, value), None)
+        return f"the character U+{ord(never):04X} is never written" if never else ""
     if isinstance(value, (bool, list, dict, type(None))):
         return ""
     if isinstance(value, int):

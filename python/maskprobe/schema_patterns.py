@@ -4,9 +4,17 @@ import re
 
 QUANTIFIER = re.compile(r"\{[0-9]+(,[0-9]*)?\}")
 HEX = {"x": 2, "u": 4}
-CONTROLS = "nrtfv"
+CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
 META = set("\\.+*?()|[]{}^$#&-~/")  # punctuation that may stand after a backslash in both dialects
 WORD, DIGIT = r"\p{L}\p{N}_", r"\p{Nd}"  # \w and \d of validators that know Unicode
+# Three characters that no text of the output holds, see unwritten(). They mend two faults of llguidance in JSON strings: a
+# single such character is skipped; a class with all control characters lets \" and \\ in, whatever it says of them.
+ABSENT, COMPANY = r"\x00", r"\x01\x02"
+
+
+def unwritten(char: str) -> bool:
+    """Whether the constraint never writes the character: what JSON can only write as \\u00XX, and DEL."""
+    return (char < " " and char not in "\b\f\n\r\t") or char == "\x7f"
 
 
 class UnsupportedPattern(ValueError):
@@ -31,6 +39,7 @@ class _Translation:
         self.exact = of_keys
         self.end = "$" if closed else "\\n?$"
         self.at = 0
+        self.needs_company = False
         self.out: list[str] = []
 
     def run(self) -> str:
@@ -45,8 +54,9 @@ class _Translation:
             elif char in "*+?{":
                 self.out.append(self.quantifier())
             else:
-                self.out.append({"}": "\\}", "$": self.end}.get(char, char))
                 self.at += 1
+                special = {"}": "\\}", "$": self.end}.get(char)
+                self.out.append(special or self.literal(char, char, negated=None))
         return "".join(self.out)
 
     def escape(self, negated: bool | None) -> str:
@@ -57,8 +67,10 @@ class _Translation:
         start, self.at = self.at, self.at + 2
         if char in "dDwW":
             return self.shorthand(char, negated)
-        if char in "sS" or char in CONTROLS:
+        if char in "sS":
             return "\\" + char
+        if char in CONTROLS:
+            return self.literal(CONTROLS[char], "\\" + char, negated)
         if char in HEX:
             digits = self.pattern[self.at : self.at + HEX[char]]
             if len(digits) < HEX[char] or not re.fullmatch("[0-9A-Fa-f]+", digits):
@@ -66,7 +78,7 @@ class _Translation:
             if 0xD800 <= int(digits, 16) <= 0xDFFF:
                 raise UnsupportedPattern("half of a surrogate pair stands for no character")
             self.at += HEX[char]
-            return self.pattern[start : self.at]
+            return self.literal(chr(int(digits, 16)), self.pattern[start : self.at], negated)
         if char in "pP":
             name = re.compile(r"\{[A-Za-z_]+(=[A-Za-z_]+)?\}").match(self.pattern, self.at)
             if name is None:
@@ -79,6 +91,13 @@ class _Translation:
             kind = "back references are" if char.isdigit() else f"\\{char} is"
             raise UnsupportedPattern(f"{kind} not supported")
         return "\\" + char if char in META else char
+
+    def literal(self, char: str, spelt: str, negated: bool | None) -> str:
+        """A character that stands for itself."""
+        if not unwritten(char):
+            return spelt
+        self.needs_company = True
+        return spelt if negated is not None else f"[{spelt}{COMPANY}]"
 
     def shorthand(self, char: str, negated: bool | None) -> str:
         wide = WORD if char in "wW" else DIGIT
@@ -93,7 +112,8 @@ class _Translation:
         self.at += 1
         negated = self.pattern.startswith("^", self.at)
         self.at += negated
-        out = ["[^" if negated else "["]
+        out: list[str] = []
+        self.needs_company = False
         first = True
         while self.at < len(self.pattern):
             char = self.pattern[self.at]
@@ -101,13 +121,16 @@ class _Translation:
                 if first:
                     raise UnsupportedPattern("a class that is empty or begins with ] means different things")
                 self.at += 1
-                return "".join([*out, "]"])
+                members = "".join(out)
+                if negated:
+                    return f"[^{members}{ABSENT}]"
+                return f"[[{members}{COMPANY}]&&[^{ABSENT}]]" if self.needs_company else f"[{members}]"
             if self.pattern.startswith("--", self.at):
                 raise UnsupportedPattern("-- within a class")
             if char == "\\":
                 out.append(self.escape(negated))
             else:
-                out.append("\\" + char if char in "[&~^" else char)
+                out.append("\\" + char if char in "[&~^" else self.literal(char, char, negated))
                 self.at += 1
             first = False
         raise UnsupportedPattern(f"the class at {start} does not end")
