@@ -13,6 +13,9 @@ from .schema_patterns import UnsupportedPattern, engine_pattern
 from .schema_references import NO_SCHEMAS, Document, Path, pointer_of, printable
 from .schema_values import FORMATS, HINTS, KINDS, MISSPELT, NOT_OBEYED, WHOLE, check_value
 
+# Letters of the escapes that a constraint may write, for llguidance's "json_allowed_escapes". Without "u" a key has one
+# spelling: "\\u0061" would be another key to a grammar, and the same to a reader.
+ESCAPES = 'nrbtf\\"'
 N_ITEMS = 10_000  # of an array's bounds: each item is a part of the grammar
 N_CHARS = 1_000_000  # of a string's bounds
 MULTIPLE = 2**32  # llguidance reckons multiples in 32 bits
@@ -255,9 +258,9 @@ class _Rewriting:
                 self._refuse(path, "format", f'"{printable(name)}" is not one of {", ".join(sorted(FORMATS))}')
             self._also(node, path, FORMATS[name])
 
-    def _pattern(self, pattern: str, path: Path, keyword: str, **settings: bool) -> str:
+    def _pattern(self, pattern: str, path: Path, keyword: str, *, exact: bool = False) -> str:
         try:
-            translated = engine_pattern(pattern, **settings)
+            translated = engine_pattern(pattern, exact=exact)
         except UnsupportedPattern as error:
             self._refuse(path, keyword, f"{printable(pattern)}: {error}")
         problem = engine_problem({"pattern": translated})
@@ -280,10 +283,10 @@ class _Rewriting:
 
     def _objects(self, node: dict, path: Path) -> None:
         patterns = node.get("patternProperties", {})
+        names = node.get("properties", {})
         closed = node.get("additionalProperties") is False
-        translated = [
-            self._pattern(pattern, path, "patternProperties", of_keys=True, closed=closed) for pattern in patterns
-        ]
+        exact = not closed or not all(map(str.isascii, names))  # keys that match none fall under something else
+        translated = [self._pattern(pattern, path, "patternProperties", exact=exact) for pattern in patterns]
         if len(set(translated)) < len(translated):
             self._refuse(path, "patternProperties", "two of the patterns are the same")
         for old, new in zip(patterns, translated, strict=True):
@@ -293,7 +296,6 @@ class _Rewriting:
             if keyword in node:
                 node[keyword] = int(node[keyword])
         required = set(node.get("required", []))
-        names = node.get("properties", {})
         optional = [key for key, value in names.items() if key not in required and value is not False]
         self._count_keys(node, path, len(required), optional, open_ended=not closed or bool(patterns))
 

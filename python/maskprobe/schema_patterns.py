@@ -7,8 +7,8 @@ HEX = {"x": 2, "u": 4}
 CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
 META = set("\\.+*?()|[]{}^$#&-~/")  # punctuation that may stand after a backslash in both dialects
 WORD, DIGIT = r"\p{L}\p{N}_", r"\p{Nd}"  # \w and \d of validators that know Unicode
-# Three characters that no text of the output holds, see unwritten(). They mend two faults of llguidance in JSON strings: a
-# single such character is skipped; a class with all control characters lets \" and \\ in, whatever it says of them.
+# Three characters that are never written, see unwritten(). They mend two faults of llguidance in JSON strings: one such
+# character alone is skipped, and a class with all control characters lets \" and \\ in, whatever it says of them.
 ABSENT, COMPANY = r"\x00", r"\x01\x02"
 
 
@@ -21,23 +21,23 @@ class UnsupportedPattern(ValueError):
     """Says in a few words what the engine cannot do."""
 
 
-def engine_pattern(pattern: str, *, of_keys: bool = False, closed: bool = True) -> str:
+def engine_pattern(pattern: str, *, exact: bool = False) -> str:
     r"""The pattern for llguidance: it matches nothing that a validator would not match.
 
     Dialects differ in what \w and \d are. A string must satisfy all of them, so only ASCII letters and digits count as
-    such, and no letter or digit of Unicode counts as their opposite. For keys a missing match is as wrong as one too
-    many, so there it is Python's meaning; unless they are `closed` (there are no others), "$" lets a line end follow.
+    such, and no letter or digit of Unicode counts as their opposite. With `exact`, where a missing match is as wrong as
+    one too many, it is Python's meaning, "$" before a last line end included.
 
     Raises UnsupportedPattern.
     """
-    return _Translation(pattern, of_keys, closed).run()
+    return _Translation(pattern, exact).run()
 
 
 class _Translation:
-    def __init__(self, pattern: str, of_keys: bool, closed: bool) -> None:
+    def __init__(self, pattern: str, exact: bool) -> None:
         self.pattern = pattern
-        self.exact = of_keys
-        self.end = "$" if closed else "\\n?$"
+        self.exact = exact
+        self.end = "\\n?$" if exact else "$"
         self.at = 0
         self.needs_company = False
         self.out: list[str] = []
