@@ -79,7 +79,8 @@ class SchemaMutator:
         return self.place(self.rng.choice(inner)) if inner and self.rng.random() < 0.6 else part
 
     def value(self) -> object:
-        return self.rng.choice(self.values) if self.rng.random() < 0.6 else self.place(self.rng.choice(self.schemas))
+        value = self.rng.choice(self.values) if self.rng.random() < 0.6 else self.place(self.rng.choice(self.schemas))
+        return json.loads(json.dumps(value))
 
     def change(self, part: dict | list) -> None:
         keys = list(part) if isinstance(part, dict) else list(range(len(part)))

@@ -77,6 +77,7 @@ class _Rewriting:
             waiting += reversed(inner_parts(part, path))
             if "$ref" in part:
                 waiting.append(self._target(part["$ref"], path))
+        self._check_loops(seen)
 
     def _target(self, reference: str, path: Path) -> Path:
         """What the $ref at `path` names."""
@@ -166,28 +167,41 @@ class _Rewriting:
         if "$ref" not in node:
             return
         target = self._target(node["$ref"], path)
-        if self._leads_back(target):
-            self._refuse(path, "$ref", f"{printable(node['$ref'])} refers to itself with nothing between")
         self.copy.references.append((node, target))
         self.waiting.append(target)
 
-    def _leads_back(self, target: Path) -> bool:
-        """Whether a part must hold for itself to hold: a loop of $ref, allOf, anyOf and oneOf."""
-        waiting, seen = [target], set()
-        while waiting:
-            path = waiting.pop()
-            if path == target and seen:
-                return True
-            if path in seen:
-                continue
-            seen.add(path)
-            part = self.original.at(path)
-            if isinstance(part, dict):
-                for keyword in ("allOf", "anyOf", "oneOf"):
-                    waiting += [(*path, keyword, i) for i in range(len(part.get(keyword, [])))]
-                if "$ref" in part:
-                    waiting.append(self._target(part["$ref"], path))
-        return False
+    def _check_loops(self, paths: set[Path]) -> None:
+        """No part must hold for itself to hold: that is a loop of $ref, allOf, anyOf and oneOf."""
+        done: set[Path] = set()
+        for start in paths:
+            trail: dict[Path, list[Path]] = {}  # from `start` to where the search is, with what is left to be seen
+            path = start
+            while path not in done:
+                if path not in trail:
+                    trail[path] = self._holds_with(path)
+                if trail[path]:
+                    path = trail[path].pop()
+                    if path in trail:
+                        by = next(each for each in reversed(trail) if "$ref" in self.original.at(each))
+                        reference = self.original.at(by)["$ref"]
+                        self._refuse(by, "$ref", f"{printable(reference)} refers to itself with nothing between")
+                    if path not in done:
+                        continue
+                else:
+                    done.add(path)
+                    del trail[path]
+                if trail:
+                    path = next(reversed(trail))
+
+    def _holds_with(self, path: Path) -> list[Path]:
+        """The parts that the same value has to do with."""
+        part = self.original.at(path)
+        if isinstance(part, bool):
+            return []
+        found = [
+            (*path, keyword, i) for keyword in ("allOf", "anyOf", "oneOf") for i in range(len(part.get(keyword, [])))
+        ]
+        return [*found, self._target(part["$ref"], path)] if "$ref" in part else found
 
     def _values(self, node: dict, path: Path) -> None:
         for keyword in ("const", "enum"):
@@ -351,7 +365,8 @@ class _Rewriting:
                     # what lacks a key that the other requires is not of the other
                     keys = sorted(required[other] - required[one])
                     if not keys or types != {"object"}:
-                        self._refuse(path, "oneOf", f"branches {i} and {j} may both hold, which is not supported")
+                        doubt = "are too many to compare" if self.overlap.gave_up else "may both hold"
+                        self._refuse(path, "oneOf", f"branches {i} and {j} {doubt}: not supported")
                     if not set(keys) & set(forbidden.get(one, [])):
                         forbidden.setdefault(one, []).append(keys[0])
         for i, keys in forbidden.items():

@@ -7,7 +7,7 @@ from typing import Any
 from .schema_references import Document, Path
 
 TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
-DEPTH, STEPS = 8, 20_000  # where the search for a proof gives up
+DEPTH, STEPS = 8, 100_000  # where the search for a proof gives up
 
 
 def type_of(value: Any) -> str:
@@ -53,6 +53,11 @@ class Overlap:
         self.document = document
         self.steps = 0
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether there were too many pairs to go through."""
+        return self.steps > STEPS
+
     def excluded(self, a: Path, b: Path, types: frozenset[str] = TYPES, depth: int = 0) -> bool:
         """True where no value of these types satisfies both parts."""
         self.steps += 1
@@ -77,18 +82,19 @@ class Overlap:
 
     def conjuncts(self, path: Path) -> list[Path]:
         """The part and all that must hold with it: its allOf, its $ref."""
-        found, waiting = [], [path]
+        found: dict[Path, None] = {}
+        waiting = [path]
         while waiting:
             path = waiting.pop()
             if path in found:
                 continue
-            found.append(path)
+            found[path] = None
             part = self.document.at(path)
             if isinstance(part, dict):
                 waiting += [(*path, "allOf", i) for i in range(len(part.get("allOf", [])))]
                 if "$ref" in part:
                     waiting.append(self.document.resolve(part["$ref"], path))
-        return found
+        return list(found)
 
     def _branches_exclude(self, path: Path, other: Path, types: frozenset[str], depth: int) -> bool:
         part = self.document.at(path)
