@@ -124,9 +124,9 @@ def follow(model: maskprobe.Model, text: str) -> str:
 def ended(schema_text: str, text: bytes | str) -> str:
     """What a validator says of what came out, where the damaged schema is still a schema."""
     schema = json.loads(schema_text)
-    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     instance = json.loads(text)
     try:
+        kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
         kind.check_schema(schema)
         problem = next((error.message for error in kind(schema).iter_errors(instance)), None)
     except Exception:  # a schema that this validator does not take, or a number that it cannot reckon with

@@ -83,6 +83,8 @@ REFUSED = [  # the schema, what the line says of it
     ({"dependentSchemas": {"a": {"minProperties": 2}}}, '"dependentSchemas" at /dependentSchemas'),
     ({"$dynamicRef": "#x"}, '"$dynamicRef" at /$dynamicRef'),
     ({"$ref": "https://example.com/x.json"}, "is nothing within this schema"),
+    ({"$id": "http://["}, "is no address"),
+    ({"$ref": "http://["}, "is nothing within this schema"),
     ({"$ref": "#/$defs/none"}, '"$ref" at /$ref'),
     ({"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "refers to itself"),
     ({"type": "string", "format": "regex"}, '"format" at /format'),

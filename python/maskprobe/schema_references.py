@@ -94,7 +94,10 @@ class Document:
             if name.startswith("#"):  # drafts 4 to 7 spell an anchor so
                 self.named.setdefault(base + name, path)
             elif keyword == "$id" or not path:
-                base = urldefrag(urljoin(base, name))[0]
+                try:
+                    base = urldefrag(urljoin(base, name))[0]
+                except ValueError as error:
+                    raise ArgumentError(f'"{keyword}" at {pointer_of(path)} is no address: {error}') from None
                 self.named.setdefault(base, path)
         if isinstance(part.get("$anchor"), str):
             self.named.setdefault(f"{base}#{part['$anchor']}", path)
