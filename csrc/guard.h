@@ -1,39 +1,30 @@
 // Every public object has a guard: one thread at a time is inside, and no forked child.
 #pragma once
 
+#include "platform/fork_check.h"
 #include "status.h"
 
 #include <atomic>
-
-#include <sys/types.h>
-#include <unistd.h>
 
 namespace mp {
 
 class guard {
 public:
-    explicit guard(const char * what) : what(what), owner(getpid()) {}
-
-    // False in a forked child, where worker threads do not exist: nothing may be used or freed there.
-    bool is_own_process() const { return owner == getpid(); }
+    explicit guard(const char * what) : what(what) {}
 
 private:
     friend class entry;
     const char * const what; // "context", "sampler", ...
-    const pid_t owner;
     std::atomic<bool> in_use{false};
 };
 
 // Held by every C function that works on the object. Throws MP_ERR_BUSY, or MP_ERR_STATE after a fork.
 class entry {
 public:
-    entry(guard & entered, const char * function) : entered(entered) {
-        if (!entered.is_own_process()) {
-            fail(MP_ERR_STATE, "%s: the %s was opened in process %d and cannot be used after fork in %d: open one there",
-                 function, entered.what, (int) entered.owner, (int) getpid());
-        }
+    explicit entry(guard & entered) : entered(entered) {
+        check_process();
         if (entered.in_use.exchange(true)) {
-            fail(MP_ERR_BUSY, "%s: another thread is inside this %s: one thread at a time", function, entered.what);
+            fail(MP_ERR_BUSY, "another thread is inside this %s: one thread at a time", entered.what);
         }
     }
     ~entry() { entered.in_use.store(false); }

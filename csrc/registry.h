@@ -1,7 +1,9 @@
 // Objects that live until their last user lets go, whatever the order in which their handles are freed: a handle that is
-// freed, or never was one, is an error and no crash.
+// freed, or never was one, is an error and no crash. Registries themselves are never freed: when the process ends, threads
+// may still be at work on what they hold, and in a forked child the threads are missing that an object would wait for.
 #pragma once
 
+#include "platform/fork_check.h"
 #include "status.h"
 
 #include <memory>
@@ -22,6 +24,7 @@ public:
     }
 
     std::shared_ptr<T> retain(T * handle) {
+        check_process();
         const std::lock_guard<std::mutex> lock(mutex);
         const auto found = objects.find(handle);
         if (found == objects.end()) {
@@ -30,8 +33,11 @@ public:
         return found->second;
     }
 
-    // The last reference of the handle, nullptr where there is none.
+    // The last reference of the handle, nullptr where there is none, and in a refused child, which frees nothing.
     std::shared_ptr<T> remove(T * handle) {
+        if (is_refused_child()) {
+            return nullptr;
+        }
         const std::lock_guard<std::mutex> lock(mutex);
         const auto found = objects.find(handle);
         if (found == objects.end()) {

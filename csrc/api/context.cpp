@@ -26,13 +26,14 @@ mp_status mp_context_open(mp_model * model, const mp_context_params * params, mp
             fail(MP_ERR_ARGUMENT, "mp_context_open: model and out must not be NULL");
         }
         *out = nullptr;
+        check_process();
         runtime_init();
         *out = context_open(model_retain(model), params ? *params : mp_context_default_params());
     });
 }
 
 void mp_context_free(mp_context * context) {
-    if (context && context->guard.is_own_process()) {
+    if (context && !is_refused_child()) {
         context_close(context);
     }
 }
@@ -55,7 +56,7 @@ mp_status mp_context_decode(mp_context * context, int32_t n, mp_session * const 
         if (!context || !sessions || !trees || !passes) {
             fail(MP_ERR_ARGUMENT, "mp_context_decode: context, sessions, trees and passes must not be NULL");
         }
-        const entry inside(context->guard, __func__);
+        const entry inside(context->guard);
         context->decode(n, sessions, trees, passes);
     });
 }
@@ -65,7 +66,7 @@ mp_status mp_context_get_part(mp_context * context, int32_t i, mp_part * out) {
         if (!context || !out) {
             fail(MP_ERR_ARGUMENT, "mp_context_get_part: context and out must not be NULL");
         }
-        const entry inside(context->guard, __func__);
+        const entry inside(context->guard);
         if (i < 0 || !context->part(i, *out)) {
             fail(MP_ERR_ARGUMENT, "mp_context_get_part: there is no part %d", i);
         }

@@ -17,7 +17,7 @@ struct mp_generation {
 };
 
 static registry<mp_engine> & engines() {
-    static registry<mp_engine> all("engine");
+    static auto & all = *new registry<mp_engine>("engine");
     return all;
 }
 
@@ -39,15 +39,13 @@ mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, 
 }
 
 void mp_engine_free(mp_engine * engine) {
-    if (engine && engine->guard.is_own_process()) {
-        engines().remove(engine);
-    }
+    engines().remove(engine);
 }
 
 mp_status mp_engine_step(mp_engine * engine, int32_t * n_active) {
     return guarded([&] {
         const std::shared_ptr<mp_engine> held = engines().retain(engine);
-        const entry inside(held->guard, __func__);
+        const entry inside(held->guard);
         int32_t ignored = 0;
         held->step(n_active ? *n_active : ignored);
     });
@@ -69,7 +67,7 @@ mp_status mp_engine_embed(mp_engine * engine, const int32_t * tokens, int32_t n,
 mp_status mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us) {
     return guarded([&] {
         const std::shared_ptr<mp_engine> held = engines().retain(engine);
-        const entry inside(held->guard, __func__);
+        const entry inside(held->guard);
         if (!us || n_rows < 1 || n_rows > MP_N_ROWS_LIMIT) {
             fail(MP_ERR_ARGUMENT, "mp_engine_pass_us: n_rows = %d must be between 1 and %d, us must not be NULL", n_rows,
                  MP_N_ROWS_LIMIT);
@@ -79,7 +77,7 @@ mp_status mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us) {
 }
 
 const char * mp_engine_note(const mp_engine * engine) {
-    return engine ? const_cast<mp_engine *>(engine)->note() : "";
+    return engine && !is_refused_child() ? const_cast<mp_engine *>(engine)->note() : "";
 }
 
 mp_generation_params mp_generation_default_params(void) {
@@ -132,7 +130,7 @@ mp_status mp_generation_open(mp_engine * engine, const int32_t * tokens, int32_t
 }
 
 void mp_generation_free(mp_generation * generation) {
-    if (generation && generation->reading.is_own_process()) {
+    if (generation && !is_refused_child()) {
         generation->engine->cancel(*generation->work);
         delete generation;
     }
@@ -144,7 +142,7 @@ mp_status mp_generation_next(mp_generation * generation, mp_token * out) {
         if (!generation || !out) {
             fail(MP_ERR_ARGUMENT, "mp_generation_next: generation and out must not be NULL");
         }
-        const entry inside(generation->reading, __func__);
+        const entry inside(generation->reading);
         emitted_token & last = generation->last;
         has_one = generation->work->read(last);
         if (has_one) {
@@ -160,7 +158,7 @@ mp_status mp_generation_next(mp_generation * generation, mp_token * out) {
 }
 
 void mp_generation_cancel(mp_generation * generation) {
-    if (generation) {
+    if (generation && !is_refused_child()) {
         generation->engine->cancel(*generation->work);
     }
 }
@@ -170,6 +168,7 @@ mp_status mp_generation_get_stats(mp_generation * generation, mp_stats * out) {
         if (!generation || !out) {
             fail(MP_ERR_ARGUMENT, "mp_generation_get_stats: generation and out must not be NULL");
         }
+        check_process();
         *out = generation->work->stats();
     });
 }

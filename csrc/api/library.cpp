@@ -1,4 +1,5 @@
 // The C functions of the library as a whole: its version, failures, the log, the machine.
+#include "platform/fork_check.h"
 #include "platform/machine_speed.h"
 #include "platform/runtime.h"
 #include "status.h"
@@ -65,6 +66,7 @@ void mp_set_verbose(bool value) {
 
 mp_status mp_device_get(int32_t i, mp_device * out) {
     return guarded([&] {
+        check_process();
         const int32_t n = device_count();
         if (i < 0 || i >= n || !out) {
             fail(MP_ERR_ARGUMENT, "device %d does not exist: there are %d", i, n);
@@ -79,6 +81,8 @@ mp_status mp_measure_machine(int32_t n_threads, mp_machine_speed * out) {
             fail(MP_ERR_ARGUMENT, "mp_measure_machine: n_threads = %d must be between 0 and %d, and out not NULL", n_threads,
                  GGML_MAX_N_THREADS);
         }
+        check_process();
+        refuse_children();
         *out = measure_machine(n_threads);
     });
 }

@@ -1,6 +1,7 @@
 // The C functions of a model.
 #include "model/model.h"
 
+#include "platform/fork_check.h"
 #include "status.h"
 
 using namespace mp;
@@ -19,6 +20,7 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
             fail(MP_ERR_ARGUMENT, "mp_model_open: path and out must not be NULL");
         }
         *out = nullptr;
+        check_process();
         const mp_model_params p = params ? *params : mp_model_default_params();
         if (p.n_threads < 0 || p.n_threads > GGML_MAX_N_THREADS) {
             fail(MP_ERR_ARGUMENT, "n_threads = %d must be between 0 and %d", p.n_threads, GGML_MAX_N_THREADS);
@@ -47,11 +49,8 @@ const char * mp_model_metadata(const mp_model * model, const char * key) {
     if (!model || !key) {
         return nullptr;
     }
-    try {
-        return const_cast<mp_model *>(model)->find_metadata(key);
-    } catch (...) {
-        return nullptr;
-    }
+    const auto found = model->metadata.find(key);
+    return found != model->metadata.end() ? found->second.c_str() : nullptr;
 }
 
 mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out) {

@@ -29,7 +29,7 @@ mp_status mp_sampler_open(mp_model * model, const mp_sampler_params * params, mp
 }
 
 void mp_sampler_free(mp_sampler * sampler) {
-    if (sampler && sampler->guard.is_own_process()) {
+    if (sampler && !is_refused_child()) {
         delete sampler;
     }
 }
@@ -39,7 +39,7 @@ mp_status mp_sampler_prime(mp_sampler * sampler, const int32_t * tokens, int32_t
         if (!sampler || n < 0 || (n > 0 && !tokens)) {
             fail(MP_ERR_ARGUMENT, "mp_sampler_prime: sampler and tokens must not be NULL, n = %d", n);
         }
-        const entry inside(sampler->guard, __func__);
+        const entry inside(sampler->guard);
         sampler->prime(tokens, n);
     });
 }
@@ -49,8 +49,8 @@ mp_status mp_sampler_sample(mp_sampler * sampler, mp_session * session, int32_t 
         if (!sampler || !session || !token) {
             fail(MP_ERR_ARGUMENT, "mp_sampler_sample: sampler, session and token must not be NULL");
         }
-        const entry inside(sampler->guard, __func__);
-        const entry inside_context(session->context->guard, __func__);
+        const entry inside(sampler->guard);
+        const entry inside_context(session->context->guard);
         if (sampler->model != session->context->model) {
             fail(MP_ERR_ARGUMENT, "the sampler belongs to another model than the session");
         }

@@ -6,11 +6,11 @@
 using namespace mp;
 
 // Lets one thread in, into all that shares the session's context.
-static entry enter(mp_session * session, const char * function) {
+static entry enter(mp_session * session) {
     if (!session) {
-        fail(MP_ERR_ARGUMENT, "%s: the session must not be NULL", function);
+        fail(MP_ERR_ARGUMENT, "the session must not be NULL");
     }
-    return entry(session->context->guard, function);
+    return entry(session->context->guard);
 }
 
 mp_status mp_session_open(mp_context * context, mp_session ** out) {
@@ -20,7 +20,7 @@ mp_status mp_session_open(mp_context * context, mp_session ** out) {
         }
         *out = nullptr;
         const context_ref held = context_retain(context);
-        const entry inside(held->guard, __func__);
+        const entry inside(held->guard);
         held->check_room_for_session();
         *out = new mp_session(held);
     });
@@ -32,14 +32,14 @@ mp_status mp_session_fork(mp_session * session, mp_session ** out) {
             fail(MP_ERR_ARGUMENT, "mp_session_fork: out must not be NULL");
         }
         *out = nullptr;
-        const entry inside = enter(session, __func__);
+        const entry inside = enter(session);
         session->context->check_room_for_session();
         *out = session->fork().release();
     });
 }
 
 void mp_session_free(mp_session * session) {
-    if (session && session->context->guard.is_own_process()) {
+    if (session && !is_refused_child()) {
         session->context->free_session(session);
     }
 }
@@ -54,7 +54,7 @@ mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, in
     mp_prefix & prefix = out ? *out : ignored;
     prefix = {};
     return guarded([&] {
-        const entry inside = enter(session, __func__);
+        const entry inside = enter(session);
         if (n < 0 || (n > 0 && !tokens)) {
             fail(MP_ERR_ARGUMENT, "a prefix of %d tokens", n);
         }
@@ -64,7 +64,7 @@ mp_status mp_session_set_prefix(mp_session * session, const int32_t * tokens, in
 
 mp_status mp_session_logits(mp_session * session, int32_t row, const float ** logits) {
     return guarded([&] {
-        const entry inside = enter(session, __func__);
+        const entry inside = enter(session);
         if (!logits) {
             fail(MP_ERR_ARGUMENT, "mp_session_logits: logits must not be NULL");
         }
@@ -74,7 +74,7 @@ mp_status mp_session_logits(mp_session * session, int32_t row, const float ** lo
 
 mp_status mp_session_logprob(mp_session * session, int32_t row, int32_t token, float * logprob) {
     return guarded([&] {
-        const entry inside = enter(session, __func__);
+        const entry inside = enter(session);
         if (!logprob) {
             fail(MP_ERR_ARGUMENT, "mp_session_logprob: logprob must not be NULL");
         }
@@ -84,7 +84,7 @@ mp_status mp_session_logprob(mp_session * session, int32_t row, int32_t token, f
 
 mp_status mp_session_commit(mp_session * session, const int32_t * path, int32_t n) {
     return guarded([&] {
-        const entry inside = enter(session, __func__);
+        const entry inside = enter(session);
         session->commit(path, n);
     });
 }

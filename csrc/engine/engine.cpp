@@ -61,7 +61,7 @@ std::string mp_engine::setting() const {
 // one step
 
 void mp_engine::step(int32_t & n_active) {
-    const entry inside(context->guard, "mp_engine_step");
+    const entry inside(context->guard);
     {
         const std::lock_guard<std::mutex> lock(mutex);
         is_stepping = true;
@@ -122,6 +122,10 @@ void mp_engine::take_step() {
 
 // Who gets how many rows.
 void mp_engine::plan() {
+    {
+        const std::lock_guard<std::mutex> lock(state->mutex);
+        claims = state->claims;
+    }
     int32_t room = context->n_rows_max / (int32_t) drawing.size(); // a root of each has its place in any case
     if (!context->model->info.can_tree) {
         room = std::min(room, 1 + context->max_chain);
@@ -144,10 +148,7 @@ void mp_engine::plan() {
             s.n_most = s.from ? std::min(s.n_most, MOST_PLANNED) : s.n_most;
         }
     }
-    {
-        const std::lock_guard<std::mutex> lock(state->mutex);
-        n_rows_fixed > 0 ? take_fixed() : planner.choose(shares.data(), (int32_t) shares.size(), depth, context->n_rows_max);
-    }
+    n_rows_fixed > 0 ? take_fixed() : planner.choose(shares.data(), (int32_t) shares.size(), depth, context->n_rows_max);
     each([&](size_t i) { drawing[i]->check_draft(); });
     leave_out_ended();
     if (!context->model->info.can_tree) { // chains of one pass have one length
@@ -195,8 +196,9 @@ void mp_engine::pass(int64_t started) {
     each([&](size_t i) { drawing[i]->accept(passes[i]); });
     {
         const std::lock_guard<std::mutex> lock(state->mutex);
-        each([&](size_t i) { drawing[i]->learn(passes[i]); });
+        each([&](size_t i) { drawing[i]->learn_claims(drawing[i]->claims == &claims ? state->claims : claims_of_callers); });
     }
+    each([&](size_t i) { drawing[i]->learn(passes[i]); });
     const double us = (double) (ggml_time_us() - started);
     int32_t n_rows = 0;
     for (size_t i = 0; i < drawing.size(); i++) {
@@ -317,7 +319,7 @@ std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, c
         source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors));
     }
     auto made = std::make_shared<generation>(model, tokens, n, params, std::move(source));
-    made->claims = params.proposer ? &claims_of_callers : &state->claims;
+    made->claims = params.proposer ? &claims_of_callers : &claims;
     const std::lock_guard<std::mutex> lock(mutex);
     waiting.push_back(made);
     return made;

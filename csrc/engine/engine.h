@@ -56,6 +56,8 @@ private:
     const int32_t n_rows_fixed; // 0: planned
     const std::optional<mp::mask_kind> masks;
     const std::shared_ptr<mp::state> state;
+    mp::calibration claims;            // of the engine's own drafts, as they are known when a pass begins: no callback is
+                                       // called under the lock of the shared ones, since it may use another engine
     mp::calibration claims_of_callers; // of all proposers that callers brought
     mp::planner planner;
     int64_t depth = 0;     // tokens that a row of the last pass looked at

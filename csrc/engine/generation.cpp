@@ -200,6 +200,14 @@ void generation::accept(const mp_pass & pass) {
     counts.n_accepted += n_accepted;
 }
 
+void generation::learn_claims(calibration & of) const {
+    if (!path.empty() && !failed && is_drafted && !source->whole()) {
+        const draft_view draft = source->draft();
+        of.learn(draft.probabilities, draft.parents, draft.tokens, draft.n_nodes, decoded.n_nodes, path.data(), drawn.data(),
+                 (int32_t) path.size());
+    }
+}
+
 void generation::learn(const mp_pass & pass) {
     if (path.empty() || !source || failed) {
         return;
@@ -209,13 +217,7 @@ void generation::learn(const mp_pass & pass) {
         source->extend(drawn.data(), 1, {0, 1, pass.n_top, pass.top_tokens, pass.top_logprobs});
         return;
     }
-    const int32_t n_path = (int32_t) path.size();
-    if (!source->whole()) {
-        const draft_view draft = source->draft();
-        claims->learn(draft.probabilities, draft.parents, draft.tokens, draft.n_nodes, decoded.n_nodes, path.data(),
-                      drawn.data(), n_path);
-    }
-    source->observe({decoded, pass, path.data(), drawn.data(), n_path});
+    source->observe({decoded, pass, path.data(), drawn.data(), (int32_t) path.size()});
 }
 
 // --- emitting --------------------------------------------------------------------------------------------------------

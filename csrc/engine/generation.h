@@ -55,6 +55,7 @@ public:
     mp_tree tree(int32_t n_rows);
     // Draws tokens as far as the tree goes, and keeps what was accepted. Throws what ends the generation.
     void accept(const mp_pass & pass);
+    void learn_claims(calibration & of) const; // what those of the draft were worth; before learn()
     void learn(const mp_pass & pass);
 
     void publish(); // what was emitted can be read from here on
@@ -67,8 +68,8 @@ public:
 
     const std::vector<int32_t> & tokens() const { return text; } // the last one is the next root
 
-    std::unique_ptr<mp_session> session; // while it is active
-    calibration * claims = nullptr;      // of its candidates
+    std::unique_ptr<mp_session> session;  // while it is active
+    const calibration * claims = nullptr; // of its candidates
 
     // --- any thread ---
 

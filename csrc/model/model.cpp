@@ -5,6 +5,7 @@
 #include "model/adapters.h"
 #include "model/kernel_policy.h"
 #include "platform/abort_guard.h"
+#include "platform/fork_check.h"
 #include "platform/runtime.h"
 #include "platform/thread_count.h"
 #include "registry.h"
@@ -45,29 +46,11 @@ void mp_model::embedding_rows(const int32_t * tokens, int32_t n, float * out) co
     }
 }
 
-const char * mp_model::find_metadata(const char * key) {
-    std::lock_guard<std::mutex> lock(metadata_mutex);
-    auto & value = metadata[key];
-    if (!value) {
-        char probe[1];
-        const int32_t size = llama_model_meta_val_str(weights, key, probe, sizeof(probe));
-        if (size < 0) {
-            metadata.erase(key);
-            return nullptr;
-        }
-        std::string text(size + 1, '\0');
-        llama_model_meta_val_str(weights, key, &text[0], text.size());
-        text.resize(size);
-        value = std::make_unique<std::string>(std::move(text));
-    }
-    return value->c_str();
-}
-
 namespace mp {
 
 // The C handle is the object itself; the registry holds the reference that model_close() gives up.
 static registry<mp_model> & models() {
-    static registry<mp_model> all("model");
+    static auto & all = *new registry<mp_model>("model");
     return all;
 }
 
@@ -86,7 +69,7 @@ static bool on_progress(float progress, void * data) {
     if (state->callback && !state->callback(progress, state->user_data)) {
         state->cancelled = true;
     }
-    return !state->cancelled;
+    return !state->cancelled && !is_refused_child(); // which a callback may have made
 }
 
 static void load_weights(mp_model & model, const char * path, const mp_model_params & params, const kernel_plan & plan) {
@@ -117,6 +100,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
         fail(MP_ERR_FORMAT, "llama.cpp refused '%s': %s", path, e.what());
     }
     if (!model.weights) {
+        check_process();
         if (progress.cancelled) {
             fail(MP_ERR_CANCELLED, "loading '%s' was cancelled", path);
         }
@@ -125,6 +109,28 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     model.vocab = llama_model_get_vocab(model.weights);
     model.own_kernels = plan.own;
     model.info.packed_size = loading.packed_bytes();
+}
+
+// What a function of llama.cpp writes into a buffer and returns the length of.
+template <typename F> static std::string text_of(F && write) {
+    char probe[1];
+    const int32_t size = write(probe, sizeof(probe));
+    std::string text(size < 0 ? 0 : size + 1, '\0');
+    if (size >= 0) {
+        write(&text[0], text.size());
+        text.resize(size);
+    }
+    return text;
+}
+
+static void read_metadata(mp_model & model) {
+    const llama_model * from = model.weights;
+    for (int32_t i = 0; i < llama_model_meta_count(from); i++) {
+        const std::string key =
+            text_of([&](char * out, size_t size) { return llama_model_meta_key_by_index(from, i, out, size); });
+        model.metadata[key] =
+            text_of([&](char * out, size_t size) { return llama_model_meta_val_str_by_index(from, i, out, size); });
+    }
 }
 
 static void describe(mp_model & model) {
@@ -197,12 +203,15 @@ static void find_capabilities(mp_model & model, const mp_model_params & params) 
 }
 
 mp_model * model_open(const char * path, const mp_model_params & p) {
+    const refuse_children_meanwhile inside;
     runtime_init();
     auto model = std::make_shared<mp_model>();
     model->summary = gguf_check(path);
     const kernel_plan plan = plan_kernels(model->summary, p);
+    refuse_children();
     load_weights(*model, path, p, plan);
     describe(*model);
+    read_metadata(*model);
     describe_kernels(model->info, plan);
     refuse_other_kinds(*model);
     bool changes_input = false;

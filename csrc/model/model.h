@@ -7,10 +7,10 @@
 
 #include "llama.h"
 
+#include <functional>
+#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 struct mp_model {
@@ -25,8 +25,7 @@ struct mp_model {
     bool own_kernels = false;   // loaded for maskprobe's CPU kernels
     int32_t n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)
 
-    std::mutex metadata_mutex;
-    std::unordered_map<std::string, std::unique_ptr<std::string>> metadata; // values handed out by find_metadata()
+    std::map<std::string, std::string, std::less<>> metadata; // of the file, all but arrays, as text
 
     mp_model() = default;
     ~mp_model();
@@ -38,9 +37,6 @@ struct mp_model {
 
     // The embeddings of tokens as they are in the file: out is (n, n_embd).
     void embedding_rows(const int32_t * tokens, int32_t n, float * out) const;
-
-    // The value of a key of the file, as text that lives as long as the model; nullptr where there is none.
-    const char * find_metadata(const char * key);
 };
 
 namespace mp {

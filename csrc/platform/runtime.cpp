@@ -1,6 +1,7 @@
 #include "platform/runtime.h"
 
 #include "platform/amx_check.h"
+#include "platform/fork_check.h"
 #include "status.h"
 
 #include "ggml-backend.h"
@@ -50,6 +51,7 @@ static void on_log(ggml_log_level level, const char * text, void *) {
 
 void runtime_init() {
     static std::once_flag once;
+    const refuse_children_meanwhile inside;
     std::call_once(once, [] {
         if (strcmp(ggml_version(), MP_GGML_VERSION) != 0) {
             fail(MP_ERR_STATE, "maskprobe %s was built for ggml %s, but ggml %s is loaded: install %s", MP_VERSION,
@@ -59,6 +61,9 @@ void runtime_init() {
         llama_backend_init();
         if (ggml_backend_dev_count() == 0) {
             ggml_backend_load_all(); // a build with loadable backends
+        }
+        if (has_gpu()) { // what a driver has opened does not work in a child
+            refuse_children();
         }
     });
     // llama_cpp's own Python objects may have set theirs in between.

@@ -1,5 +1,6 @@
 #include "session/context.h"
 
+#include "platform/fork_check.h"
 #include "platform/runtime.h"
 #include "platform/thread_count.h"
 #include "registry.h"
@@ -21,7 +22,7 @@ static int32_t thread_count(int32_t wanted, int32_t automatic) {
 }
 
 static registry<mp_context> & contexts() {
-    static registry<mp_context> all("context");
+    static auto & all = *new registry<mp_context>("context");
     return all;
 }
 
@@ -102,7 +103,7 @@ void mp_context::free_session(mp_session * session) {
 
 void mp_context::try_to_free_closed_sessions() {
     try {
-        const entry inside(guard, "mp_session_free");
+        const entry inside(guard);
         free_closed_sessions();
     } catch (const failure &) {
         // another thread is inside: the next one who comes does it
@@ -125,6 +126,7 @@ void mp_context::free_closed_sessions() {
 
 void mp_context::run(const llama_batch & rows, int32_t n_sequences, int32_t n_threads_of_pass, mp_session * const * in_pass,
                      int32_t n) {
+    check_process(); // a callback may have made a child, and come back in it
     if (cancel_requested.exchange(false)) {
         fail(MP_ERR_CANCELLED, "cancelled");
     }

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from .errors import (
 )
 
 LLAMA_CPP_PYTHON = "0.3.36"  # the core is built against the llama.cpp of exactly this release
+LONGEST_SHOWN = 80  # characters of a value in an error
+CLOSING_STEP_S = 0.0005  # between two looks whether the last call is over
 
 ERROR_CLASSES = {
     1: ArgumentError,
@@ -128,13 +131,20 @@ def c_path(path: str | os.PathLike[str], what: str) -> bytes:
     return name
 
 
+def shown(value: Any) -> str:
+    """A value as an error may show it: in one short line, and an object by its type."""
+    text = repr(value)
+    is_short = len(text) <= LONGEST_SHOWN and text.isprintable() and not re.search(r"\bat 0x[0-9a-fA-F]", text)
+    return text if is_short else f"({type(value).__name__})"
+
+
 def fill(struct: Any, **fields: Any) -> None:
     """Sets the fields of a C struct. A value of the wrong type or beyond the C type is an ArgumentError."""
     for name, value in fields.items():
         try:
             setattr(struct, name, value)
         except (TypeError, OverflowError) as error:
-            raise ArgumentError(f"{name} = {value!r} is not possible: {error}") from None
+            raise ArgumentError(f"{name} = {shown(value)} is not possible: {error}") from None
 
 
 def token_array(tokens: Sequence[int] | np.ndarray) -> tuple[np.ndarray, Any]:
@@ -189,45 +199,119 @@ class Bridge:
         """The core will not call again."""
 
 
+n_forks = 0  # that lie between the process that imported this and the one that runs
+
+
+def _count_fork() -> None:
+    global n_forks
+    n_forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+def wait_for_exit() -> None:
+    """For what daemon threads still ask while the interpreter ends: they wait with it, rather than fail on stderr."""
+    if threading.current_thread().daemon:
+        threading.Event().wait()
+
+
+class _Memory:
+    """A C object, freed once: with the last Handle on it, or at exit. Never while a call is inside, or in a forked
+    child."""
+
+    def __init__(self, pointer: Any, free: Callable[[Any], None]) -> None:
+        self.pointer = pointer
+        self.calls: list[int] = []  # one entry per call that is inside; append and pop are atomic
+        self.finalizer = weakref.finalize(self, _free_unless_in_use, pointer, free, n_forks, self.calls)
+
+
+def _free_unless_in_use(pointer: Any, free: Callable[[Any], None], made_after: int, calls: list[int]) -> None:
+    if n_forks == made_after and not calls:
+        free(pointer)
+
+
 class Handle:
-    """Owns one C object. It is freed once: by close(), by the garbage collector, or at exit.
+    """Owns a C object, alone or together with others that share() gave. It is let go of by close(), by the garbage
+    collector, or at exit.
 
     `with handle as pointer:` brackets every call into the core, from any thread; close() refuses while another thread
-    is inside one. A forked child never frees what its parent made.
+    is inside one. In a forked child every call raises StateError, unless the object `can_be_read` there; close()
+    forgets the object, and nothing is ever freed.
     """
 
-    def __init__(self, pointer: Any, free: Callable[[Any], None], what: str) -> None:
-        self._pointer = pointer
+    def __init__(self, memory: _Memory, what: str, can_be_read: bool = False) -> None:
+        self._memory: _Memory | None = memory
         self._what = what
-        self._calls: list[int] = []  # one entry per call that is inside; append and pop are atomic
-        self._finalizer = weakref.finalize(self, _free_unless_in_use, pointer, free, os.getpid(), self._calls)
+        self._can_be_read = can_be_read
+        self._n_forks = n_forks
+        self._calls: list[int] = []  # as those of the memory, through this handle alone
         self._closing = threading.Lock()
         self._refusing = False
 
+    @classmethod
+    def of(cls, pointer: Any, free: Callable[[Any], None], what: str, can_be_read: bool = False) -> Self:
+        """Of an object that was just made."""
+        return cls(_Memory(pointer, free), what, can_be_read)
+
+    def share(self) -> "Handle":
+        """Another one: the object stays in memory until both are closed. Raises StateError where this one is."""
+        with self:
+            return Handle(self._memory, self._what, self._can_be_read)
+
     @property
     def closed(self) -> bool:
-        return self._refusing or not self._finalizer.alive  # at exit it is freed without close()
+        memory = self._memory
+        return memory is None or not memory.finalizer.alive  # at exit it is freed without close()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether a parent of this process made the object."""
+        return self._n_forks != n_forks
+
+    def check_process(self) -> None:
+        """Raises StateError where a parent of this process made the object. To be called before a lock is taken: there,
+        it may be held by a thread that is not."""
+        if self.is_inherited:
+            check(lib.mp_device_get(0, NULL))  # as any other call there: the core says why
 
     def __enter__(self) -> Any:
-        self._calls.append(1)
-        if self.closed:
+        if not self._can_be_read:
+            self.check_process()
+        while (memory := self._memory) is not None:
+            self._calls.append(1)
+            memory.calls.append(1)
+            if not self._refusing and memory.finalizer.alive:
+                return memory.pointer
+            memory.calls.pop()
             self._calls.pop()
-            raise StateError(f"the {self._what} is closed")
-        return self._pointer
+            if not memory.finalizer.alive:
+                wait_for_exit()
+                break
+            with self._closing:  # it is being closed, or cannot be now
+                pass
+        raise StateError(f"the {self._what} is closed")
 
     def __exit__(self, *_exception: object) -> None:
+        self._memory.calls.pop()
         self._calls.pop()
 
-    def close(self) -> None:
-        """Frees the object; further calls are errors. Closing twice is fine.
+    def close(self, waits: bool = False) -> None:
+        """Lets go of the object; further calls are errors. Closing twice is fine.
 
-        Raises StateError ("busy") while another thread is inside a call."""
+        While another thread is inside a call, it waits for the end of that or raises StateError ("busy")."""
+        if self.is_inherited:
+            self._memory = None
+            return
         with self._closing:
-            self._refusing = True  # from here on __enter__ refuses, so the list below can only shrink
-            if self._calls:
-                self._refusing = False
-                raise StateError(f"another thread is inside this {self._what}: it cannot be closed now", "busy")
-            self._finalizer()
+            self._refusing = True  # from here on nobody comes in, so the list below can only shrink
+            while self._calls and waits:
+                time.sleep(CLOSING_STEP_S)
+            if not self._calls:
+                self._memory = None
+            self._refusing = False
+        if self._memory is not None:
+            raise StateError(f"another thread is inside this {self._what}: it cannot be closed now", "busy")
 
 
 class Owner:
@@ -250,8 +334,3 @@ class Owner:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _free_unless_in_use(pointer: Any, free: Callable[[Any], None], pid: int, calls: list[int]) -> None:
-    if os.getpid() == pid and not calls:
-        free(pointer)

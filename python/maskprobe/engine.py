@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ._capi import NULL, Bridge, Handle, Owner, c_path, c_string, check, ffi, fill, lib, text, token_array
+from ._capi import NULL, Bridge, Handle, Owner, c_path, c_string, check, ffi, fill, lib, shown, text, token_array
 from .constraints import ConstraintBridge
 from .errors import ArgumentError
 from .generation import AsyncGeneration, Generation
@@ -61,8 +61,9 @@ class Engine(Owner):
         offload_kqv: bool = True,
     ) -> None:
         if not isinstance(rows, int) and rows != "auto":
-            raise ArgumentError(f'rows must be "auto" or a number from 1, not {rows!r}')
+            raise ArgumentError(f'rows must be "auto" or a number from 1, not {shown(rows)}')
         self.model = model
+        self._readable = model._shared()  # of the engine's own sources: they go on when the model is closed
         self._rows = None if rows == "auto" else rows
         self._proposer = proposer
         params = ffi.new("mp_engine_params *", lib.mp_engine_default_params())
@@ -87,8 +88,8 @@ class Engine(Owner):
         out = ffi.new("mp_engine **")
         with self.context._handle as context:
             check(lib.mp_engine_open(context, params, out))
-        self._handle = Handle(out[0], lib.mp_engine_free, "engine")
-        self._stepper = Stepper(self._handle)
+        self._handle = Handle.of(out[0], lib.mp_engine_free, "engine")
+        self._stepper = Stepper(self._handle, self.context.cancel)
 
     def generate(
         self,
@@ -114,7 +115,7 @@ class Engine(Owner):
         stop = [stop] if isinstance(stop, str) else list(stop)
         for i, string in enumerate(stop):
             if not isinstance(string, str) or not string:
-                raise ArgumentError(f"stop string {i} must be non-empty text, not {string!r}")
+                raise ArgumentError(f"stop string {i} must be non-empty text, not {shown(string)}")
         strings = [ffi.new("char[]", c_string(string, f"stop string {i}")) for i, string in enumerate(stop)]
         array = ffi.new("char * const []", strings)
         sampler, _arrays = c_params(sampling)
@@ -167,23 +168,30 @@ class Engine(Owner):
             return text(lib.mp_engine_note(engine))
 
     def close(self) -> None:
-        """Ends all generations, writes what was learned, frees the engine and its context; closing twice is fine.
+        """Stops the pass that is under way, ends all generations, writes what was learned, and frees the engine and its
+        context; closing twice is fine. Whoever waits for a token, or asks for one later, gets a StateError. Where
+        another thread is inside a call of the engine or of its context, that call is waited for.
 
         Raises StateError ("busy") when a callback of this engine calls it."""
-        self._stepper.close(self.context.cancel)
-        self._handle.close()
-        self.context.close()
+        self._stepper.close()
+        self._handle.close(waits=True)
+        self.context._handle.close(waits=True)
+        self._readable.close()
 
     def _source(self, proposer: ProposerLike) -> str | Proposer:
         """ "none", "all", or a proposer for one generation."""
+        if callable(proposer) and not isinstance(proposer, (str, Proposer)):
+            proposer = proposer()
         if isinstance(proposer, Proposer):
             return proposer
         if not isinstance(proposer, str):
-            return proposer()
+            raise ArgumentError(
+                f"a proposer must be a name or a Proposer, or a function that makes one, not {shown(proposer)}"
+            )
         source = source_named(proposer)
         if not source.runs_on(self.model):
             return "none"
-        return proposer if source.make is None else source.make(self.model, self._rows)
+        return proposer if source.make is None else source.make(self._readable, self._rows)
 
     def _rows_needed(self, n_parallel: int, n_ubatch: int) -> int:
         """Rows of the largest pass. It must fit into one graph."""

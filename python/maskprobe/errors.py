@@ -55,6 +55,9 @@ class CallbackError(Error):
 
 
 class StateError(Error):
-    """A call out of order: after close or fork ("state"), from a second thread ("busy"), or a fault ("internal")."""
+    """A call out of order: after close ("state"), from a second thread ("busy"), or a fault ("internal").
+
+    Also in a child that was forked after the first model was opened ("state"): the threads that compute do not exist
+    there. Such processes are to be spawned: multiprocessing.set_start_method("spawn")."""
 
     status = "state"

@@ -1,8 +1,10 @@
 """Generation: the tokens of one prompt as an iterator, for threads and for event loops."""
 
 import asyncio
+import contextlib
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -82,11 +84,12 @@ class Generation(Owner):
     """The tokens that follow one prompt, one TokenResult each. The last has the finish reason; where the generation
     ends without another token, its `token` is -1.
 
-    cancel() may come from any thread; all else is for one thread at a time. Giving it up, by close(), by leaving a
-    `with` block or by dropping it, ends the generation.
+    One thread at a time waits for a token: a second one gets a StateError ("busy"), and the first goes on. cancel() and
+    `stats` may come from any thread, and from a callback of the generation. Giving it up, by close(), by leaving a
+    `with` block or by dropping it, ends the generation. Closing its engine ends it too; closing its model does not.
 
-    Raises DecodeError, Cancelled (Context.cancel() on its context), StateError (the engine is closed), and what a
-    proposer or a constraint raised.
+    Raises DecodeError, Cancelled (Context.cancel() on its context, in the thread whose step it stopped), StateError
+    (the engine is closed; a second thread; a forked child), and what a proposer or a constraint raised.
     """
 
     def __init__(self, stepper: Stepper, pointer: Any, bridges: Sequence[Bridge]) -> None:
@@ -97,6 +100,7 @@ class Generation(Owner):
         self._stats = Stats()
         self._n_run = 0  # accepted candidates since the last token that was none
         self._ended = False
+        self._reading = threading.Lock()  # held while a token is waited for
 
         def free(pointer: Any) -> None:
             lib.mp_generation_free(pointer)
@@ -104,20 +108,23 @@ class Generation(Owner):
             for bridge in bridges:
                 bridge.release()
 
-        self._handle = Handle(pointer, free, "generation")
+        self._handle = Handle.of(pointer, free, "generation")
         # Called by the thread that waits for a token, before each step that it waits for.
         self.on_wait: Callable[[Stats], None] | None = None
+        stepper.add(self._handle)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> TokenResult:
-        if self._ended:
-            raise StopIteration
-        return self._stepper.until(self._read)
+        with self._one_at_a_time():
+            if self._ended:
+                raise StopIteration
+            return self._stepper.until(self._read)
 
     def cancel(self) -> None:
-        """Ends the generation after the pass that is under way, from any thread. Nothing happens if it has ended."""
+        """Ends the generation after the pass that is under way, from any thread: its last result has the finish reason
+        "cancelled". Nothing happens if it has ended."""
         try:
             with self._handle as pointer:
                 lib.mp_generation_cancel(pointer)
@@ -126,14 +133,37 @@ class Generation(Owner):
 
     @property
     def stats(self) -> Stats:
+        """Counts and times so far, brought up to date with each look; they stay when it is closed."""
         self._count()
         return self._stats
 
     def close(self) -> None:
-        """Ends the generation if it is under way, and frees it; closing twice is fine."""
+        """Ends the generation if it is under way, and frees it; closing twice is fine.
+
+        Raises StateError ("busy") while a token is waited for, by another thread or by the one that called the callback
+        which this comes from: there, cancel() ends it."""
+        if self._handle.is_inherited:
+            self._end()
+            return
+        with self._one_at_a_time():
+            self._end()
+
+    def _end(self) -> None:
         self._count()
         self._ended = True
-        self._handle.close()
+        with contextlib.suppress(StateError):  # somebody is in cancel() or stats: freed with the object
+            self._handle.close()
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Lets one thread wait for a token or close."""
+        self._handle.check_process()
+        if not self._reading.acquire(blocking=False):
+            raise StateError("a token of this generation is being waited for already: one thread at a time", "busy")
+        try:
+            yield
+        finally:
+            self._reading.release()
 
     def _read(self) -> TokenResult | None:
         """The next token; None while there is none. The last one closes the generation."""
@@ -147,7 +177,7 @@ class Generation(Owner):
                     return None
                 check(status)
         except BaseException as error:
-            self.close()
+            self._end()
             for bridge in self._bridges:
                 if bridge.failure is not None:
                     raise bridge.failure from None
@@ -167,7 +197,7 @@ class Generation(Owner):
             finish_reason=self._stats.finish_reason,
         )
         if result.finish_reason is not None:
-            self.close()
+            self._end()
         return result
 
     def _note(self, found: Any) -> None:
@@ -189,11 +219,12 @@ class Generation(Owner):
 
     def _count(self) -> None:
         """Brings the counts up to date, as long as the core has them."""
-        if self._handle.closed:
-            return
         counts, stats = self._counts, self._stats
-        with self._handle as pointer:
-            check(lib.mp_generation_get_stats(pointer, counts))
+        try:
+            with self._handle as pointer:
+                check(lib.mp_generation_get_stats(pointer, counts))
+        except StateError:  # it is closed, or this is a forked child
+            return
         stats.n_prompt, stats.n_prompt_reused = counts.n_prompt, counts.n_prompt_reused
         stats.n_prompt_done = counts.n_prompt_done
         stats.n_gen, stats.n_drafted, stats.n_accepted = counts.n_gen, counts.n_drafted, counts.n_accepted
@@ -214,13 +245,14 @@ class AsyncGeneration:
 
     async def __anext__(self) -> TokenResult:
         generation = self._generation
-        if generation._ended:
-            raise StopAsyncIteration
-        try:
-            return await generation._stepper.until_async(generation._read)
-        except asyncio.CancelledError:
-            generation.close()
-            raise
+        with generation._one_at_a_time():
+            if generation._ended:
+                raise StopAsyncIteration
+            try:
+                return await generation._stepper.until_async(generation._read)
+            except asyncio.CancelledError:
+                generation._end()
+                raise
 
     def cancel(self) -> None:
         """Ends the generation after the pass that is under way, from any thread."""

@@ -1,5 +1,6 @@
 """Model: an opened GGUF file, with its tokenizer and what the core found out about it."""
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._capi import NULL, Handle, Owner, c_path, c_string, check, ffi, fill, lib, progress_callback, text, token_array
+from ._capi import (
+    NULL,
+    Handle,
+    Owner,
+    c_path,
+    c_string,
+    check,
+    ffi,
+    fill,
+    lib,
+    progress_callback,
+    shown,
+    text,
+    token_array,
+)
 from .errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -64,7 +79,8 @@ def devices() -> list[Device]:
     """The compute devices that ggml sees on this machine."""
     found: list[Device] = []
     device = ffi.new("mp_device *")
-    while lib.mp_device_get(len(found), device) == lib.MP_OK:
+    while (status := lib.mp_device_get(len(found), device)) != lib.MP_ERR_ARGUMENT:
+        check(status)
         names = map(text, (device.name, device.description, device.kind))
         found.append(Device(*names, device.memory_free, device.memory_total))
     return found
@@ -103,13 +119,18 @@ def set_verbose(verbose: bool) -> None:
 
 
 class Model(Owner):
-    """A GGUF model. It stays in memory until it and its sessions and samplers are closed, in whatever order.
+    """A GGUF model. It stays in memory until it and all contexts, engines and samplers on it are closed, in whatever
+    order: close() refuses further calls of the model itself and ends nothing that is under way.
+
+    In a forked child of the process that opened it, its facts and texts can be read (info, metadata(), tokenize(),
+    token_bytes(), embedding_rows(), chat_format()); nothing can be opened there, see StateError.
 
     `loras` are LoRA adapters, each a file or (file, scale), which every session of the model has. `progress` is called
     with 0..1 while weights are loaded; if it returns False the load is cancelled, and what it raises comes out of here.
     `kernels` is "auto", "ours" or "stock". These and the other settings are those of mp_model_params in maskprobe.h.
 
-    Raises ModelError (missing, unsound or unsupported file), OutOfMemory, Cancelled, ArgumentError.
+    Raises ModelError (missing, unsound or unsupported file), OutOfMemory, Cancelled, ArgumentError, StateError (in a
+    forked child).
     """
 
     def __init__(
@@ -131,7 +152,7 @@ class Model(Owner):
         pairs = [lora if isinstance(lora, tuple) else (lora, 1.0) for lora in loras]
         self.loras = tuple((Path(file), float(scale)) for file, scale in pairs)
         if kernels not in KERNELS:
-            raise ArgumentError(f"kernels = {kernels!r} must be one of {', '.join(KERNELS)}")
+            raise ArgumentError(f"kernels = {shown(kernels)} must be one of {', '.join(KERNELS)}")
         params = ffi.new("mp_model_params *", lib.mp_model_default_params())
         fill(
             params,
@@ -157,9 +178,15 @@ class Model(Owner):
                 lib.mp_model_free(out[0])
             raise failures[0]
         check(status)
-        self._handle = Handle(out[0], lib.mp_model_free, "model")
+        self._handle = Handle.of(out[0], lib.mp_model_free, "model", can_be_read=True)
         self.info = self._read_info()
         self._pieces: dict[tuple[int, bool], bytes] = {}  # what token_bytes() has said
+
+    def _shared(self) -> "Model":
+        """The same model for others' use: it is closed by itself, and stays in memory until both are."""
+        shared = copy.copy(self)
+        shared._handle = self._handle.share()
+        return shared
 
     def _read_info(self) -> ModelInfo:
         raw = ffi.new("mp_model_info *")

@@ -69,7 +69,7 @@ class Sampler(Owner):
         out = ffi.new("mp_sampler **")
         with model._handle as model_pointer:
             check(lib.mp_sampler_open(model_pointer, raw, out))
-        self._handle = Handle(out[0], lib.mp_sampler_free, "sampler")
+        self._handle = Handle.of(out[0], lib.mp_sampler_free, "sampler")
         self._token = ffi.new("int32_t *")
 
     def prime(self, tokens: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._capi import Handle, Owner, c_string, check, ffi, fill, lib, text, token_array
+from ._capi import Handle, Owner, c_string, check, ffi, fill, lib, shown, text, token_array
 from .errors import ArgumentError, StateError
 from .model import Model
 from .tree import TokenTree
@@ -108,7 +108,7 @@ class Context(Owner):
         out = ffi.new("mp_context **")
         with model._handle as model_pointer:
             check(lib.mp_context_open(model_pointer, params, out))
-        self._handle = Handle(out[0], lib.mp_context_free, "context")
+        self._handle = Handle.of(out[0], lib.mp_context_free, "context")
         with self._handle as context:
             self.n_ctx: int = lib.mp_context_n_ctx(context)
             self.n_threads: int = lib.mp_context_n_threads(context)
@@ -147,6 +147,7 @@ class Context(Owner):
 
     @contextmanager
     def _entered(self) -> Iterator[None]:
+        self._handle.check_process()
         if not self._inside.acquire(blocking=False):
             raise StateError("another thread is inside this context", "busy")
         try:
@@ -199,7 +200,7 @@ class Session(Owner):
         self.context = context
         self.model = context.model
         self._owns_context = owns_context
-        self._handle = Handle(pointer, lib.mp_session_free, "session")
+        self._handle = Handle.of(pointer, lib.mp_session_free, "session")
         self._inputs = _Inputs(context.n_rows_max, self.model.info.n_embd)
         self._outputs = _Outputs(context.n_rows_max, context.n_top_max)
         self.n_ctx, self.n_threads, self.max_chain = context.n_ctx, context.n_threads, context.max_chain
@@ -293,7 +294,9 @@ def _set_prefix(session: Any, tokens: Any, n: int, n_outputs: int, n_top: int, o
     try:
         return lib.mp_session_set_prefix(session, tokens, n, n_outputs, n_top, out)
     except (TypeError, OverflowError) as error:
-        raise ArgumentError(f"n_outputs = {n_outputs!r} with n_top = {n_top!r} is not possible: {error}") from None
+        raise ArgumentError(
+            f"n_outputs = {shown(n_outputs)} with n_top = {shown(n_top)} is not possible: {error}"
+        ) from None
 
 
 class _Inputs:

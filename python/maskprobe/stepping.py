@@ -1,56 +1,79 @@
 """Who makes the next step of an engine: whoever waits for a token and finds none. The others wait for its result."""
 
 import asyncio
+import atexit
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ._capi import Handle, check, ffi, lib
+from ._capi import Handle, check, ffi, lib, wait_for_exit
 from .errors import Error, StateError
 
 IDLE_S = 0.1  # after so long without anybody waiting, the thread that steps for event loops ends
 
+EXIT_S = 5.0  # longer than this a callback is not waited for when the interpreter ends
+
 Result = TypeVar("Result")
 Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Future]
 
+STEPPERS: weakref.WeakSet["Stepper"] = weakref.WeakSet()
+
 
 class Stepper:
-    """Makes the steps of one engine, one at a time, for threads and for event loops.
+    """Makes the steps of one engine, one at a time, for threads and for event loops. cancel() stops a pass.
 
     `retired` takes what the core may still use until the step under way is over.
     """
 
-    def __init__(self, engine: Handle) -> None:
+    def __init__(self, engine: Handle, cancel: Callable[[], None]) -> None:
         self.retired: list[Any] = []
         self._engine = engine
+        self._cancel = cancel
+        self._opened: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._condition = threading.Condition()
         self._inside: int | None = None  # the thread that is in a step
         self._closed = False
+        self._exiting = False  # the interpreter ends
         self._waiting: list[Waiter] = []
         self._server: threading.Thread | None = None  # steps while event loops wait
         self._n_active: Any = ffi.new("int32_t *")
+        STEPPERS.add(self)
 
     def until(self, read: Callable[[], Result | None]) -> Result:
         """What read() gives, as soon as that is not None. read() is never called by two threads at once.
 
         Raises what read() raises, what a step raises, and StateError when the engine is closed."""
-        while True:
+        self._engine.check_process()
+        try:
+            while (found := self._next(read)) is None:
+                pass
+            return found
+        except Error:
+            if self._exiting:
+                wait_for_exit()
+            raise
+
+    def _next(self, read: Callable[[], Result | None]) -> Result | None:
+        """What read() gives, or a step."""
+        with self._condition:
+            while (found := self._attempt(read)) is None and self._inside is not None:
+                self._condition.wait()
+            if found is not None:
+                return found
+        try:
+            self._step()
+        except Error:  # which may have brought the result all the same
             with self._condition:
-                while (found := self._attempt(read)) is None and self._inside is not None:
-                    self._condition.wait()
-                if found is not None:
+                if (found := self._attempt(read)) is not None:
                     return found
-            try:
-                self._step()
-            except Error:  # which may have brought the result all the same
-                with self._condition:
-                    if (found := self._attempt(read)) is not None:
-                        return found
-                raise
+            raise
+        return None
 
     async def until_async(self, read: Callable[[], Result | None]) -> Result:
         """The same for an event loop, which is never blocked by a step."""
+        self._engine.check_process()
         loop = asyncio.get_running_loop()
         while True:
             with self._condition:
@@ -59,13 +82,14 @@ class Stepper:
                 future = loop.create_future()
                 self._waiting.append((loop, future))
                 if self._server is None:
-                    self._server = threading.Thread(target=self._serve, name="maskprobe-step")
+                    self._server = threading.Thread(target=self._serve, name="maskprobe-step", daemon=True)
                     self._server.start()
                 self._condition.notify_all()
             await future
 
     def between_steps(self, call: Callable[[Any], int]) -> None:
         """Calls a function of the core with the engine, while no step is under way."""
+        self._engine.check_process()
         with self._condition:
             self._refuse_callback()
             while self._inside is not None:
@@ -73,17 +97,42 @@ class Stepper:
             with self._engine as pointer:
                 check(call(pointer))
 
-    def close(self, cancel: Callable[[], None]) -> None:
-        """Ends all waiting. Where a step is under way, cancel() stops it."""
+    def close(self) -> None:
+        """Ends all waiting, and what was opened. A step that is under way is stopped."""
+        if self._engine.is_inherited:
+            return
         with self._condition:
             self._refuse_callback()
-            self._closed = True
-            if self._inside is not None:
-                cancel()
-            self._wake(None)
-            while self._inside is not None:
-                self._condition.wait()
+            self._stop(None)
+            for generation in list(self._opened):
+                with contextlib.suppress(StateError):  # somebody is in its cancel() or stats: freed with the object
+                    generation.close()
             self.retired.clear()
+
+    def add(self, generation: Handle) -> None:
+        """A generation was opened. Raises StateError where the engine was closed in between."""
+        with self._condition:
+            if self._closed:
+                generation.close()
+                raise StateError("the engine is closed")
+            self._opened.add(generation)
+
+    def stop_at_exit(self) -> None:
+        """No step, and no callback in it, may be under way when the interpreter has ended: coming back into it would
+        end the process."""
+        if self._engine.is_inherited:
+            return
+        with self._condition:
+            self._exiting = True
+            self._stop(EXIT_S)
+
+    def _stop(self, seconds: float | None) -> None:
+        """No further steps; the one under way is waited for. The lock is held."""
+        self._closed = True
+        if self._inside is not None:
+            self._cancel()
+        self._wake(None)
+        self._condition.wait_for(lambda: self._inside is None, seconds)
 
     def _attempt(self, read: Callable[[], Result | None]) -> Result | None:
         if self._closed:
@@ -145,3 +194,14 @@ def _resolve(future: asyncio.Future, failure: BaseException | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(failure)
+
+
+def _stop_all() -> None:
+    for stepper in list(STEPPERS):
+        stepper.stop_at_exit()
+
+
+# Before the objects of the core are freed at exit: what is registered first is called last, and the first finalizer
+# registers all of them.
+weakref.finalize(Stepper, int)
+atexit.register(_stop_all)
