@@ -61,7 +61,7 @@ typedef enum mp_status {
     MP_ERR_DECODE       = 8,  // llama.cpp refused or failed the pass
     MP_ERR_NUMERIC      = 9,  // the model produced NaN or infinite logits
     MP_ERR_BUSY         = 10, // another thread is inside this object
-    MP_ERR_STATE        = 11, // call out of order: commit without a pass, use after fork
+    MP_ERR_STATE        = 11, // call out of order: commit without a pass; in a child forked after a model was opened
     MP_ERR_INTERNAL     = 12, // an exception that should not have happened
     MP_ERR_CALLBACK     = 13, // a proposer or a constraint of the caller failed
     MP_AGAIN            = 14, // no failure: nothing to read yet, make a step
@@ -108,7 +108,7 @@ typedef struct mp_lora { // an adapter of a model, in a GGUF file of its own
 
 typedef struct mp_model_params {
     int32_t n_gpu_layers;     // layers kept on the GPU, < 0 = all. Default -1 (no effect without a GPU backend)
-    bool    use_mmap, use_mlock; // map the file rather than read it, default true; keep the weights in RAM, default false
+    bool    use_mmap, use_mlock; // map the file, which must not shrink then (SIGBUS), default true; keep it in RAM, default false
     bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
     bool    self_check;       // compare embedding input with token input at load; without it probing is off. Of a recurrent
                               // state, try whether it goes back; without it llama.cpp's word counts. Default true
@@ -149,7 +149,7 @@ MP_API mp_status       mp_model_get_info(const mp_model * model, mp_model_info *
 MP_API const char *    mp_model_metadata(const mp_model * model, const char * key); // as text, NULL: no such key
 
 // The input embeddings of tokens, as the file has them, dequantised: out is (n, n_embd).
-// Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table).
+// Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table), FILE (it has shrunk).
 MP_API mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out);
 
 // Text to tokens. text need not end in NUL. Writes at most capacity tokens; *n is the number needed, so a first call

@@ -429,7 +429,7 @@ def test_a_forked_child_is_told_and_frees_nothing(ours):
             context.decode([(a, star(2)), (b, star(2))])
         except StateError as error:
             a.close(), b.close(), context.close()
-            status = 0 if error.status == "state" and "context" in str(error) else 2
+            status = 0 if error.status == "state" and "spawn" in str(error) else 2
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

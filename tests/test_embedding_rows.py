@@ -1,11 +1,15 @@
 """Embedding rows read from the model file, against gguf's own dequantisation."""
 
+import os
+
 import gguf
 import numpy as np
 import pytest
 from gguf.quants import dequantize
 
-from maskprobe import ArgumentError, Model, ModelError
+from maskprobe import ArgumentError, Engine, Model, ModelError, SamplingParams
+
+GREEDY = SamplingParams(temp=0.0)
 
 
 def table(path):
@@ -36,3 +40,21 @@ def test_tokens_out_of_range(tiny_model_path, token):
 def test_a_recurrent_model_has_no_table_to_read(tiny_model_path):
     with pytest.raises(ModelError, match="embedding"):
         Model(tiny_model_path("tiny-mamba")).embedding_rows([0])
+
+
+@pytest.mark.parametrize("weight_type", ["f32", "q8_0"])
+def test_a_file_that_has_shrunk(tiny_model_path, tmp_path, weight_type):
+    """Read instead of mapped, the model goes on; rows that are asked of the file are refused with one line."""
+    path = tmp_path / "shrinks.gguf"
+    path.write_bytes(tiny_model_path("tiny-llama", weight_type=weight_type).read_bytes())
+    with Model(path, use_mmap=False, n_threads=1) as model, Engine(model, n_ctx=256, n_threads=1) as engine:
+        expected = [r.token for r in engine.generate([1, 2, 3], GREEDY, max_tokens=20)]
+        os.truncate(path, 4096)
+        assert [r.token for r in engine.generate([1, 2, 3], GREEDY, max_tokens=20)] == expected
+        said = "^the embedding of token 400 cannot be read: the model file has shrunk since it was opened$"
+        with pytest.raises(ModelError, match=said) as caught:
+            model.embedding_rows([400])
+        assert caught.value.status == "file"
+        with pytest.raises(ModelError, match="has shrunk"):
+            list(engine.generate([1, 2, 3], GREEDY, max_tokens=20, proposer="esp"))
+        assert [r.token for r in engine.generate([1, 2, 3], GREEDY, max_tokens=20)] == expected

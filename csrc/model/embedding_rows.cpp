@@ -6,10 +6,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 namespace mp {
@@ -30,38 +29,46 @@ void embedding_table::open(const gguf_summary & summary) {
     if (fd < 0) {
         fail(MP_ERR_FILE, "cannot open '%s': %s", path.c_str(), strerror(errno));
     }
-    struct stat info;
-    const bool ok = fstat(fd, &info) == 0;
-    mapping_size = ok ? (size_t) info.st_size : 0;
-    void * mapped = ok ? mmap(nullptr, mapping_size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
-    const int error = errno;
-    close(fd);
-    if (mapped == MAP_FAILED) {
-        fail(MP_ERR_FILE, "cannot map '%s': %s", path.c_str(), strerror(error));
-    }
-    mapping = mapped;
-    if (tensor->offset + tensor->size > mapping_size) {
-        fail(MP_ERR_FILE, "'%s' has shrunk to %zu bytes while it was opened", path.c_str(), mapping_size);
-    }
+    file = fd;
+    begin = (int64_t) tensor->offset;
     type = tensor->type;
     width = (int32_t) tensor->ne[0];
     rows = (int32_t) tensor->ne[1];
     row_size = ggml_row_size((ggml_type) type, width);
-    data = (const uint8_t *) mapping + tensor->offset;
 }
 
 embedding_table::~embedding_table() {
-    if (mapping) {
-        munmap(mapping, mapping_size);
+    if (file >= 0) {
+        close(file);
     }
 }
 
+// pread() may read less than there is, and be interrupted.
+static bool read_at(int file, int64_t begin, void * out, size_t size) {
+    for (size_t n = 0; n < size;) {
+        const ssize_t more = pread(file, (char *) out + n, size - n, (off_t) (begin + n));
+        if (more <= 0 && !(more < 0 && errno == EINTR)) {
+            return false;
+        }
+        n += more > 0 ? more : 0;
+    }
+    return true;
+}
+
 void embedding_table::row(int32_t token, float * out) const {
-    const uint8_t * src = data + row_size * (size_t) token;
-    if (type == GGML_TYPE_F32) {
-        memcpy(out, src, row_size);
-    } else {
-        ggml_get_type_traits((ggml_type) type)->to_float(src, out, width);
+    static thread_local std::vector<uint8_t> quantised;
+    void * bytes = out;
+    if (type != GGML_TYPE_F32) {
+        quantised.resize(row_size);
+        bytes = quantised.data();
+    }
+    errno = 0;
+    if (!read_at(file, begin + (int64_t) row_size * token, bytes, row_size)) {
+        fail(MP_ERR_FILE, "the embedding of token %d cannot be read: %s", token,
+             errno ? strerror(errno) : "the model file has shrunk since it was opened");
+    }
+    if (type != GGML_TYPE_F32) {
+        ggml_get_type_traits((ggml_type) type)->to_float(bytes, out, width);
     }
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ._capi import shown
 from .errors import ArgumentError
 from .model import Model
 from .session import Pass
@@ -167,7 +168,9 @@ def mask_embedding(spec: str, model: Model, *, update: float = 0.0, seed: int = 
         return ConstantMask(model, model.embedding_rows([token])[0], update=update)
     if kind == "file":
         return ConstantMask(model, read_vector(Path(value), model.info.n_embd), update=update)
-    raise ArgumentError(f"mask {spec!r} is not known: use mean, last-k, last-k:K, sample, token:ID, file:PATH or soft")
+    raise ArgumentError(
+        f"mask {shown(spec)} is not known: use mean, last-k, last-k:K, sample, token:ID, file:PATH or soft"
+    )
 
 
 def read_vector(path: Path, n_embd: int) -> np.ndarray:

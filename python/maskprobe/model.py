@@ -151,7 +151,7 @@ class Model(Owner):
         name = c_path(path, "model")
         pairs = [lora if isinstance(lora, tuple) else (lora, 1.0) for lora in loras]
         self.loras = tuple((Path(file), float(scale)) for file, scale in pairs)
-        if kernels not in KERNELS:
+        if not isinstance(kernels, str) or kernels not in KERNELS:
             raise ArgumentError(f"kernels = {shown(kernels)} must be one of {', '.join(KERNELS)}")
         params = ffi.new("mp_model_params *", lib.mp_model_default_params())
         fill(

@@ -5,7 +5,7 @@ import atexit
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ._capi import Handle, check, ffi, lib, wait_for_exit
@@ -46,14 +46,10 @@ class Stepper:
 
         Raises what read() raises, what a step raises, and StateError when the engine is closed."""
         self._engine.check_process()
-        try:
+        with self._unless_exiting():
             while (found := self._next(read)) is None:
                 pass
             return found
-        except Error:
-            if self._exiting:
-                wait_for_exit()
-            raise
 
     def _next(self, read: Callable[[], Result | None]) -> Result | None:
         """What read() gives, or a step."""
@@ -75,17 +71,28 @@ class Stepper:
         """The same for an event loop, which is never blocked by a step."""
         self._engine.check_process()
         loop = asyncio.get_running_loop()
-        while True:
-            with self._condition:
-                if (found := self._attempt(read)) is not None:
-                    return found
-                future = loop.create_future()
-                self._waiting.append((loop, future))
-                if self._server is None:
-                    self._server = threading.Thread(target=self._serve, name="maskprobe-step", daemon=True)
-                    self._server.start()
-                self._condition.notify_all()
-            await future
+        with self._unless_exiting():
+            while True:
+                with self._condition:
+                    if (found := self._attempt(read)) is not None:
+                        return found
+                    future = loop.create_future()
+                    self._waiting.append((loop, future))
+                    if self._server is None:
+                        self._server = threading.Thread(target=self._serve, name="maskprobe-step", daemon=True)
+                        self._server.start()
+                    self._condition.notify_all()
+                await future
+
+    @contextlib.contextmanager
+    def _unless_exiting(self) -> Iterator[None]:
+        """What fails because the interpreter ends does not come out of here, in a daemon thread."""
+        try:
+            yield
+        except Error:
+            if self._exiting:
+                wait_for_exit()
+            raise
 
     def between_steps(self, call: Callable[[Any], int]) -> None:
         """Calls a function of the core with the engine, while no step is under way."""

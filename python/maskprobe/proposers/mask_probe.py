@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Sequence
 
+from .._capi import shown
 from ..errors import ArgumentError
 from ..masks import MaskEmbedding
 from ..model import Model
@@ -164,7 +165,9 @@ def _parse_widths(tree: str) -> tuple[int, ...]:
     except ValueError:
         widths = (0,)
     if min(widths) < 1:
-        raise ArgumentError(f'tree {tree!r} cannot be read: use "dynamic" or widths of 1 and more, as "14" or "7,2"')
+        raise ArgumentError(
+            f'tree {shown(tree)} cannot be read: use "dynamic" or widths of 1 and more, as "14" or "7,2"'
+        )
     return widths
 
 
@@ -181,5 +184,5 @@ def _checked_mask_children(mask_children: str | int) -> int | None:
     if mask_children == "all":
         return None
     if not isinstance(mask_children, int) or mask_children < 0:
-        raise ArgumentError(f'mask_children must be "all" or a number from 0, not {mask_children!r}')
+        raise ArgumentError(f'mask_children must be "all" or a number from 0, not {shown(mask_children)}')
     return mask_children

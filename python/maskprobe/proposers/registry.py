@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .._capi import shown
 from ..errors import ArgumentError
 from ..masks import mask_embedding
 from ..model import Model
@@ -92,7 +93,7 @@ def source_named(name: str) -> Source:
     """Raises ArgumentError for a name that is not known."""
     source = SOURCES.get(name)
     if source is None:
-        raise ArgumentError(f"there is no source of candidates named {name!r}: use one of {', '.join(SOURCES)}")
+        raise ArgumentError(f"there is no source of candidates named {shown(name)}: use one of {', '.join(SOURCES)}")
     return source
 
 
@@ -104,5 +105,7 @@ def proposer_named(name: str, model: Model, *, rows: int | None = None) -> Propo
     range, and for a source that probes on a model that cannot be probed."""
     source = source_named(name)
     if source.make is None:
-        raise ArgumentError(f"{name!r} is no proposer of its own: it is part of the engine, Engine(proposer={name!r})")
+        raise ArgumentError(
+            f"{shown(name)} is no proposer of its own: it is part of the engine, Engine(proposer={shown(name)})"
+        )
     return source.make(model, rows)
