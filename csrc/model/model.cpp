@@ -69,7 +69,13 @@ static bool on_progress(float progress, void * data) {
     if (state->callback && !state->callback(progress, state->user_data)) {
         state->cancelled = true;
     }
-    return !state->cancelled && !is_refused_child(); // which a callback may have made
+    if (is_refused_child()) { // made by the callback, and come back from it
+        if (accel_loading * const loading = accel_loading::current()) {
+            loading->abandon_means();
+        }
+        return false;
+    }
+    return !state->cancelled;
 }
 
 static void load_weights(mp_model & model, const char * path, const mp_model_params & params, const kernel_plan & plan) {

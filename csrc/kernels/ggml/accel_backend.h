@@ -34,6 +34,9 @@ public:
     void count(size_t size) { n_bytes += (int64_t) size; } // of a buffer for packed weights
     int64_t packed_bytes() const { return n_bytes; }
     packing_means & means(); // made on first use
+    void abandon_means() {
+        (void) means_.release();
+    } // in a forked child: its threads, which are not there, are not waited for
 
 private:
     accel_loading * const outer;
