@@ -215,7 +215,7 @@ def work():
 threads = [threading.Thread(target=target) for target in (generates, generates, decodes, opens, looks)]
 for thread in threads:
     thread.start()
-children = [in_child(work) for _ in range(40)]
+children = [in_child(work) for _ in range(20)]
 stop.set()
 for thread in threads:
     thread.join()
