@@ -55,7 +55,7 @@ mp_status mp_engine_embed(mp_engine * engine, const int32_t * tokens, int32_t n,
     bool is_done = false;
     const mp_status status = guarded([&] {
         const std::shared_ptr<mp_engine> held = engines().retain(engine);
-        const entry inside(held->guard, __func__);
+        const entry inside(held->guard);
         if (!tokens || !out || n < 1) {
             fail(MP_ERR_ARGUMENT, "mp_engine_embed: n = %d tokens must be at least 1, tokens and out must not be NULL", n);
         }

@@ -352,7 +352,7 @@ void mp_engine::cancel(generation & g) {
 }
 
 bool mp_engine::embed(const int32_t * tokens, int32_t n, float * out) {
-    const entry inside(context->guard, "mp_engine_embed");
+    const entry inside(context->guard);
     retire();
     if ((int32_t) active.size() == context->n_sessions_held) {
         return false;
