@@ -177,9 +177,9 @@ class Soak:
         while True:
             with self._condition:
                 worker.began = 0.0
-                while self.round is None and not self._is_over:
+                while self.round is None and not self._is_over and not self.failures:
                     self._condition.wait()
-                if self._is_over:
+                if self._is_over or self.failures:
                     return
                 here = self.round
                 worker.began = time.monotonic()

@@ -102,7 +102,7 @@ def _one_call(turn: Turn, context: Context, session: Session, held: dict[Session
         held[session] = tokens[: session.n_past]
     elif turn.doing == "wrong":
         _refused(ArgumentError, lambda: session.set_prefix([n_vocab]))
-        _refused(ArgumentError, lambda: session.logprob(99, 0) if session.n_past else session.set_prefix([-1]))
+        _refused((ArgumentError, StateError), lambda: session.logprob(99, 0))  # no such row, or no pass
         held[session] = tokens[: session.n_past]
     elif len(held) > 1:
         session.close()
