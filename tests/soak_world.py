@@ -168,5 +168,8 @@ def check_text(results: list[TokenResult], job: Job, engine: Engine, vocabulary:
     return reason
 
 
-def outline(results: Iterable[TokenResult]) -> list[tuple[int, str, str | None]]:
-    return [(result.token, result.text, result.finish_reason) for result in results]
+def outline(results: Iterable[TokenResult]) -> tuple[list[int], str, str | None]:
+    """What must come again: tokens, text, the reason. Whether that comes with the last token or alone may differ."""
+    results = list(results)
+    tokens = [result.token for result in results if result.token >= 0]
+    return tokens, "".join(result.text for result in results), results[-1].finish_reason
