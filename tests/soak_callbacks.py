@@ -230,13 +230,13 @@ class CallsBack(Proposer):
 NAMED = ["none", "all", "all", "all", "lookup", "recycle", "ngram", "lookahead", "esp", "logits"]
 
 
-def random_proposer(rng: random.Random, model: Model, known: Sequence[int]) -> Any:
-    """A source by name or an object, which may know the text (prompt and what follows it)."""
+def random_proposer(rng: random.Random, model: Model, known: Sequence[int], rows: int | str) -> Any:
+    """A source by name or an object, which may know the text (prompt and what follows it). Some need a few rows."""
     kind = rng.choices(["engine's", "named", "oracle", "adversary", "trees", "probe"], [6, 6, 2, 2, 3, 1])[0]
     if kind == "engine's":
         return None
     if kind == "named":
-        return rng.choice(NAMED)
+        return rng.choice(["none", "all"] if rows == 1 else NAMED)
     if kind == "trees":
         return RandomTrees(random.Random(rng.random()), known, model.info.n_vocab)
     if kind == "probe" and model.info.can_probe:

@@ -111,7 +111,8 @@ class Turn:
         settings = {**job.limits, **others}
         settings.setdefault("draft", self.rng.random() < 0.75)
         if "proposer" not in settings:
-            settings["proposer"] = random_proposer(self.rng, self.model, known or job.prompt)
+            rows = self.round.settings["rows"]
+            settings["proposer"] = random_proposer(self.rng, self.model, known or job.prompt, rows)
         settings["constraint"] = make_rules(job.rules, self.model, self.world.vocabulary)
         self.doing = f"{job} {settings}"
         return settings
