@@ -3,6 +3,7 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <numeric>
 
@@ -11,6 +12,15 @@ namespace mp {
 mask_source::mask_source(const mp_model & model, mask_kind kind, std::shared_ptr<knowledge> known)
     : model(model), kind(kind), known(std::move(known)), mean(model.info.n_embd), row(model.info.n_embd) {}
 
+// The token's embedding into `row`; zeros where the file has NaN or an infinity there, which a mask must not bring into a
+// pass.
+void mask_source::read_row(int32_t token) {
+    model.embedding_rows(&token, 1, row.data());
+    if (!std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); })) {
+        std::fill(row.begin(), row.end(), 0.0f);
+    }
+}
+
 // Each distinct token of the prompt is read once.
 void mask_source::begin(const int32_t * prompt, int32_t n) {
     std::vector<int32_t> sorted(prompt, prompt + n);
@@ -18,7 +28,7 @@ void mask_source::begin(const int32_t * prompt, int32_t n) {
     std::vector<double> sum(row.size());
     for (auto of = sorted.begin(); of != sorted.end();) {
         const auto after = std::upper_bound(of, sorted.end(), *of);
-        model.embedding_rows(&*of, 1, row.data());
+        read_row(*of);
         for (size_t i = 0; i < row.size(); i++) {
             sum[i] += (double) (after - of) * row[i];
         }
@@ -42,7 +52,7 @@ void mask_source::vectors(const int32_t * owner_tokens, int32_t n, float * out) 
         }
         std::fill_n(out, mean.size(), 0.0f);
         for (int32_t i = 0; i < after.n; i++) {
-            model.embedding_rows(&after.tokens[i], 1, row.data());
+            read_row(after.tokens[i]);
             for (size_t k = 0; k < row.size(); k++) {
                 out[k] += after.probabilities[i] / total * row[k];
             }

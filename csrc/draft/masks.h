@@ -29,6 +29,8 @@ public:
     void vectors(const int32_t * owner_tokens, int32_t n, float * out);
 
 private:
+    void read_row(int32_t token);
+
     const mp_model & model;
     const mask_kind kind;
     const std::shared_ptr<knowledge> known;

@@ -129,6 +129,13 @@ void generation::check_draft() const {
     if (broken) {
         throw *broken;
     }
+    if (is_drafted && source->whole()) {
+        try {
+            session->check(*source->whole());
+        } catch (const failure & e) {
+            fail(MP_ERR_CALLBACK, "the proposer's draft: %s", e.what());
+        }
+    }
 }
 
 mp_tree generation::tree(int32_t n_rows) {

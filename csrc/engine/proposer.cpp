@@ -100,7 +100,7 @@ void plugged_proposer::start(const std::vector<int32_t> & text, int32_t room) {
         }
         check(text.back(), room);
     }
-    is_whole = given.tree.n_nodes > 0 && !given.probabilities;
+    is_whole = given.tree.n_nodes > 0 && !given.probabilities && !chains_only; // chains of one pass may be cut
     tokens.assign(1, text.back());
     parents.assign(1, -1);
     probabilities.assign(1, 1.0f);
@@ -110,7 +110,10 @@ void plugged_proposer::start(const std::vector<int32_t> & text, int32_t room) {
     node_of[0] = 0;
     order.resize(std::max(n - 1, 0));
     std::iota(order.begin(), order.end(), 1);
-    claims.assign(given.probabilities, given.probabilities + n);
+    claims.assign(n, 1.0f);
+    if (given.probabilities) {
+        claims.assign(given.probabilities, given.probabilities + n);
+    }
     for (const int32_t node : order) {
         claims[node] = std::min(claims[node], claims[given.tree.parents[node]]);
     }
@@ -141,9 +144,9 @@ void plugged_proposer::check(int32_t root, int32_t room) const {
         if (given.probabilities && !(given.probabilities[i] >= 0 && given.probabilities[i] <= 1)) {
             fail(MP_ERR_CALLBACK, "node %d of the proposer's draft claims a probability of %g", i, given.probabilities[i]);
         }
-        if (given.probabilities && tree.tokens[i] < 0) {
-            fail(MP_ERR_CALLBACK, "node %d of the proposer's draft is an embedding row: such a tree has no probabilities",
-                 i);
+        if ((given.probabilities || chains_only) && tree.tokens[i] < 0) {
+            fail(MP_ERR_CALLBACK, "node %d of the proposer's draft is an embedding row: such a tree %s", i,
+                 chains_only ? "cannot be decoded on this model" : "has no probabilities");
         }
     }
 }

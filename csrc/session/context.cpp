@@ -51,6 +51,7 @@ mp_context::mp_context(model_ref model_, const mp_context_params & params)
     cp.abort_callback = on_abort;
     cp.abort_callback_data = &cancel_requested;
     ctx.reset(make_context(*model, cp, kernels));
+    spreads = spreads_nan(*model, cp);
     memory = llama_get_memory(ctx.get());
     n_ctx = (int32_t) llama_n_ctx(ctx.get()) / n_sessions_max;
     if (model->summary.n_ctx_max > 0) { // llama.cpp rounds the context up, a table of positions ends where it ends
@@ -260,16 +261,20 @@ void mp_context::read_outputs(int32_t n, mp_session * const * in_pass, const mp_
         session.outputs_at = n_decodes;
     }
     reader.run();
+    for (int32_t i = 0; i < n; i++) {
+        note_outputs(in_pass[i]->outputs, 0, in_pass[i]->outputs.n_rows);
+    }
 }
 
-void mp_context::decode(int32_t n, mp_session * const * in_pass, const mp_tree * trees, mp_pass * passes) {
-    free_closed_sessions();
-    check_sessions(n, in_pass);
+int64_t mp_context::run_trees(int32_t n, mp_session * const * in_pass, const mp_tree * trees) {
     for (int32_t i = 0; i < n; i++) {
         in_pass[i]->drop_pass();
+    }
+    const bool is_clean = clean_cells();
+    for (int32_t i = 0; i < n; i++) {
         in_pass[i]->rebuild_if_lost();
     }
-    const int64_t t_start = ggml_time_us();
+    has_unseen = has_unseen && !is_clean;
     const int32_t n_rows = lay_out(n, in_pass, trees);
     const int32_t n_sequences = lend_sequences(n, in_pass, n_rows);
     const llama_batch & rows = make_batch(n, in_pass, trees, n_rows);
@@ -277,6 +282,17 @@ void mp_context::decode(int32_t n, mp_session * const * in_pass, const mp_tree *
     run(rows, n_sequences, n_threads, in_pass, n);
     const int64_t decode_us = ggml_time_us() - t_decode;
     read_outputs(n, in_pass, trees);
+    return decode_us;
+}
+
+void mp_context::decode(int32_t n, mp_session * const * in_pass, const mp_tree * trees, mp_pass * passes) {
+    free_closed_sessions();
+    check_sessions(n, in_pass);
+    const int64_t t_start = ggml_time_us();
+    int64_t decode_us = run_trees(n, in_pass, trees);
+    if (is_spoilt && has_unseen) { // what was evaluated before may be the reason, and not this pass
+        decode_us += run_trees(n, in_pass, trees);
+    }
     const int64_t engine_us = ggml_time_us() - t_start - decode_us;
     for (int32_t i = 0; i < n; i++) {
         const row_outputs & outputs = in_pass[i]->outputs;

@@ -69,6 +69,7 @@ private:
     void check_n_top(int32_t n_top) const;
     int32_t lay_out(int32_t n, mp_session * const * in_pass, const mp_tree * trees); // returns the rows
     const llama_batch & make_batch(int32_t n, mp_session * const * in_pass, const mp_tree * trees, int32_t n_rows);
+    int64_t run_trees(int32_t n, mp_session * const * in_pass, const mp_tree * trees); // us inside llama_decode
     void read_outputs(int32_t n, mp_session * const * in_pass, const mp_tree * trees);
 
     // llama_decode with its codes as failures, after which all sessions hold their committed tokens only. The rows of the
@@ -76,6 +77,10 @@ private:
     void run(const llama_batch & rows, int32_t n_sequences, int32_t n_threads_of_pass, mp_session * const * in_pass,
              int32_t n);
     void drop_failed_pass(mp_session * const * in_pass, int32_t n);
+
+    // NaN in cells: spoilt_cells.cpp
+    void note_outputs(const mp::row_outputs & outputs, int32_t begin, int32_t end);
+    bool clean_cells(); // true: sessions with tokens have lost them from the cache
 
     // sequences: lending.cpp
     int32_t lend_sequences(int32_t n, mp_session * const * in_pass, int32_t n_rows); // returns how many the pass has
@@ -99,6 +104,10 @@ private:
     // Of llama.cpp's last graph, which it uses again for the same numbers of rows and sequences.
     int32_t graph_rows = 0;
     int32_t graph_sequences = 0;
+
+    bool spreads = false;    // NaN in a cell harms rows that do not see it, also once the cell is free
+    bool is_spoilt = false;  // a row was not finite since the cells were cleaned,
+    bool has_unseen = false; // or may have been: without outputs nobody knows
 
     std::mutex closed_mutex;
     std::vector<mp_session *> closed; // while another thread was inside

@@ -191,6 +191,12 @@ llama_context_params choose_context_params(const mp_model & model, const mp_cont
     return cp;
 }
 
+bool spreads_nan(const mp_model & model, const llama_context_params & params) {
+    const bool is_ours = model.own_kernels && !ggml_is_quantized(params.type_k) && !ggml_is_quantized(params.type_v);
+    return params.flash_attn_type != LLAMA_FLASH_ATTN_TYPE_ENABLED || has_gpu() ||
+           (!is_ours && params.n_ubatch >= GGML_TILE_ROWS);
+}
+
 llama_context * make_context(const mp_model & model, const llama_context_params & params, accel_link & link) {
     clear_log_error();
     abort_guard guard;

@@ -16,6 +16,9 @@ int32_t n_sessions_held(const mp_model & model, const mp_context_params & params
 // Throws MP_ERR_ARGUMENT and MP_ERR_MEMORY (with the numbers). Threads and callbacks are left to the caller.
 llama_context_params choose_context_params(const mp_model & model, const mp_context_params & params);
 
+// Whether NaN in a cell harms rows that must not see it: attention that multiplies by zero rather than skip such cells.
+bool spreads_nan(const mp_model & model, const llama_context_params & params);
+
 // llama_init_from_model with its reasons as failures. `link` serves maskprobe's kernels and must outlive the context.
 // Throws MP_ERR_MEMORY, or MP_ERR_FORMAT for a failed assertion.
 llama_context * make_context(const mp_model & model, const llama_context_params & params, accel_link & link);

@@ -1,4 +1,4 @@
-// How a session of a model with a recurrent state comes back to its committed tokens.
+// How a session comes back to its committed tokens: after a recurrent state went past them, or the cells were cleaned.
 #include "session/session.h"
 
 #include <cmath>
@@ -53,7 +53,9 @@ int32_t mp_session::return_to_copy() {
         llama_memory_seq_rm(context->memory, ids[0], state_copy.n_tokens, -1)) {
         return state_copy.n_tokens;
     }
-    remove_state();
+    if (!can_tree()) {
+        remove_state();
+    }
     context->remove(ids[0], 0);
     return state_copy.n_tokens = 0;
 }

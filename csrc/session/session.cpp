@@ -94,6 +94,7 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outpu
         batch.n_seq_id = n_seq.data();
         batch.seq_id = seq.data();
         batch.logits = output.data();
+        context->has_unseen = true;
         context->run(batch, 1, context->n_threads_batch, &self, 1);
         n_in_pass = 0;
         tokens.insert(tokens.end(), new_tokens + done, new_tokens + done + n_piece);
@@ -108,6 +109,7 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outpu
         if (prefix_readable < end_row) { // now: the next piece overwrites llama.cpp's logits
             context->reader.add(prefix_outputs, prefix_readable, end_row);
             context->reader.run();
+            context->note_outputs(prefix_outputs, prefix_readable, end_row);
         }
     }
 }
@@ -129,7 +131,16 @@ void mp_session::set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_out
         fail(MP_ERR_CONTEXT_FULL, "%d tokens do not fit into a context of %d", n, context->n_ctx);
     }
     context->free_closed_sessions();
+    const bool had_unseen = context->has_unseen;
+    take_prefix(new_tokens, n, n_outputs, n_top, out);
+    if (context->is_spoilt && had_unseen) { // what was evaluated before may be the reason, and not these tokens
+        take_prefix(new_tokens, n, n_outputs, n_top, out);
+    }
+}
+
+void mp_session::take_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out) {
     drop_pass();
+    context->clean_cells();
     int32_t n_same = 0;
     while (n_same < n && n_same < (int32_t) tokens.size() && tokens[n_same] == new_tokens[n_same]) {
         n_same++;
@@ -199,6 +210,10 @@ void mp_session::check_path(const int32_t * path, int32_t n) const {
                  i == 0 ? "the root" : "a child of the node before it");
         }
     }
+}
+
+void mp_session::check(const mp_tree & tree) const {
+    pass.check(tree, (int32_t) tokens.size(), context->n_ctx);
 }
 
 void mp_session::commit(const int32_t * path, int32_t n) {

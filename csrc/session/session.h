@@ -33,6 +33,7 @@ struct mp_session {
     const float * prefix_logits(int32_t row) const;
     float prefix_log_sum(int32_t row) const;
 
+    void check(const mp_tree & tree) const; // whether it can be decoded now: as tree_pass::check()
     void commit(const int32_t * path, int32_t n);
 
     // Of the rows of the last pass.
@@ -47,6 +48,8 @@ private:
     friend struct mp_context;
 
     void drop_pass();
+    void forget_cells(); // the cache has none of its tokens any more
+    void take_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out);
     void truncate(int32_t n_keep);
     void evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs);
     void check_path(const int32_t * path, int32_t n) const;
@@ -80,7 +83,7 @@ private:
     int32_t prefix_readable = 0;    // and the first whose logits llama.cpp has
     int64_t prefix_at = -1;         // if this is the context's n_decodes
 
-    bool lost = false;  // the recurrent state went past the committed tokens and must be built anew
+    bool lost = false;  // the cells were cleaned, or the recurrent state went past the committed tokens: to be built anew
     bool moved = false; // a pass of others came after the pass: llama.cpp cannot go back within it
     struct {
         int32_t n_tokens = 0; // the state after so many committed tokens, 0: there is none

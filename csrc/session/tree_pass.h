@@ -28,6 +28,8 @@ public:
     // MP_ERR_UNSUPPORTED, MP_ERR_CONTEXT_FULL.
     void lay_out(const mp_tree & tree, int32_t n_past, int32_t n_ctx, int32_t max_chain);
 
+    void check(const mp_tree & tree, int32_t n_past, int32_t n_ctx) const; // of these, what needs no other tree
+
     void clear(); // one sequence, for rows that are no tree
 
     // Sequences beyond those it needs, carried by the root alone.
@@ -51,7 +53,6 @@ public:
     int32_t n_on_path(int32_t sequence, const int32_t * path, int32_t n) const;
 
 private:
-    void check(const mp_tree & tree, int32_t n_past, int32_t n_ctx) const;
     void check_chain(const mp_tree & tree, int32_t max_chain) const;
     void assign_sequences(const mp_tree & tree);
     void place_rows(const mp_tree & tree, int32_t n_past);

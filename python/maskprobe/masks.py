@@ -60,7 +60,7 @@ class MaskEmbedding:
     def observe(self, tree: TokenTree, result: Pass, path: Sequence[int], emitted: Sequence[int]) -> None:
         """Learns from a pass: here, the online update by the emitted tokens, in their order."""
         if self.rate > 0.0:
-            for embedding in self.model.embedding_rows(emitted):  # (n_embd,)
+            for embedding in _embeddings(self.model, emitted):  # (n_embd,)
                 self._base += self.rate * (embedding - self._base)
 
 
@@ -74,7 +74,7 @@ class LastTokensMask(MaskEmbedding):
         self.n_last = n_last
 
     def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
-        rows = self.model.embedding_rows(prompt[-(self.n_last or n_masks) :])  # (<= n_last, n_embd)
+        rows = _embeddings(self.model, prompt[-(self.n_last or n_masks) :])  # (<= n_last, n_embd)
         return rows[np.minimum(np.arange(n_masks), len(rows) - 1)]
 
 
@@ -88,7 +88,7 @@ class SampleMask(MaskEmbedding):
         self.seed = seed
         n_vocab = model.info.n_vocab
         tokens = np.random.default_rng(seed).choice(n_vocab, min(n_vocab, TABLE_ROWS), replace=False)
-        rows = model.embedding_rows(tokens)
+        rows = _embeddings(model, tokens)
         self._mean, self._deviation = rows.mean(axis=0), rows.std(axis=0)  # (n_embd,) each
 
     def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
@@ -130,7 +130,7 @@ class SoftMask(MaskEmbedding):
         if len(seen):
             successors = self._successors[tokens[seen]]  # (n_seen, n_kept)
             distinct, places = np.unique(successors, return_inverse=True)
-            embeddings = self.model.embedding_rows(distinct)[places.reshape(successors.shape)]
+            embeddings = _embeddings(self.model, distinct)[places.reshape(successors.shape)]
             # Not a matrix product: the threads of BLAS would fight with those of llama.cpp over a sum this small.
             vectors[seen, 0] = np.einsum("sk,ske->se", weights[seen], embeddings)  # (n_seen, n_embd)
         return vectors
@@ -196,13 +196,20 @@ def read_vector(path: Path, n_embd: int) -> np.ndarray:
     return _checked_vector(vector, n_embd, str(path))
 
 
+def _embeddings(model: Model, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The tokens' embeddings, (n, n_embd); zeros for a token whose row in the file is not finite."""
+    rows = model.embedding_rows(tokens)
+    rows[~np.isfinite(rows).all(axis=1)] = 0.0
+    return rows
+
+
 def _mean_embedding(model: Model, tokens: Sequence[int]) -> np.ndarray:
     """The mean of the tokens' embeddings, (n_embd,). Each distinct token is looked up once."""
     distinct, counts = np.unique(np.asarray(tokens), return_counts=True)
     total = np.zeros(model.info.n_embd, np.float64)
     for begin in range(0, len(distinct), CHUNK_ROWS):
         chunk = slice(begin, begin + CHUNK_ROWS)
-        total += np.einsum("n,ne->e", counts[chunk], model.embedding_rows(distinct[chunk]))
+        total += np.einsum("n,ne->e", counts[chunk], _embeddings(model, distinct[chunk]))
     return total / len(tokens)
 
 
