@@ -40,6 +40,7 @@ SETTLE_S = 0.3  # after which helper threads that nobody needs have ended
 LEAST_SAMPLES = 16  # for a verdict on memory
 GROWTH = 0.02  # of memory that is allowed, from the third quarter to the last
 N_LINES = 24  # of the table
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 256 << 10  # of glibc's malloc.h; bytes
 
 
 # --- memory, threads, files ------------------------------------------------------------------------------------------
@@ -53,6 +54,13 @@ class Sample(NamedTuple):
     resident_kib: int
     n_threads: int
     n_files: int
+
+
+def give_back_freed_memory() -> None:
+    """Large blocks go back to the system when they are freed. Else glibc keeps ever larger ones between small blocks
+    that stay, and what the process has says little about what is in use."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def take_sample(started: float) -> Sample | None:
@@ -173,6 +181,7 @@ class Soak:
         return False
 
     def _work(self, worker: Worker) -> None:
+        self._warm_up()
         names, weights = list(self.actions), list(self.actions.values())
         while True:
             with self._condition:
@@ -188,6 +197,11 @@ class Soak:
             worker.action = act.__name__
             worker.n_done += 1
             self._count(worker, act, Turn(self.world, here, rng))
+
+    def _warm_up(self) -> None:
+        """OpenMP, which llama.cpp's kernels use, keeps helper threads for each thread that has called it."""
+        with Engine(self.world.models["stock"], n_ctx=N_CTX_LEAST, n_threads=2) as engine:
+            list(engine.generate([1], max_tokens=2))
 
     def _count(self, worker: Worker, act: Callable[[Turn], str], turn: Turn) -> None:
         try:
@@ -255,6 +269,7 @@ def main(arguments: Sequence[str] | None = None, actions: dict[Callable[[Turn], 
     parser.add_argument("--no-fork", action="store_true", help="fork no children")
     options = parser.parse_args(arguments)
     faulthandler.enable()
+    give_back_freed_memory()
     path = resolve_model(options.model)
     progress = show_progress if sys.stderr.isatty() else lambda soak, seconds: None
     may_fork = not options.no_fork and hasattr(os, "fork")
