@@ -165,7 +165,7 @@ def uses_the_standing_engine(turn: Turn) -> str:
     number = turn.rng.randrange(N_KNOWN)
     job, engine, first = turn.world.known[number], turn.world.standing, turn.world.texts.get(number)
     known = [*job.prompt, *(result.token for result in first or () if result.token >= 0)]
-    with engine.generate(job.prompt, job.params, **turn.settings(job, known)) as generation:
+    with engine.generate(job.prompt, job.params, **turn.settings(job, known, engine)) as generation:
         results = list(generation)
     reason = turn.checked(results, job, engine)
     if first is not None:
@@ -203,7 +203,7 @@ def opens_another_engine(turn: Turn) -> str:
     model = world.models[rng.choice(["ours", "stock"])]
     state = rng.choice([None, world.folder / STATE_NAME])
     with Engine(model, n_ctx=N_CTX_LEAST, n_threads=1, state=state, masks=rng.choice(["none", "soft"])) as engine:
-        generation = engine.generate(job.prompt, job.params, **turn.settings(job))
+        generation = engine.generate(job.prompt, job.params, **turn.settings(job, engine=engine))
         results = list(generation)
     return turn.checked(results, job, engine)
 

@@ -106,14 +106,17 @@ class Turn:
         n_ctx = self.engine.context.n_ctx
         return random_job(self.rng, self.model, self.world.vocabulary, n_ctx, self.world.n_most)
 
-    def settings(self, job: Job, known: Sequence[int] = (), **others: Any) -> dict[str, Any]:
-        """Those of generate(), with a proposer by chance."""
+    def settings(
+        self, job: Job, known: Sequence[int] = (), engine: Engine | None = None, **others: Any
+    ) -> dict[str, Any]:
+        """Those of generate() of an engine, that of the round unless told, with a proposer by chance."""
+        model = (engine or self.engine).model
         settings = {**job.limits, **others}
         settings.setdefault("draft", self.rng.random() < 0.75)
         if "proposer" not in settings:
             rows = self.round.settings["rows"]
-            settings["proposer"] = random_proposer(self.rng, self.model, known or job.prompt, rows)
-        settings["constraint"] = make_rules(job.rules, self.model, self.world.vocabulary)
+            settings["proposer"] = random_proposer(self.rng, model, known or job.prompt, rows)
+        settings["constraint"] = make_rules(job.rules, model, self.world.vocabulary)
         self.doing = f"{job} {settings}"
         return settings
 
