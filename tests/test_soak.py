@@ -21,7 +21,7 @@ def run(path, *options: str, minutes: float = 0.15) -> tuple[int, str]:
 
 
 def test_some_seconds(tiny_model_path):
-    status, said = run(tiny_model_path("tiny-llama"), "--no-fork")
+    status, said = run(tiny_model_path("tiny-llama"))
     assert status == 0, said
     assert "all well" in said and "generates | " in said and "texts compared" in said
 
