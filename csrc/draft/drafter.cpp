@@ -13,7 +13,7 @@ static_assert((int) BY_TOKEN == MP_BY_TOKEN && (int) BY_PAIR == MP_BY_PAIR && (i
 
 constexpr int32_t N_NGRAM_SLOTS_AT_FIRST = 1 << 10;
 constexpr int32_t N_NGRAM_SLOTS = 1 << 17;
-constexpr int32_t MAX_DEPTH = 12;
+constexpr int32_t MAX_DEPTH = 12; // below the root, or below the forced chain
 constexpr float LEAST_PROBABILITY = 1e-4f;
 
 drafter::drafter(std::shared_ptr<knowledge> known, bool chains_only)
@@ -189,7 +189,7 @@ void drafter::add(const knowledge::held & known, int32_t token, int32_t parent, 
     added.probability = probability;
     added.n_children = 0;
     float sum = 0;
-    if (added.depth < MAX_DEPTH) {
+    if (added.depth >= n_forced && added.depth < n_forced + MAX_DEPTH) {
         collect(known, added);
         for (int32_t i = 0; i < added.n_children; i++) {
             sum += added.children[i].probability;
@@ -199,14 +199,19 @@ void drafter::add(const knowledge::held & known, int32_t token, int32_t parent, 
     offer(n_nodes() - 1, 0);
 }
 
-void drafter::start() {
+void drafter::start(const int32_t * forced, int32_t n, float probability) {
     heap.clear();
     nodes.clear();
     out_tokens.clear();
     out_parents.clear();
     out_probabilities.clear();
     out_sources.clear();
-    add(knowledge::held(*shared), text.back(), -1, 1.0f, MP_BY_MODEL);
+    n_forced = n;
+    const knowledge::held known(*shared);
+    add(known, text.back(), -1, 1.0f, MP_BY_MODEL);
+    for (int32_t i = 0; i < n; i++) {
+        add(known, forced[i], i, out_probabilities[i] * probability, MP_BY_CONSTRAINT);
+    }
 }
 
 // Best first: whatever of all nodes' next candidates has the most probable path; in a chain, of those after the last node.

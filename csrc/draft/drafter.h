@@ -3,7 +3,7 @@
 //
 //     begin(prompt)        a new text
 //     learn_prompt(rows)   what the model gave after its last tokens
-//     start()              the root alone: the newest token
+//     start()              the root alone: the newest token; or with a chain after it that is known to come
 //     next(), take()       the most probable candidate that is no node yet; it becomes one
 //     observe(pass, path)  a pass over the tree has been decoded
 //     extend(tokens)       instead of observe(), for tokens that came without a tree
@@ -34,7 +34,10 @@ public:
     void learn_prompt(const mp_prefix & rows);
 
     // The draft. Any first part of it is the best tree of its size. The text must not be empty.
-    void start();
+    void start() { start(nullptr, 0, 1.0f); }
+    // The first n nodes are the chain that is forced to follow the root, each with this probability. All others come after
+    // it.
+    void start(const int32_t * forced, int32_t n, float probability);
     float next() const { return heap.empty() ? 0.0f : heap.front().probability; } // 0: there is none
     void take();                                                                  // there must be one
     // The candidate that next() tells of: its token, and the node after which it would stand.
@@ -134,6 +137,7 @@ private:
     double gain_of_masks = 0.05; // a running mean. A guess, until masks were tried
 
     // the draft under way, nodes[0] is the root
+    int32_t n_forced = 0;
     std::vector<node> nodes;
     std::vector<waiting> heap;
     std::vector<int32_t> out_tokens, out_parents; // (n_nodes)

@@ -10,7 +10,7 @@
 
 using namespace mp;
 
-constexpr int32_t MOST_PLANNED = 32;   // rows of one generation, where the planner chooses
+constexpr int32_t MOST_PLANNED = 32;   // rows of one generation, where the planner chooses, beside what is forced
 constexpr int32_t LARGEST_PIECE = 512; // tokens of a prompt at once,
 constexpr int32_t LEAST_PIECE = 8;     // and where others wait for it
 constexpr double PIECE_PASSES = 1.5;   // usual passes that a piece may take then
@@ -145,7 +145,7 @@ void mp_engine::plan() {
     }
     if (n_rows_fixed == 0) {
         for (share & s : shares) {
-            s.n_most = s.from ? std::min(s.n_most, MOST_PLANNED) : s.n_most;
+            s.n_most = s.from ? std::min(s.n_most, MOST_PLANNED + s.n_certain) : s.n_most;
         }
     }
     n_rows_fixed > 0 ? take_fixed() : planner.choose(shares.data(), (int32_t) shares.size(), depth, context->n_rows_max);

@@ -106,6 +106,7 @@ share generation::start_draft(int32_t room) {
         } else {
             rows.from = this;
             rows.n_most = room;
+            rows.n_certain = source->n_forced();
         }
     }
     return rows;
@@ -211,7 +212,7 @@ void generation::learn_claims(calibration & of) const {
     if (!path.empty() && !failed && is_drafted && !source->whole()) {
         const draft_view draft = source->draft();
         of.learn(draft.probabilities, draft.parents, draft.tokens, draft.n_nodes, decoded.n_nodes, path.data(), drawn.data(),
-                 (int32_t) path.size());
+                 (int32_t) path.size(), 1 + source->n_forced());
     }
 }
 

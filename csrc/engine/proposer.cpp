@@ -12,7 +12,7 @@ constexpr int32_t N_TOP = 8;                // tokens of a row that evidence is 
 constexpr int32_t N_PROMPT_ROWS = 8;        // each costs its share of the output matrix (bench/results/evidence.md)
 constexpr int64_t MASK_TRIAL = 64;          // drafts between two masks that are placed only to learn what masks are worth
 constexpr int32_t MOST_FORCED = 32;         // tokens of a forced chain
-constexpr float FORCED_PROBABILITY = 0.97f; // of a forced token, before any was seen
+constexpr float FORCED_PROBABILITY = 0.99f; // of a forced token, before any was seen
 constexpr float FORCED_RATE = 1.0f / 16;    // of the newest one, in the running mean
 
 // --- all evidence ----------------------------------------------------------------------------------------------------
@@ -40,7 +40,14 @@ void evidence_proposer::begin(const std::vector<int32_t> & text, const mp_prefix
 }
 
 void evidence_proposer::start(const std::vector<int32_t> &, int32_t) {
+    n_certain = 0;
     from.start();
+}
+
+bool evidence_proposer::start_after(const std::vector<int32_t> & forced, float probability) {
+    n_certain = (int32_t) forced.size();
+    from.start(forced.data(), n_certain, probability);
+    return true;
 }
 
 draft_view evidence_proposer::draft() const {
@@ -64,7 +71,8 @@ void evidence_proposer::add_masks(mp_tree & tree, const calibration & claims) {
     n_drafts++;
     probabilities.assign(1, 1.0);
     for (int32_t i = 1; i < tree.n_nodes; i++) {
-        probabilities.push_back(std::min(claims.probability(from.probabilities()[i]), probabilities.back()));
+        const float claimed = from.probabilities()[i];
+        probabilities.push_back(std::min(i <= n_certain ? claimed : claims.probability(claimed), probabilities.back()));
     }
     owners.resize(tree.n_nodes);
     int32_t n_masks = 0;
@@ -209,9 +217,13 @@ constrained_proposer::constrained_proposer(std::unique_ptr<proposer> inner, cons
 
 void constrained_proposer::start(const std::vector<int32_t> & text, int32_t room) {
     const std::vector<int32_t> forced = rules ? rules->forced(std::min(room - 1, MOST_FORCED)) : std::vector<int32_t>();
-    is_forced = !forced.empty();
-    if (!is_forced) {
+    n_chain = (int32_t) forced.size();
+    n_taken = 0;
+    is_alone = n_chain > 0 && !inner->start_after(forced, token_probability);
+    if (n_chain == 0) {
         inner->start(text, room);
+    }
+    if (!is_alone) {
         return;
     }
     tokens.assign(1, text.back());
@@ -224,17 +236,19 @@ void constrained_proposer::start(const std::vector<int32_t> & text, int32_t room
         probabilities.push_back(probabilities.back() * token_probability);
         sources.push_back((int8_t) MP_BY_CONSTRAINT);
     }
-    n_taken = 1;
 }
 
 draft_view constrained_proposer::draft() const {
-    return is_forced ? draft_view{n_taken, tokens.data(), parents.data(), probabilities.data(), sources.data()}
-                     : inner->draft();
+    return is_alone ? draft_view{1 + n_chain, tokens.data(), parents.data(), probabilities.data(), sources.data()}
+                    : inner->draft();
 }
 
 float constrained_proposer::next() {
-    if (is_forced) {
-        return n_taken < (int32_t) tokens.size() ? probabilities[n_taken] : 0;
+    if (n_taken < n_chain) {
+        return draft().probabilities[n_taken + 1];
+    }
+    if (is_alone) {
+        return 0;
     }
     float probability = inner->next();
     while (probability > 0 && !may_follow()) {
@@ -247,17 +261,17 @@ float constrained_proposer::next() {
 // Whether the constraint lets the inner proposer's next candidate come after the path to it.
 bool constrained_proposer::may_follow() {
     const draft_view nodes = inner->draft();
-    chain.assign(1, inner->next_token());
+    path.assign(1, inner->next_token());
     for (int32_t node = inner->next_parent(); node > 0; node = nodes.parents[node]) {
-        chain.push_back(nodes.tokens[node]);
+        path.push_back(nodes.tokens[node]);
     }
-    std::reverse(chain.begin(), chain.end());
-    const int32_t n = (int32_t) chain.size();
-    return (n > 1 || sampler.grammar_allows(chain[0])) && (!rules || rules->passes(chain.data(), n));
+    std::reverse(path.begin(), path.end());
+    const int32_t n = (int32_t) path.size();
+    return (n > 1 || sampler.grammar_allows(path[0])) && (!rules || rules->passes(path.data(), n));
 }
 
 void constrained_proposer::take() {
-    if (is_forced) {
+    if (n_taken < n_chain) {
         n_taken++;
     } else {
         inner->take();
@@ -265,19 +279,19 @@ void constrained_proposer::take() {
 }
 
 void constrained_proposer::add_masks(mp_tree & tree, const calibration & claims) {
-    if (!is_forced) {
+    if (!is_alone) {
         inner->add_masks(tree, claims);
     }
 }
 
 void constrained_proposer::observe(const decoded_pass & done) {
-    if (!is_forced) {
-        inner->observe(done);
-        return;
-    }
-    for (int32_t i = 0; i < done.n_path && i + 1 < done.tree.n_nodes; i++) {
+    for (int32_t i = 0; i < std::min({n_chain, done.n_path, done.tree.n_nodes - 1}); i++) {
         const bool right = done.emitted[i] == done.tree.tokens[i + 1];
         token_probability += FORCED_RATE * ((right ? 1.0f : 0.0f) - token_probability);
+    }
+    if (!is_alone) {
+        inner->observe(done);
+        return;
     }
     // A chain's accepted rows are its first ones.
     inner->extend(done.emitted, done.n_path,

@@ -3,6 +3,7 @@
 //
 //     begin(text)                  a new text, which ends with the newest token
 //     start(text, room)            a draft of the root alone, of at most `room` rows
+//     start_after(forced, p)       or one that begins with a chain that must come
 //     next(), take()               the most probable candidate that is left becomes a node
 //     observe(pass, path, ...)     the pass over the draft, or its first part, was decoded
 #pragma once
@@ -45,6 +46,10 @@ public:
     virtual int32_t n_prompt_rows() const = 0; // of the prompt's last rows, how many it learns from
     virtual void begin(const std::vector<int32_t> & text, const mp_prefix & rows) = 0;
     virtual void start(const std::vector<int32_t> & text, int32_t room) = 0;
+    // A draft of the root and this chain after it, each of whose tokens comes with this probability. Others follow it.
+    // false: this source cannot.
+    virtual bool start_after(const std::vector<int32_t> &, float) { return false; }
+    virtual int32_t n_forced() const { return 0; } // first nodes after the root that the draft has in any case
     virtual draft_view draft() const = 0;
     // The candidate that next() tells of: its token, and the node that it would follow. drop() passes it over.
     virtual int32_t next_token() const = 0;
@@ -68,6 +73,8 @@ public:
     int32_t n_prompt_rows() const override;
     void begin(const std::vector<int32_t> & text, const mp_prefix & rows) override;
     void start(const std::vector<int32_t> & text, int32_t room) override;
+    bool start_after(const std::vector<int32_t> & forced, float probability) override;
+    int32_t n_forced() const override { return n_certain; }
     draft_view draft() const override;
     float next() override { return from.next(); }
     void take() override { from.take(); }
@@ -83,6 +90,7 @@ private:
     const int32_t n_vocab;
     const std::unique_ptr<mask_source> masks; // nullptr: none
     int64_t n_drafts = 0;
+    int32_t n_certain = 0;
     std::vector<double> probabilities; // (n_nodes) calibrated
     std::vector<int32_t> owners;       // (n_masks)
     std::vector<float> vectors;        // (n_masks, n_embd)
@@ -136,13 +144,14 @@ public:
     int32_t n_prompt_rows() const override { return inner->n_prompt_rows(); }
     void begin(const std::vector<int32_t> & text, const mp_prefix & rows) override { inner->begin(text, rows); }
     void start(const std::vector<int32_t> & text, int32_t room) override;
+    int32_t n_forced() const override { return n_chain; }
     draft_view draft() const override;
     float next() override;
     void take() override;
     int32_t next_token() const override { return inner->next_token(); }
     int32_t next_parent() const override { return inner->next_parent(); }
     void drop() override { inner->drop(); }
-    const mp_tree * whole() const override { return is_forced ? nullptr : inner->whole(); }
+    const mp_tree * whole() const override { return n_chain > 0 ? nullptr : inner->whole(); }
     void add_masks(mp_tree & tree, const calibration & claims) override;
     void observe(const decoded_pass & done) override;
     void extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) override { inner->extend(tokens, n, rows); }
@@ -153,16 +162,18 @@ private:
     std::unique_ptr<proposer> inner;
     constraint * const rules; // nullptr: the grammar alone
     mp_sampler & sampler;
-    bool is_forced = false;
     float token_probability; // that a forced token is the one the model chooses: a running mean
 
-    // The forced chain, (1 + n forced), and how much of it was taken.
+    int32_t n_chain = 0;   // forced tokens in this draft,
+    int32_t n_taken = 0;   // and how many of them were taken
+    bool is_alone = false; // the inner proposer adds nothing to them: the draft is this one
+
+    // (1 + n_chain) where it is alone
     std::vector<int32_t> tokens, parents;
     std::vector<float> probabilities;
     std::vector<int8_t> sources;
-    int32_t n_taken = 1;
 
-    std::vector<int32_t> chain; // from the root's child down to a candidate
+    std::vector<int32_t> path; // from the root's child down to a candidate
 };
 
 } // namespace mp

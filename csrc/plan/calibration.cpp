@@ -34,8 +34,8 @@ double calibration::most_probable(double claimed) const {
 }
 
 void calibration::learn(const float * claimed, const int32_t * parents, const int32_t * tokens, int32_t n_nodes,
-                        int32_t n_decoded, const int32_t * path, const int32_t * emitted, int32_t n_path) {
-    for (int32_t node = 1; node < n_nodes; node++) {
+                        int32_t n_decoded, const int32_t * path, const int32_t * emitted, int32_t n_path, int32_t first) {
+    for (int32_t node = first; node < n_nodes; node++) {
         if (parents[node] >= n_decoded) {
             continue;
         }

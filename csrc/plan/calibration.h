@@ -19,9 +19,10 @@ public:
 
     // Learns from a draft of n_nodes, of which the first n_decoded were decoded; path and emitted (n_path) are the accepted
     // nodes and the token drawn after each. Every candidate counts whose parent was decoded, decoded itself or not. Of those
-    // further down only failures would ever be known, which would make all of them look bad.
+    // further down only failures would ever be known, which would make all of them look bad. Nodes before `first` claim
+    // nothing.
     void learn(const float * claimed, const int32_t * parents, const int32_t * tokens, int32_t n_nodes, int32_t n_decoded,
-               const int32_t * path, const int32_t * emitted, int32_t n_path);
+               const int32_t * path, const int32_t * emitted, int32_t n_path, int32_t first = 1);
 
     std::string save() const;
     bool load(const char * bytes, size_t n); // false, and nothing changes, for what makes no sense

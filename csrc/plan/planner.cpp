@@ -7,12 +7,13 @@ namespace mp {
 constexpr int32_t SHAPES[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
 constexpr double CHANGE = 0.03; // of a step, for another number of rows than the last
 constexpr double FADING = 0.99; // per pass
-constexpr int32_t WIDENING = 2; // times the largest number of rows whose time is known: more are not tried
+constexpr int32_t WIDENING = 2; // times the largest number of rows whose time is known: more are tried for certain ones only
 
 void planner::ask(const share & from, offer & to) {
     const float claimed = to.n_rows < from.n_most ? from.from->next() : 0;
-    to.probability = claimed > 0 ? from.claims->probability(claimed) : 0;
-    to.most = claimed > 0 ? from.claims->most_probable(claimed) : 0;
+    const bool is_certain = to.n_rows <= from.n_certain; // the root is one of the rows
+    to.probability = claimed <= 0 ? 0 : is_certain ? claimed : from.claims->probability(claimed);
+    to.most = claimed <= 0 ? 0 : std::max(to.probability, from.claims->most_probable(claimed));
 }
 
 // Puts the most probable candidate of all shares into the pass. Its probability, 0: there is none.
@@ -37,11 +38,13 @@ double planner::add_best(const share * shares) {
 void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_rows_max) {
     offers.assign(n_shares, {0, 0, 1, 0});
     int32_t n_given = 0; // rows that the pass has in any case
+    int32_t n_certain = 0;
     int64_t n_most = 0;
     for (int32_t i = 0; i < n_shares; i++) {
         offers[i].n_rows = shares[i].n_rows = shares[i].from ? 1 : shares[i].n_most;
         n_given += shares[i].n_rows;
         n_most += shares[i].n_most;
+        n_certain += shares[i].from ? shares[i].n_certain : 0;
         if (shares[i].from && shares[i].n_most > 1) {
             ask(shares[i], offers[i]);
         }
@@ -50,7 +53,7 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
             offers[i].n_taken = 1;
         }
     }
-    n_most = std::min<int64_t>({n_most, n_rows_max, WIDENING * times.widest(depth)});
+    n_most = std::min<int64_t>({n_most, n_rows_max, std::max(n_given + n_certain, WIDENING * times.widest(depth))});
     list_shapes(n_given, n_most, depth);
 
     const double plain_us = times.time(n_shares, depth);

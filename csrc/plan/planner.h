@@ -30,6 +30,7 @@ struct share {
     const calibration * claims; // what they are worth
     int32_t n_most;             // rows that this generation may have, >= 1
     int32_t n_rows;             // result: the root and the first candidates taken
+    int32_t n_certain = 0;      // of the candidates, the first: what they claim needs no calibration
 };
 
 class planner {
