@@ -39,6 +39,7 @@ from .proposers import (
 )
 from .sampler import Sampler, SamplingParams
 from .session import Context, Pass, Prefix, Session
+from .structured import JsonSchema, LarkGrammar, Regex
 from .tree import TokenTree
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ __all__ = [
     "Engine",
     "Error",
     "Generation",
+    "JsonSchema",
+    "LarkGrammar",
     "LastLogits",
     "Llama",
     "LlamaGrammar",
@@ -99,6 +102,7 @@ __all__ = [
     "Prefix",
     "PromptLookup",
     "Proposer",
+    "Regex",
     "Sampler",
     "SamplingParams",
     "Session",

@@ -106,8 +106,9 @@ class Engine(Owner):
     ) -> Generation:
         """The tokens that follow the prompt `tokens`, until an end token, a stop string, `max_tokens` (-1: no limit) or
         the end of the context. `ignore_eos` forbids end tokens. The text ends before a stop string. `draft` False
-        decodes plainly. `constraint` is a Constraint. With each token come its `top_logprobs` most likely alternatives.
-        `proposer` takes the place of the engine's for this generation.
+        decodes plainly. `constraint` is a Constraint, or makes one for each text: a JsonSchema, Regex or LarkGrammar.
+        With each token come its `top_logprobs` most likely alternatives. `proposer` takes the place of the engine's
+        for this generation.
 
         The arguments are checked at once; work starts with the first token asked for, of this or another generation.
 
@@ -138,7 +139,7 @@ class Engine(Owner):
                 bridges.append(ProposerBridge(source, self.model))
                 params.proposer = bridges[-1].pointer
             if constraint is not None:
-                bridges.append(ConstraintBridge(constraint, self.model.info.n_vocab))
+                bridges.append(ConstraintBridge(self._constraint_of_one(constraint), self.model.info.n_vocab))
                 params.constraint = bridges[-1].pointer
             out = ffi.new("mp_generation **")
             with self._handle as engine:
@@ -177,6 +178,14 @@ class Engine(Owner):
         self._handle.close(waits=True)
         self.context._handle.close(waits=True)
         self._readable.close()
+
+    def _constraint_of_one(self, constraint: Any) -> Any:
+        """What makes constraints makes one for each generation."""
+        made_for = getattr(constraint, "model", self.model)
+        if isinstance(made_for, Model) and made_for is not self.model:
+            raise ArgumentError(f"this {type(constraint).__name__} is for another Model: make it with the engine's own")
+        make = getattr(constraint, "constraint", None)
+        return make() if callable(make) else constraint
 
     def _source(self, proposer: ProposerLike) -> str | Proposer:
         """ "none", "all", or a proposer for one generation."""
