@@ -50,6 +50,28 @@ CHECK(a_draft_can_be_started_again) {
     EXPECT(part.size() == 7 && tokens(first.token.begin(), first.token.begin() + 7) == part.token);
 }
 
+CHECK(what_is_forced_comes_first) {
+    const auto known = learned(3);
+    for (const bool chains_only : {false, true}) {
+        const auto drafter = drafter_after({1, 2, 3, 1, 2}, known, chains_only);
+        const int32_t forced[] = {7, 9, 8};
+        drafter->start(forced, 3, 0.5f);
+        EXPECT(drafter->n_nodes() == 4 && drafter->next_parent() == 3);
+        for (int32_t i = 1; i < 4; i++) {
+            EXPECT(drafter->tokens()[i] == forced[i - 1] && drafter->parents()[i] == i - 1);
+            EXPECT(drafter->probabilities()[i] == 1.0f / (float) (1 << i) && drafter->sources()[i] == MP_BY_CONSTRAINT);
+        }
+        while (drafter->n_nodes() < 20 && drafter->next() > 0) {
+            drafter->take();
+        }
+        for (int32_t i = 4; i < drafter->n_nodes(); i++) {
+            EXPECT(drafter->parents()[i] >= 3 && drafter->probabilities()[i] <= 0.125f);
+        }
+        EXPECT(drafter->n_nodes() > 4);
+        EXPECT(grown(*drafter, 20) == grown(*drafter_after({1, 2, 3, 1, 2}, known, chains_only), 20)); // forgotten
+    }
+}
+
 CHECK(a_repeated_sequence_is_foretold) {
     const tokens sequence = {4, 9, 7, 30, 12, 25, 3};
     tokens text;

@@ -63,6 +63,24 @@ static void many_rows_where_they_cost_nothing() {
     CHECK(s.n_rows == 32 && drafts.n_taken == 31);
 }
 
+static void certain_candidates_need_no_trust() {
+    const calibration unknown, liar = trained({{0.9, 0.0}});
+    std::vector<float> claimed;
+    for (int32_t i = 0; i < 20; i++) {
+        claimed.push_back(0.95f - 0.01f * (float) i);
+    }
+    for (const calibration * claims : {&unknown, &liar}) {
+        planner p = with_times({{1, 5000}, {2, 5500}});
+        listed some(claimed), forced(claimed);
+        share s = {&some, claims, 64, 0};
+        p.choose(&s, 1, 0, 64);
+        CHECK(s.n_rows <= 4, "%d: no more than twice what is known", s.n_rows);
+        s = {&forced, claims, 64, 0, 20};
+        p.choose(&s, 1, 0, 64);
+        CHECK(s.n_rows == 21, "%d", s.n_rows);
+    }
+}
+
 static void one_row_where_more_cost_too_much() {
     planner p = with_times(STEEP);
     const calibration claims = believed();
@@ -239,6 +257,7 @@ static const std::vector<std::pair<std::string, std::function<void()>>> ALL = {
     NAMED(claims_are_kept),
     NAMED(claims_refuse_nonsense),
     NAMED(no_times_no_candidates),
+    NAMED(certain_candidates_need_no_trust),
     NAMED(many_rows_where_they_cost_nothing),
     NAMED(one_row_where_more_cost_too_much),
     NAMED(limits_hold),

@@ -32,6 +32,7 @@ CHECKS = [
     "claims_are_kept",
     "claims_refuse_nonsense",
     "no_times_no_candidates",
+    "certain_candidates_need_no_trust",
     "many_rows_where_they_cost_nothing",
     "one_row_where_more_cost_too_much",
     "limits_hold",

@@ -8,6 +8,7 @@ own tokenizer makes of it. The text ends with an end token where the whole is co
 or the model has none, the generation ends with "constraint".
 """
 
+import functools
 import json
 import re
 import threading
@@ -21,7 +22,7 @@ from llguidance import LLMatcher, LLParserLimits, regex_to_lark
 from .constraints import N_BITS, Constraint
 from .errors import ArgumentError, CallbackError
 from .model import Model
-from .schema_keywords import check_schema
+from .schema_keywords import check_schema, obeyed_schema
 from .vocabulary import tokenizer_of
 
 MOST_TEXT = 1_000_000  # characters of a schema,
@@ -47,9 +48,9 @@ class JsonSchema:
     obeyed."""
 
     def __init__(self, model: Model, schema: str | Mapping[str, Any] | bool, *, flexible_whitespace: bool = False):
-        text, parsed = _json(schema)
-        check_schema(parsed)
+        parsed = _json(schema)
         _check_costs(parsed)
+        obeyed = json.dumps(obeyed_schema(parsed), allow_nan=False)
         options = {
             "item_separator": "," if flexible_whitespace else ", ",
             "key_separator": ":" if flexible_whitespace else ": ",
@@ -58,8 +59,8 @@ class JsonSchema:
             "coerce_one_of": False,
             "lenient": False,
         }
-        whole = text if isinstance(parsed, dict) else "{}" if parsed else '{"enum": []}'
-        self._rules = _Rules(model, "the JSON schema", lambda: LLMatcher.grammar_from_json_schema(whole, None, options))
+        grammar = functools.partial(LLMatcher.grammar_from_json_schema, obeyed, None, options)
+        self._rules = _Rules(model, "the JSON schema", grammar)
         self.model = model
 
     def constraint(self) -> Constraint:
@@ -172,20 +173,21 @@ class _Matching(Constraint):
         raise CallbackError(f"{self._what} cannot be followed any further, after {self._n_tokens} tokens: {reason}")
 
 
-def _json(schema: str | Mapping[str, Any] | bool) -> tuple[str, Any]:
-    """A schema as text without what JSON does not have, and as what that says."""
+def _json(schema: str | Mapping[str, Any] | bool) -> dict[str, Any] | bool:
+    """A schema without what JSON does not have."""
     try:
         text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
+        _check_text(text, "the JSON schema", MOST_TEXT)
         parsed = json.loads(text, object_pairs_hook=_members, parse_constant=_no_number)
-        text = json.dumps(parsed, allow_nan=False)
     except RecursionError:
         raise ArgumentError("the JSON schema is nested too deeply") from None
+    except ArgumentError:
+        raise
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"the JSON schema is not JSON: {error}") from None
     if not isinstance(parsed, (dict, bool)):
         raise ArgumentError(f"a JSON schema is an object, true or false, not {type(parsed).__name__}")
-    _check_text(text, "the JSON schema", MOST_TEXT)
-    return text, parsed
+    return parsed
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
