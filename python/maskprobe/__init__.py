@@ -39,18 +39,21 @@ from .proposers import (
 )
 from .sampler import Sampler, SamplingParams
 from .session import Context, Pass, Prefix, Session
-from .structured import JsonSchema, LarkGrammar, Regex
 from .tree import TokenTree
 
 if TYPE_CHECKING:
     from .llama import Llama
     from .llama_by_hand import LlamaState
     from .openai.steering import LlamaGrammar, LogitsProcessorList, MinTokensLogitsProcessor, StoppingCriteriaList
+    from .structured import JsonSchema, LarkGrammar, Regex
 
 __version__ = version()
 
 # Loaded when they are first asked for: who decodes by hand needs none of them.
 _LAZY = {
+    "JsonSchema": "structured",
+    "LarkGrammar": "structured",
+    "Regex": "structured",
     "Llama": "llama",
     "LlamaState": "llama_by_hand",
     "LlamaGrammar": "openai.steering",

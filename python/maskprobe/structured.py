@@ -22,7 +22,7 @@ from llguidance import LLMatcher, LLParserLimits, regex_to_lark
 from .constraints import N_BITS, Constraint
 from .errors import ArgumentError, CallbackError
 from .model import Model
-from .schema_keywords import check_schema, obeyed_schema
+from .schema_keywords import ESCAPES, obeyed_schema
 from .vocabulary import tokenizer_of
 
 MOST_TEXT = 1_000_000  # characters of a schema,
@@ -56,6 +56,7 @@ class JsonSchema:
             "key_separator": ":" if flexible_whitespace else ": ",
             "whitespace_flexible": flexible_whitespace,
             "whitespace_pattern": None,
+            "json_allowed_escapes": ESCAPES,
             "coerce_one_of": False,
             "lenient": False,
         }
@@ -92,8 +93,8 @@ class LarkGrammar:
 
     def __init__(self, model: Model, text: str) -> None:
         _check_text(text, "the grammar", MOST_GRAMMAR)
-        _check_lark(text)
-        self._rules = _Rules(model, "the grammar", lambda: _lark(text))
+        obeyed = _obeyed_lark(text)
+        self._rules = _Rules(model, "the grammar", lambda: _lark(obeyed))
         self.model = model
 
     def constraint(self) -> Constraint:
@@ -248,21 +249,23 @@ def _check_text(text: str, what: str, most: int) -> None:
         raise ArgumentError(f"{what} is not valid Unicode: {error.reason} at character {error.start}") from None
 
 
-def _check_lark(text: str) -> None:
-    """What llguidance takes and nobody here would obey."""
+def _obeyed_lark(text: str) -> str:
+    """The grammar with its JSON schemas in the words that llguidance obeys. Refuses what nobody here would obey."""
     rules = LARK_LITERAL.sub(lambda found: " " * len(found[0]), text)
     if re.search(r"[\[,]\s*temperature\s*=", rules):
         raise ArgumentError("the grammar would not be obeyed: a rule has a temperature, which is a generation's own")
     n_intersections = rules.count("&")
     if n_intersections > MOST_INTERSECTIONS:
         raise ArgumentError(f"the grammar has {n_intersections} intersections (&), {MOST_INTERSECTIONS} at most")
-    for found in re.finditer(r"%json\s*", rules):
+    for found in reversed(list(re.finditer(r"%json\s*", rules))):
         try:
-            schema = json.JSONDecoder().raw_decode(text, found.end())[0]
+            schema, end = json.JSONDecoder().raw_decode(text, found.end())
         except (ValueError, RecursionError):
             continue  # llguidance says it better
-        check_schema(schema)
         _check_costs(schema)
+        obeyed = {**obeyed_schema(schema), "x-guidance": {"json_allowed_escapes": ESCAPES}}
+        text = text[: found.end()] + json.dumps(obeyed, allow_nan=False) + text[end:]
+    return text
 
 
 def _lark(text: str) -> str:
