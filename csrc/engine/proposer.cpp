@@ -267,7 +267,7 @@ bool constrained_proposer::may_follow() {
     }
     std::reverse(path.begin(), path.end());
     const int32_t n = (int32_t) path.size();
-    return (n > 1 || sampler.grammar_allows(path[0])) && (!rules || rules->passes(path.data(), n));
+    return sampler.grammar_allows(path.data(), n) && (!rules || rules->passes(path.data(), n));
 }
 
 void constrained_proposer::take() {

@@ -46,6 +46,11 @@ void mp_model::embedding_rows(const int32_t * tokens, int32_t n, float * out) co
     }
 }
 
+const token_pieces & mp_model::pieces() const {
+    std::call_once(pieces_made, [this] { all_pieces = std::make_unique<token_pieces>(*this); });
+    return *all_pieces;
+}
+
 namespace mp {
 
 // The C handle is the object itself; the registry holds the reference that model_close() gives up.

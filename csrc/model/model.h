@@ -4,6 +4,7 @@
 #include "gguf/check.h"
 #include "maskprobe.h"
 #include "model/embedding_rows.h"
+#include "model/token_pieces.h"
 
 #include "llama.h"
 
@@ -37,6 +38,13 @@ struct mp_model {
 
     // The embeddings of tokens as they are in the file: out is (n, n_embd).
     void embedding_rows(const int32_t * tokens, int32_t n, float * out) const;
+
+    // The bytes of all tokens, made when they are asked for first.
+    const mp::token_pieces & pieces() const;
+
+private:
+    mutable std::once_flag pieces_made;
+    mutable std::unique_ptr<mp::token_pieces> all_pieces;
 };
 
 namespace mp {

@@ -7,6 +7,11 @@
 
 using namespace mp;
 
+// Beyond this a logit says no more, and llama.cpp's top-k sorts it to the wrong end; so no penalty needs to be larger.
+constexpr float LARGEST = 1e8f;
+// Below this the last bit of a logit decides, and a little further down the quotient is no number any more: greedy.
+constexpr float COLDEST = 1e-8f;
+
 static void check(const mp_sampler_params & p, int32_t n_vocab) {
     const struct {
         const char * name;
@@ -51,41 +56,37 @@ static void check(const mp_sampler_params & p, int32_t n_vocab) {
 mp_sampler::mp_sampler(model_ref model_, const mp_sampler_params & p)
     : model(std::move(model_)), scratch(model->info.n_vocab) {
     check(p, model->info.n_vocab);
-    build_chain(p);
+    build(p);
     if (p.grammar) {
-        grammar.reset(llama_sampler_init_grammar(model->vocab, p.grammar, "root"));
-        if (!grammar) {
-            fail(MP_ERR_ARGUMENT, "the grammar cannot be parsed: it must be GBNF with a rule named root");
-        }
+        rules_of_text = std::make_unique<grammar>(*model, p.grammar);
     }
     candidates.reserve(model->info.n_vocab);
 }
 
-void mp_sampler::build_chain(const mp_sampler_params & p) {
-    llama_sampler_chain_params chain_params = llama_sampler_chain_default_params();
-    chain_params.no_perf = true;
-    chain.reset(llama_sampler_chain_init(chain_params));
-    const auto add = [&](llama_sampler * link) {
-        if (!link) {
+void mp_sampler::build(const mp_sampler_params & p) {
+    const auto made = [](llama_sampler * sampler) {
+        if (!sampler) {
             fail(MP_ERR_INTERNAL, "llama.cpp could not make a sampler");
         }
-        llama_sampler_chain_add(chain.get(), link);
+        return sampler;
     };
-    if (p.n_logit_bias > 0) {
-        std::vector<llama_logit_bias> biases;
-        for (int32_t i = 0; i < p.n_logit_bias; i++) {
-            biases.push_back({p.bias_tokens[i], p.bias_values[i]});
-        }
-        add(llama_sampler_init_logit_bias(model->info.n_vocab, p.n_logit_bias, biases.data()));
+    for (int32_t i = 0; i < p.n_logit_bias; i++) {
+        float & bias = biases.emplace(p.bias_tokens[i], 0.0f).first->second;
+        const bool is_forbidden = bias == -INFINITY || p.bias_values[i] == -INFINITY;
+        bias = is_forbidden ? -INFINITY : std::clamp(bias + p.bias_values[i], -LARGEST, LARGEST);
     }
-    const bool penalises =
-        p.penalty_last_n != 0 && (p.penalty_repeat != 1 || p.penalty_frequency != 0 || p.penalty_presence != 0);
-    if (penalises) {
+    if (p.penalty_last_n != 0 && (p.penalty_repeat != 1 || p.penalty_frequency != 0 || p.penalty_presence != 0)) {
         const int32_t last_n = p.penalty_last_n < 0 ? model->info.n_ctx_train : p.penalty_last_n;
-        add(llama_sampler_init_penalties(model->info.n_vocab, last_n, p.penalty_repeat, p.penalty_frequency,
-                                         p.penalty_presence));
+        penalties.reset(made(llama_sampler_init_penalties(
+            model->info.n_vocab, last_n, std::clamp(p.penalty_repeat, 1 / LARGEST, LARGEST),
+            std::clamp(p.penalty_frequency, -LARGEST, LARGEST), std::clamp(p.penalty_presence, -LARGEST, LARGEST))));
     }
-    if (p.temp == 0) {
+    llama_sampler_chain_params chain_params = llama_sampler_chain_default_params();
+    chain_params.no_perf = true;
+    choice.reset(made(llama_sampler_chain_init(chain_params)));
+    const auto add = [&](llama_sampler * link) { llama_sampler_chain_add(choice.get(), made(link)); };
+    const bool is_greedy = p.temp < COLDEST;
+    if (is_greedy) {
         add(llama_sampler_init_greedy());
     } else {
         if (p.top_k > 0) {
@@ -100,10 +101,10 @@ void mp_sampler::build_chain(const mp_sampler_params & p) {
         add(llama_sampler_init_temp(p.temp));
         add(llama_sampler_init_dist(p.seed));
     }
-    takes_best = p.temp == 0 && p.n_logit_bias == 0 && !penalises;
+    takes_best = is_greedy && biases.empty() && !penalties;
     const bool only_lowers = std::all_of(p.bias_values, p.bias_values + p.n_logit_bias, [](float b) { return b <= 0; });
-    const int32_t n_kept = p.temp == 0 ? 1 : p.top_k;
-    if (n_kept > 0 && only_lowers && !penalises) {
+    const int32_t n_kept = is_greedy ? 1 : p.top_k;
+    if (n_kept > 0 && only_lowers && !penalties) {
         // Each token that is lowered lets another one in.
         n_listed = (int32_t) std::min<int64_t>((int64_t) n_kept + p.n_logit_bias, model->info.n_vocab);
     }
@@ -123,34 +124,56 @@ llama_token_data_array mp_sampler::load(const float * logits, int32_t n) {
     return {candidates.data(), candidates.size(), -1, false};
 }
 
+// Biases and penalties. Minus infinity stays what is forbidden: nothing else gets there.
+void mp_sampler::weigh(llama_token_data_array & array) {
+    const auto limit = [&] {
+        for (size_t i = 0; i < array.size; i++) {
+            float & logit = array.data[i].logit;
+            logit = logit == -INFINITY ? logit : std::clamp(logit, -LARGEST, LARGEST);
+        }
+    };
+    limit();
+    if (array.size == (size_t) model->info.n_vocab) { // in the order of the vocabulary
+        for (const auto & [token, bias] : biases) {
+            array.data[token].logit += bias;
+        }
+    } else {
+        for (size_t i = 0; i < array.size && !biases.empty(); i++) {
+            const auto bias = biases.find(array.data[i].id);
+            array.data[i].logit += bias == biases.end() ? 0 : bias->second;
+        }
+    }
+    limit();
+    if (penalties) {
+        llama_sampler_apply(penalties.get(), &array);
+        limit();
+    }
+}
+
 // With `rules_first` the grammar and the rules apply before anything else. -1 where no token is left.
 int32_t mp_sampler::draw(const float * logits, bool rules_first, constraint * rules) {
     llama_token_data_array array = load(logits, rules_first ? 0 : n_listed);
-    if (rules_first && grammar) {
-        llama_sampler_apply(grammar.get(), &array);
+    if (rules_first && rules_of_text) {
+        rules_of_text->mask(array);
     }
     if (rules) {
         rules->mask(array);
     }
-    if (std::none_of(array.data, array.data + array.size, [](const auto & c) { return c.logit > -INFINITY; })) {
+    weigh(array);
+    const auto is_forbidden = [](const llama_token_data & c) { return c.logit == -INFINITY; };
+    array.size = std::remove_if(array.data, array.data + array.size, is_forbidden) - array.data;
+    if (array.size == 0) {
         return -1;
     }
-    llama_sampler_apply(chain.get(), &array);
+    llama_sampler_apply(choice.get(), &array);
     if (array.selected < 0 || array.selected >= (int64_t) array.size) {
         fail(MP_ERR_INTERNAL, "the sampler chain selected none of %zu candidates", array.size);
     }
-    const llama_token_data & selected = array.data[array.selected];
-    return selected.logit > -INFINITY ? selected.id : -1; // biases may forbid all that the rules allow
+    return array.data[array.selected].id;
 }
 
-bool mp_sampler::grammar_allows(int32_t token) {
-    if (!grammar) {
-        return true;
-    }
-    llama_token_data single = {token, 1, 0};
-    llama_token_data_array array = {&single, 1, -1, false};
-    llama_sampler_apply(grammar.get(), &array);
-    return single.logit != -INFINITY;
+bool mp_sampler::grammar_allows(const int32_t * tokens, int32_t n) {
+    return !rules_of_text || rules_of_text->allows(tokens, n);
 }
 
 void mp_sampler::prime(const int32_t * tokens, int32_t n) {
@@ -159,20 +182,24 @@ void mp_sampler::prime(const int32_t * tokens, int32_t n) {
             fail(MP_ERR_ARGUMENT, "token %d at %d is out of range, the vocabulary has %d", tokens[i], i,
                  model->info.n_vocab);
         }
-        llama_sampler_accept(chain.get(), tokens[i]);
+        if (penalties) {
+            llama_sampler_accept(penalties.get(), tokens[i]);
+        }
     }
 }
 
 int32_t mp_sampler::sample(const float * logits, int32_t best, constraint * rules) {
-    const auto allowed = [&](int32_t token) { return grammar_allows(token) && (!rules || rules->allows(token)); };
+    const auto allowed = [&](int32_t token) { return grammar_allows(&token, 1) && (!rules || rules->allows(token)); };
     int32_t id = takes_best && best >= 0 ? best : draw(logits, false, nullptr);
     if (id >= 0 && !allowed(id)) {
         id = draw(logits, true, rules);
     }
     if (id >= 0) {
-        llama_sampler_accept(chain.get(), id);
-        if (grammar) {
-            llama_sampler_accept(grammar.get(), id);
+        if (penalties) {
+            llama_sampler_accept(penalties.get(), id);
+        }
+        if (rules_of_text) {
+            rules_of_text->accept(id);
         }
     }
     return id;
