@@ -113,6 +113,10 @@ void mp_engine::take_step() {
             drawing.push_back(g);
         }
     }
+    const auto suspect = std::find_if(drawing.begin(), drawing.end(), [](const auto & g) { return g->wants_pass_alone(); });
+    if (suspect != drawing.end()) {
+        drawing.assign(1, generation_ref(*suspect));
+    }
     if (!drawing.empty()) {
         const int64_t started = ggml_time_us();
         plan();

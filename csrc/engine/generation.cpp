@@ -63,6 +63,7 @@ void generation::evaluate_prompt(int32_t n) {
         return;
     }
     if (rows.n_rows == 0) {
+        session->set_prefix(nullptr, 0, 0, 0, rows); // no later prompt may begin with what it left
         fail(MP_ERR_NUMERIC, "the logits after the prompt have NaN or infinite values: the model file is damaged, or its "
                              "weights overflow in this cache type");
     }
@@ -96,7 +97,7 @@ std::unique_ptr<mp_session> generation::suspend() {
 
 share generation::start_draft(int32_t room) {
     room = std::min(room, session->context->n_ctx - (int32_t) session->tokens.size());
-    is_drafted = source && wants_draft && n_left > 1 && room > 1; // the last token needs no candidates
+    is_drafted = source && !is_suspect && n_left > 1 && room > 1; // the last token needs no candidates
     broken.reset();
     share rows = {nullptr, claims, 1, 1};
     if (is_drafted) {
@@ -174,13 +175,14 @@ void generation::accept(const mp_pass & pass) {
     drawn.clear();
     if (pass.best[0] < 0) {
         session->commit(nullptr, 0);
-        if (decoded.n_nodes + decoded.n_masks == 1) {
+        if (is_suspect) {
             fail(MP_ERR_NUMERIC, "the logits of a pass over one token have NaN or infinite values: the model file is "
                                  "damaged, or its weights overflow in this cache type");
         }
-        wants_draft = false; // once more, without candidates
+        is_suspect = true;
         return;
     }
+    is_suspect = false;
     const draft_view draft = is_drafted && !source->whole() ? source->draft() : draft_view{};
     int64_t n_accepted = 0;
     for (int32_t node = 0; node >= 0;) {
@@ -220,7 +222,6 @@ void generation::learn(const mp_pass & pass) {
     if (path.empty() || !source || failed) {
         return;
     }
-    wants_draft = true;
     if (!is_drafted) {
         source->extend(drawn.data(), 1, {0, 1, pass.n_top, pass.top_tokens, pass.top_logprobs});
         return;

@@ -62,6 +62,7 @@ public:
     void finish(mp_finish why);
     void fail_with(const failure & why);
     bool ended() const { return is_ended; }
+    bool wants_pass_alone() const { return is_suspect; }
 
     void count_prompt(int64_t us);
     void count_pass(int64_t us, int64_t decode_us);
@@ -97,7 +98,9 @@ private:
     mp_sampler sampler;
     std::optional<constraint> rules;
     std::unique_ptr<proposer> source;
-    bool wants_draft = true; // not after a pass whose root was spoilt: it is made again without candidates
+    // The root of its last pass was not finite. That may come from a candidate's row, from another generation's, or from
+    // what is left in the cache: the pass is made again over the root alone, and what comes of that counts.
+    bool is_suspect = false;
     text_stream stream;
     bool is_ended = false;
 
