@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ._capi import NULL, Bridge, Handle, Owner, c_path, c_string, check, ffi, fill, lib, shown, text, token_array
 from .constraints import ConstraintBridge
 from .errors import ArgumentError
@@ -155,6 +157,20 @@ class Engine(Owner):
     ) -> AsyncGeneration:
         """As generate(), with the same settings, for an event loop, which is never blocked by a pass."""
         return AsyncGeneration(self.generate(tokens, sampling, **settings))
+
+    def embed(self, tokens: Sequence[int]) -> np.ndarray:
+        """The mean of the last hidden states after the tokens, float32 (n_embd,), not normalised. Where all sessions
+        are taken, it waits for one, and makes steps meanwhile.
+
+        Raises ArgumentError, ContextFull, DecodeError, ModelError (this model has none), StateError."""
+        ids, pointer = token_array(tokens)
+        mean = np.empty(self.model.info.n_embd, np.float32)
+        out = ffi.from_buffer("float[]", mean)
+        while self._stepper.in_place_of_a_step(
+            lambda engine: lib.mp_engine_embed(engine, pointer, len(ids), out)
+        ):  # MP_AGAIN
+            self._stepper.in_place_of_a_step(lambda engine: lib.mp_engine_step(engine, self._stepper._n_active))
+        return mean
 
     def pass_us(self, n_rows: int) -> float:
         """What a pass of `n_rows` takes, as it was learned, in microseconds; 0 before there was any."""

@@ -104,6 +104,30 @@ class Stepper:
             with self._engine as pointer:
                 check(call(pointer))
 
+    def in_place_of_a_step(self, call: Callable[[Any], int]) -> int:
+        """The status of a function of the core that may take as long as a step and takes the place of one.
+
+        Raises StateError when the engine is closed."""
+        self._engine.check_process()
+        with self._condition:
+            self._refuse_callback()
+            while self._inside is not None:
+                self._condition.wait()
+            if self._closed:
+                raise StateError("the engine is closed")
+            self._inside = threading.get_ident()
+        try:
+            with self._engine as pointer:
+                status = call(pointer)
+                if status != lib.MP_AGAIN:
+                    check(status)
+                return status
+        finally:
+            with self._condition:
+                self._inside = None
+                self.retired.clear()
+                self._wake(None)
+
     def close(self) -> None:
         """Ends all waiting, and what was opened. A step that is under way is stopped."""
         if self._engine.is_inherited:

@@ -1,0 +1,292 @@
+"""maskprobe-serve: an HTTP server for clients of OpenAI, llama-server and Ollama."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from .. import hub, resolve_model, version
+from ..errors import Error
+from . import values
+from .options import PROPOSE, SWITCH, add_context_options, add_model_options, option
+from .parser import HelpFormatter, Parser
+from .terminal import Progress, say, secure_streams
+
+PROG = "maskprobe-serve"
+EXIT_DONE, EXIT_FAILURE = 0, 1
+KEY_VARIABLE = "MASKPROBE_API_KEY"
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+CLOSING_S = 2  # for connections to end after all answers have
+
+
+class Repeated:
+    """A group whose -m and -hf may be given several times and together."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    def add_mutually_exclusive_group(self) -> "Repeated":
+        return self
+
+    def add_argument(self, *names: str, **settings: Any) -> Any:
+        if "-m" in names:
+            what = "a GGUF file or a known model's name, served by its own name or by NAME; may be repeated"
+            settings = {"action": "append", "default": [], "metavar": "[NAME=]FILE", "help": what}
+        elif "-hf" in names:
+            settings |= {"action": "append", "default": [], "help": settings["help"] + "; may be repeated"}
+        return self._group.add_argument(*names, **settings)
+
+
+def setup_arg_parser() -> Parser:
+    parser = Parser(
+        prog=PROG,
+        usage=f"{PROG} [-m [NAME=]FILE ...] [options]",
+        description="Serves GGUF models to clients of OpenAI, llama-server and Ollama.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log each request")
+    add_model_options(Repeated(parser.add_argument_group("models")))
+    _add_server_options(parser.add_argument_group("server"))
+    _add_drafting_options(parser.add_argument_group("drafting"))
+    add_context_options(parser.add_argument_group("context, of each text"))
+    return parser
+
+
+def _add_server_options(group: Any) -> None:
+    count, seconds = values.integer(0), values.number(above=0, high=1e6)
+    option(group, "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen at")
+    option(group, "--port", metavar="N", type=values.integer(0, 65535), default=8080, help="port, 0 = a free one")
+    option(
+        group,
+        "-np",
+        "--parallel",
+        metavar="N",
+        type=values.integer(1, 64),
+        default=4,
+        help="texts of a model that share its passes, each with the whole context",
+    )
+    option(group, "--api-key", metavar="KEY[,KEY]", help=f"keys, one of which a request must have; also {KEY_VARIABLE}")
+    option(group, "--api-key-file", metavar="FILE", type=values.text_file, help="the same, one a line")
+    option(
+        group,
+        "--cors",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="an origin whose pages may ask, * = all; may be repeated (default: none)",
+    )
+    option(group, "--queue", metavar="N", type=count, default=512, help="texts of a model that may wait")
+    option(group, "--timeout", metavar="S", type=seconds, default=600, help="seconds for a request, its wait too")
+    option(group, "--max-body", metavar="BYTES", type=values.integer(1), default=4 << 20, help="of a request")
+    option(
+        group, "--drain", metavar="S", type=values.number(0, 1e6), default=30, help="seconds for what runs at SIGTERM"
+    )
+    option(
+        group, "--models-max", metavar="N", type=count, default=4, help="models loaded at a time, 0 = memory decides"
+    )
+    group.add_argument("--no-warmup", action="store_true", help="load the first model when it is first asked for")
+
+
+def _add_drafting_options(group: Any) -> None:
+    option(
+        group,
+        "--draft",
+        choices=("on", "off"),
+        metavar="on|off",
+        default="on",
+        help="whether requests that do not say have candidates drafted",
+    )
+    names = [name for name in PROPOSE if name != "esp"]
+    option(
+        group,
+        "--propose",
+        choices=names,
+        metavar="NAME",
+        default="all",
+        help=f"where candidates come from: {', '.join(names)}",
+    )
+    option(group, "--rows", metavar="N|auto", type=values.rows, help="rows of a pass per text at most (default: auto)")
+    group.add_argument("--no-state", action="store_true", help="keep nothing of what is learned about a model")
+
+
+def main(argv: list[str] | None = None) -> int:
+    secure_streams()
+    parser = setup_arg_parser()
+    try:
+        return run(parser.parse_args(argv), parser)
+    except KeyboardInterrupt:
+        return 130
+    except (Error, OSError) as error:
+        say(f"{PROG}: error: {' '.join(str(error).split())}")
+        return EXIT_FAILURE
+
+
+def run(args: argparse.Namespace, parser: Parser) -> int:
+    if args.version:
+        print(f"{PROG} {version()}")
+        return EXIT_DONE
+    try:
+        import uvicorn
+
+        from ..server.app import create_app
+        from ..server.settings import Settings
+    except ImportError as error:
+        say(f"{PROG}: error: {error}: pip install 'maskprobe[serve]'")
+        return EXIT_FAILURE
+
+    logging.basicConfig(format=f"{PROG}: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("maskprobe").setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    settings = Settings(
+        models=model_files(args, parser),
+        model_options={
+            "n_gpu_layers": args.gpu_layers,
+            "use_mmap": not args.no_mmap,
+            "use_mlock": args.mlock,
+            "check_tensors": args.check_tensors,
+            "kernels": args.kernels,
+            "n_threads": max(args.threads, 0),
+            "loras": args.lora,
+        },
+        engine_options={
+            "n_ctx": args.ctx_size,
+            "n_threads": max(args.threads, 0),
+            "n_threads_batch": max(args.threads_batch, 0),
+            "proposer": args.propose,
+            "rows": "auto" if args.rows is None else args.rows,
+            "state": None if args.no_state or args.propose != "all" else "",
+            "n_batch": args.batch_size,
+            "n_ubatch": args.ubatch_size,
+            "type_k": args.cache_type_k,
+            "type_v": args.cache_type_v,
+            "flash_attn": SWITCH[args.flash_attn],
+        },
+        n_parallel=args.parallel,
+        draft=args.draft == "on",
+        api_keys=api_keys(args, parser),
+        cors=tuple(args.cors),
+        only_local_hosts=args.host in LOCAL_HOSTS,
+        n_queue=args.queue,
+        timeout_s=args.timeout,
+        max_body=args.max_body,
+        drain_s=args.drain,
+        models_max=args.models_max,
+    )
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=args.host,
+        port=args.port,
+        log_level="warning",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSING_S,
+    )
+    server = _draining(uvicorn.Server)(config)
+    server.warms_up = not args.no_warmup
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's, where it cannot listen; it has said why
+        return EXIT_FAILURE
+    return EXIT_DONE if server.was_up else EXIT_FAILURE
+
+
+def model_files(args: argparse.Namespace, parser: Parser) -> dict[str, Path]:
+    """Name -> file. A usage error for a name that comes twice."""
+    found: dict[str, Path] = {}
+
+    def add(name: str, path: Path) -> None:
+        if name in found:
+            parser.error(f"argument -m/--model: the name '{values.quoted(name)}' comes twice: use NAME=FILE")
+        found[name] = path
+
+    for repo in args.hf_repo:
+        with Progress("downloading", unit="bytes") as bar:
+            add(repo, hub.download(repo, progress=bar))
+    for text in args.model:
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).exists():
+            name, file = "", text
+        path = resolve_model(file)
+        add(name or path.stem, path)
+    if not found:
+        path = resolve_model(None, warn=lambda line: say(f"{PROG}: {line}"))
+        add(path.stem, path)
+    return found
+
+
+def api_keys(args: argparse.Namespace, parser: Parser) -> tuple[str, ...]:
+    """From all places that have some. A usage error where one was to give a key and gave none."""
+    keys: list[str] = []
+    for option_name, given in (
+        ("--api-key", args.api_key and args.api_key.split(",")),
+        ("--api-key-file", args.api_key_file and args.api_key_file.text.splitlines()),
+        (KEY_VARIABLE, os.environ.get(KEY_VARIABLE, "").split(",") if os.environ.get(KEY_VARIABLE) else None),
+    ):
+        if given is None:
+            continue
+        stripped = [key.strip() for key in given if key.strip()]
+        if not stripped:
+            parser.error(f"argument {option_name}: there is no key in it")
+        if not all(key.isascii() and key.isprintable() for key in stripped):
+            parser.error(f"argument {option_name}: a key must be printable ASCII")
+        keys += stripped
+    return tuple(keys)
+
+
+def _draining(base: type[Any]) -> type[Any]:
+    """uvicorn's server, which at SIGTERM and Ctrl-C first refuses new requests and lets what runs come to its end."""
+
+    class Server(base):  # type: ignore[misc]
+        was_up = warms_up = False
+
+        async def startup(self, sockets: Any = None) -> None:
+            models = self.config.app.state.server.models
+            if self.warms_up:
+                try:
+                    async with models.use(models.find(None)):
+                        pass
+                except Exception as error:
+                    say(f"{PROG}: error: {error}")
+                    self.should_exit = True
+                    return
+            await super().startup(sockets)
+            if self.started:
+                self.was_up = True
+                host, port = self.servers[0].sockets[0].getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                say(f"{PROG}: listening at http://{shown}:{port}")
+                self._loop = asyncio.get_running_loop()
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if not self.started or self.config.app.state.server.draining:  # while it starts, or a second time
+                self.should_exit = self.force_exit = True
+                return
+            self.config.app.state.server.draining = True
+            self._loop.call_soon_threadsafe(lambda: setattr(self, "_drainer", self._loop.create_task(self._drain())))
+
+        async def _drain(self) -> None:
+            state = self.config.app.state.server
+            say(f"{PROG}: {state.n_requests} requests under way, {state.settings.drain_s:g} s for them to end")
+            await _until(lambda: state.n_requests == 0, state.settings.drain_s)
+            state.stop()
+            await _until(lambda: state.n_requests == 0, CLOSING_S)
+            self.should_exit = True
+
+    return Server
+
+
+async def _until(is_so: Callable[[], bool], most_s: float) -> None:
+    end = asyncio.get_running_loop().time() + most_s
+    while not is_so() and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.02)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

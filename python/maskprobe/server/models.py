@@ -1,0 +1,225 @@
+"""Models by name: loaded at their first use, off the event loop, and unloaded when others need their memory."""
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..engine import Engine
+from ..errors import Error, ModelError
+from ..llama_by_hand import ByHand
+from ..model import Model
+from ..openai.chat_prompts import ChatPrompts
+from ..openai.requests import Planner, Seeds
+from ..session import Session
+from .admission import Admission
+from .errors import LOG, ApiError, busy
+from .metrics import ModelMetrics
+from .settings import Settings
+
+SEATS = 4  # generations with the engine for each that it decodes at a time: these share its passes by tokens
+MEMORY_FACTOR = 1.3  # of a file's size, for its cache and what is packed: an estimate
+
+Result = TypeVar("Result")
+
+
+_threads = ThreadPoolExecutor(16, "maskprobe-work")
+
+
+async def in_thread(call: Callable[..., Result], *args: Any, **settings: Any) -> Result:
+    """For what takes a while: long prompts, templates, schemas, loading."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, functools.partial(call, *args, **settings))
+
+
+class Loaded:
+    """A model with its engine."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        started = time.perf_counter()
+        options = dict(settings.engine_options)
+        self.model = Model(path, **settings.model_options)
+        try:
+            self.engine = Engine(self.model, n_parallel=settings.n_parallel, **options)
+            self.n_ctx = self.engine.context.n_ctx
+            self.planner = Planner(
+                self.model,
+                n_ctx=self.n_ctx,
+                n_top_max=self.engine.context.n_top_max,
+                chat=ChatPrompts(self.model),
+                seeds=Seeds(),
+                draft=settings.draft,
+            )
+        except BaseException:
+            self.model.close()
+            raise
+        shared = ("n_batch", "n_ubatch", "n_threads", "n_threads_batch", "type_k", "type_v", "flash_attn")
+        cache = {name: options[name] for name in shared if name in options}
+        self.by_hand = ByHand(functools.partial(Session, self.model, n_ctx=self.n_ctx, **cache))
+        self.load_s = time.perf_counter() - started
+
+    def close(self) -> None:
+        self.engine.close()
+        self.by_hand.close()
+        self.model.close()
+
+
+@dataclass(eq=False)
+class Entry:
+    """A model that requests may name."""
+
+    name: str
+    path: Path
+    admission: Admission
+    metrics: ModelMetrics = field(default_factory=ModelMetrics)
+    loaded: Loaded | None = None
+    leaving: bool = False  # it is unloaded as soon as nobody uses it
+    n_users: int = 0
+    used_at: float = 0.0
+    keep_s: float | None = None  # without a user, None: until its memory is needed
+    failure: str = ""  # of the last attempt to load it
+
+    @property
+    def state(self) -> str:
+        return "leaving" if self.leaving else "loaded" if self.loaded else "failed" if self.failure else "unloaded"
+
+    @property
+    def bytes_needed(self) -> int:
+        try:
+            return int(self.path.stat().st_size * MEMORY_FACTOR)
+        except OSError:
+            return 0
+
+
+class Models:
+    """All models of a server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        n_running = SEATS * settings.n_parallel
+        self.entries = {
+            name: Entry(name, path, Admission(n_running, settings.n_queue)) for name, path in settings.models.items()
+        }
+        self._loading = asyncio.Lock()  # first come, first served
+        self._changed = asyncio.Condition()  # somebody has stopped using a model
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def find(self, name: str | None) -> Entry:
+        """None and "" stand for the first. Ollama's clients put ":latest" after a name. Raises ApiError 404."""
+        if not name:
+            return next(iter(self.entries.values()))
+        entry = self.entries.get(name) or self.entries.get(name.removesuffix(":latest"))
+        if entry is None:
+            known = ", ".join(self.entries)
+            raise ApiError(
+                404, f"there is no model {name[:100]!r} here: {known}", code="model_not_found", param="model"
+            )
+        return entry
+
+    @asynccontextmanager
+    async def use(self, entry: Entry) -> AsyncIterator[Loaded]:
+        """The model, loaded, for as long as the block lasts. Raises ApiError 503 where that is not possible."""
+        while entry.loaded is None or entry.leaving:
+            await asyncio.shield(self._spawn(self._load(entry)))
+        entry.n_users += 1
+        try:
+            yield entry.loaded
+        finally:
+            entry.n_users -= 1
+            entry.used_at = time.monotonic()
+            if entry.n_users == 0:
+                if entry.keep_s is not None and not entry.leaving:
+                    asyncio.get_running_loop().call_later(entry.keep_s, self._expire, entry, entry.used_at)
+                self._spawn(self._tell())
+
+    async def close(self) -> None:
+        """Unloads all."""
+        async with self._loading:
+            for entry in self.entries.values():
+                if entry.loaded is not None:
+                    await self._unload(entry)
+
+    async def _load(self, entry: Entry) -> None:
+        async with self._loading:
+            if entry.loaded is not None and not entry.leaving:
+                return
+            await self._make_room(entry)
+            try:
+                entry.loaded = await in_thread(Loaded, entry.path, self._settings)
+            except Error as error:
+                entry.failure = " ".join(str(error).split())
+                code = "model_not_loadable" if isinstance(error, ModelError) else "out_of_memory"
+                raise ApiError(
+                    503, f"the model {entry.name} cannot be loaded: {entry.failure}", code=code, param="model"
+                ) from None
+            entry.failure = ""
+            entry.metrics.loads += 1
+            LOG.info("loaded %s in %.1f s", entry.name, entry.loaded.load_s)
+
+    async def _make_room(self, entry: Entry) -> None:
+        """Unloads the models that were used least recently, as many as must go."""
+        while not self._has_room(entry):
+            others = [other for other in self.entries.values() if other.loaded is not None]
+            if not others:
+                return  # it has the machine to itself: whether it fits is found out
+            victim = min(others, key=lambda other: (other.n_users > 0, other.used_at))
+            victim.leaving = True  # from now on its new requests wait for their turn to load it
+            try:
+                async with asyncio.timeout(self._settings.timeout_s), self._changed:
+                    await self._changed.wait_for(lambda: victim.n_users == 0)  # noqa: B023 (done before the next)
+            except TimeoutError:
+                victim.leaving = False
+                raise busy(f"there is no memory for {entry.name} while {victim.name} has requests", 10) from None
+            await self._unload(victim)
+            victim.metrics.evictions += 1
+
+    def _has_room(self, entry: Entry) -> bool:
+        n_loaded = sum(other.loaded is not None for other in self.entries.values())
+        if self._settings.models_max and n_loaded >= self._settings.models_max:
+            return False
+        available = available_memory()
+        return available is None or entry.bytes_needed <= available
+
+    async def _unload(self, entry: Entry) -> None:
+        loaded, entry.loaded = entry.loaded, None
+        entry.leaving = False
+        if loaded is not None:
+            await in_thread(loaded.close)
+            LOG.info("unloaded %s", entry.name)
+
+    def _expire(self, entry: Entry, used_at: float) -> None:
+        if entry.loaded is not None and entry.n_users == 0 and entry.used_at == used_at:
+            entry.leaving = True
+            self._spawn(self._leave(entry))
+
+    async def _leave(self, entry: Entry) -> None:
+        async with self._loading:
+            if entry.leaving and entry.n_users == 0:
+                await self._unload(entry)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # the waiter has it, if there is one
+        return task
+
+
+def available_memory() -> int | None:
+    """Bytes, None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

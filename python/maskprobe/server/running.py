@@ -1,0 +1,139 @@
+"""One generation of a request: waits for its turn, generates, is counted; ends at its deadline."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..generation import AsyncGeneration, Stats, TokenResult
+from ..openai.requests import Plan
+from ..openai.results import evidence
+from .errors import ApiError, busy
+from .models import Entry, Loaded, Models, in_thread
+from .settings import Settings
+
+
+class Server:
+    """What all requests share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.models = Models(settings)
+        self.running: dict[str, Run] = {}  # by id
+        self.n_requests = 0  # under way, waiting ones too
+        self.responses: dict[tuple[str, int], int] = {}  # (route, status) -> how many
+        self.draining = False  # no new requests
+        self.stopping = False  # what still runs is cut off
+
+    def stop(self) -> None:
+        """Ends all that runs."""
+        self.stopping = True
+        for run in list(self.running.values()):
+            run.cancel()
+
+
+class Run:
+    """One generation. results() is to be gone through once."""
+
+    def __init__(
+        self, server: Server, entry: Entry, loaded: Loaded, plan: Plan, client: str, deadline: float, id: str
+    ) -> None:
+        """`client`: who shares its turns. `deadline`: by the event loop's clock. `id`: its name on the page."""
+        self.id = id
+        self.plan, self.stats, self.entry = plan, Stats(), entry
+        self._server, self._loaded, self._client, self._deadline = server, loaded, client, deadline
+        self._generation: AsyncGeneration | None = None
+        self._started = time.perf_counter()
+        self._pass: dict[str, Any] = {}  # the newest
+        self._at_pass = (0, 0, 0, 0)  # passes, rows, drafted, accepted before it
+        self._of_pass: list[TokenResult] = []
+
+    async def results(self) -> AsyncIterator[TokenResult]:
+        """Raises ApiError: 429 (queue), 503 (the server stops), 504 (no token before the deadline); what planning and
+        generating raise. At the deadline it ends with what there is."""
+        self._server.running[self.id] = self
+        reason = "failed"
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._server.running.pop, self.id, None)
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    client = await stack.enter_async_context(self.entry.admission.turn(self._client))
+            except TimeoutError:
+                raise self._too_late() from None
+            generation = self._generation = await in_thread(self.plan.start_async, self._loaded.engine)
+            if self._server.stopping:
+                generation.cancel()
+            timer = asyncio.get_running_loop().call_at(self._deadline, generation.cancel)
+            try:
+                async for result in generation:
+                    self._note(result, generation)
+                    client.tokens += result.token >= 0
+                    if result.finish_reason == "cancelled":
+                        if self._server.stopping:
+                            raise busy("the server is shutting down")
+                        if not self.stats.n_gen:
+                            raise self._too_late()
+                    reason = result.finish_reason or reason
+                    yield result
+            finally:
+                timer.cancel()
+                self.stats = generation.stats
+                await generation.aclose()
+                self.entry.metrics.end(self.stats, reason)
+
+    def cancel(self) -> None:
+        if self._generation is not None:
+            self._generation.cancel()
+
+    def _too_late(self) -> ApiError:
+        return ApiError(
+            504, f"no token came within {self._server.settings.timeout_s:g} seconds (--timeout)", code="timeout"
+        )
+
+    def _note(self, result: TokenResult, generation: AsyncGeneration) -> None:
+        stats = self.stats = generation.stats
+        if result.n_gen == 1:
+            self.entry.metrics.first_token(time.perf_counter() - self._started)
+        if (stats.passes, stats.rows) != self._at_pass[:2]:
+            before, self._at_pass = self._at_pass, (stats.passes, stats.rows, stats.n_drafted, stats.n_accepted)
+            names = ("passes", "rows", "drafted", "accepted")
+            self._pass = {name: now - was for name, now, was in zip(names, self._at_pass, before, strict=True)}
+            self._of_pass = []
+        self._of_pass.append(result)
+
+    def newest_pass(self) -> dict[str, Any]:
+        """What the newest passes gave, since the tokens before them were read. For the page."""
+        top = {
+            token.n_gen: [{"text": self._piece(id), "logprob": logprob} for id, logprob in token.top]
+            for token in self._of_pass
+        }
+        tokens = evidence(self._of_pass)
+        for token, result in zip(tokens, (one for one in self._of_pass if one.token >= 0), strict=True):
+            token["top"] = top[result.n_gen]
+        return {**self._pass, "tokens": tokens}
+
+    def counts(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "model": self.entry.name,
+            "prompt_tokens": len(self.plan.tokens),
+            **counts_of(self.stats),
+        }
+
+    def _piece(self, token: int) -> str:
+        return self._loaded.model.token_bytes(token, special=True).decode("utf-8", errors="replace")
+
+
+def counts_of(stats: Stats) -> dict[str, Any]:
+    """Counts and times of a generation, for JSON."""
+    return {
+        "n_gen": stats.n_gen,
+        "passes": stats.passes,
+        "rows": stats.rows,
+        "drafted": stats.n_drafted,
+        "accepted": stats.n_accepted,
+        "prompt_ms": stats.prompt_ms,
+        "gen_ms": stats.gen_ms,
+        "finish_reason": stats.finish_reason,
+    }
