@@ -41,7 +41,7 @@ async def embeddings_of(
 
     Raises ApiError; ArgumentError, ContextFull, ModelError."""
     started = time.perf_counter()
-    if not texts or len(texts) > MOST_TEXTS:
+    if not 1 <= len(texts) <= MOST_TEXTS:
         raise BadField("input", f"input must have 1 to {MOST_TEXTS} texts, not {len(texts)}")
     loop = asyncio.get_running_loop()
     try:

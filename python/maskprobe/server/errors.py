@@ -63,7 +63,7 @@ def api_error(error: BaseException) -> ApiError:
         return error
     message = " ".join(str(error).split())
     if isinstance(error, ContextFull):
-        return ApiError(400, message, code="context_length_exceeded", param="messages")
+        return ApiError(400, message, code="context_length_exceeded")
     if isinstance(error, ArgumentError | Unsupported):
         code = "unsupported_value" if isinstance(error, Unsupported) else "invalid_value"
         return ApiError(400, message, code=code, param=field_of(message))

@@ -201,7 +201,7 @@ async def embeddings(request: Request) -> Response:
     n_wanted = fields.integer("dimensions", 0, 1, 2**31 - 1) if "dimensions" in fields else None
     fields.drop((*FOR_OTHERS, "dimensions"))
     fields.done()
-    is_several = isinstance(texts, list) and texts and isinstance(texts[0], str | list)
+    is_several = isinstance(texts, list) and (not texts or isinstance(texts[0], str | list))
     found = await while_connected(
         request.receive,
         embeddings_of(server, entry, client_of(request), texts if is_several else [texts], n_wanted=n_wanted),
