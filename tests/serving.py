@@ -71,6 +71,10 @@ class Process:
         """Its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit status, when it has ended by itself."""
         status = self.process.wait(60)
         self._reader.join()
         return status

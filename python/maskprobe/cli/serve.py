@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -180,8 +181,6 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=args.host,
-        port=args.port,
         log_level="warning",
         log_config=None,
         access_log=False,
@@ -190,11 +189,22 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     )
     server = _draining(uvicorn.Server)(config)
     server.warms_up = not args.no_warmup
-    try:
-        server.run()
-    except SystemExit:  # uvicorn's, where it cannot listen; it has said why
-        return EXIT_FAILURE
+    with bound(args.host, args.port) as place:
+        server.run([place])
     return EXIT_DONE if server.was_up else EXIT_FAILURE
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with its address, before any model is loaded. Raises Error where that is not possible."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        place = socket.socket(family, kind, protocol)
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Error(f"cannot listen at {values.quoted(host)}, port {port}: {reason} (--host, --port)") from None
+    return place
 
 
 def model_files(args: argparse.Namespace, parser: Parser) -> dict[str, Path]:
@@ -265,11 +275,19 @@ def _draining(base: type[Any]) -> type[Any]:
                 self._loop = asyncio.get_running_loop()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if not self.started or self.config.app.state.server.draining:  # while it starts, or a second time
-                self.should_exit = self.force_exit = True
-                return
-            self.config.app.state.server.draining = True
-            self._loop.call_soon_threadsafe(lambda: setattr(self, "_drainer", self._loop.create_task(self._drain())))
+            if self.started:
+                self._loop.call_soon_threadsafe(self._signalled)
+            else:
+                self.should_exit = True
+
+        def _signalled(self) -> None:
+            state = self.config.app.state.server
+            if state.draining:  # a second time
+                state.stop()
+                self.should_exit = True
+            else:
+                state.draining = True
+                self._drainer = self._loop.create_task(self._drain())
 
         async def _drain(self) -> None:
             state = self.config.app.state.server

@@ -62,7 +62,7 @@ def client_of(request: Request) -> str:
 
 
 class Job:
-    """A request that generates. `plan` makes the Plans, on a thread, with the loaded model; each is answered `n` times."""
+    """A request that generates. `plan` makes the Plans on a thread, of the loaded model; each is answered `n` times."""
 
     def __init__(
         self,
@@ -219,13 +219,19 @@ class EventStream:
     ) -> None:
         """`failed`: what is sent for an error after the first piece."""
         self._pieces, self._media_type, self._failed, self._patience_s = pieces, media_type, failed, patience_s
+        self._has_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await while_connected(receive, self._send_all(send))
+        try:
+            await while_connected(receive, self._send_all(send))
+        except ClientGone:
+            if not self._has_started:
+                raise
 
     async def _send_all(self, send: Send) -> None:
         async with contextlib.aclosing(self._pieces) as pieces:  # type: ignore[type-var]
             piece = await anext(pieces, b"")
+            self._has_started = True
             headers = [(b"content-type", self._media_type.encode()), (b"cache-control", b"no-cache")]
             await send(
                 {"type": "http.response.start", "status": 200, "headers": [*headers, (b"x-accel-buffering", b"no")]}

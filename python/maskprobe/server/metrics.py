@@ -79,7 +79,7 @@ class Text:
 
     def _sample(self, name: str, labels: Mapping[str, str], value: float) -> None:
         inner = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-        self._lines.append(f"maskprobe_{name}{{{inner}}} {_number(value)}" if inner else f"maskprobe_{name} {_number(value)}")
+        self._lines.append(f"maskprobe_{name}{{{inner}}} {_number(value)}")
 
 
 def _escaped(text: str) -> str:

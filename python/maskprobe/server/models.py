@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..engine import Engine
-from ..errors import Error, ModelError
+from ..errors import Error, ModelError, OutOfMemory
 from ..llama_by_hand import ByHand
 from ..model import Model
 from ..openai.chat_prompts import ChatPrompts
@@ -123,18 +123,20 @@ class Models:
     @asynccontextmanager
     async def use(self, entry: Entry) -> AsyncIterator[Loaded]:
         """The model, loaded, for as long as the block lasts. Raises ApiError 503 where that is not possible."""
-        while entry.loaded is None or entry.leaving:
-            await asyncio.shield(self._spawn(self._load(entry)))
-        entry.n_users += 1
+        if entry.loaded is not None and not entry.leaving:
+            entry.n_users += 1
+            loaded = entry.loaded
+        else:
+            loading = self._spawn(self._load(entry))
+            try:
+                loaded = await asyncio.shield(loading)
+            except asyncio.CancelledError:
+                loading.add_done_callback(lambda done: done.cancelled() or done.exception() or self._leave_it(entry))
+                raise
         try:
-            yield entry.loaded
+            yield loaded
         finally:
-            entry.n_users -= 1
-            entry.used_at = time.monotonic()
-            if entry.n_users == 0:
-                if entry.keep_s is not None and not entry.leaving:
-                    asyncio.get_running_loop().call_later(entry.keep_s, self._expire, entry, entry.used_at)
-                self._spawn(self._tell())
+            self._leave_it(entry)
 
     async def close(self) -> None:
         """Unloads all."""
@@ -143,39 +145,63 @@ class Models:
                 if entry.loaded is not None:
                     await self._unload(entry)
 
-    async def _load(self, entry: Entry) -> None:
+    def _leave_it(self, entry: Entry) -> None:
+        """A user has done with it."""
+        entry.n_users -= 1
+        entry.used_at = time.monotonic()
+        if entry.n_users == 0:
+            if entry.keep_s is not None and not entry.leaving:
+                asyncio.get_running_loop().call_later(entry.keep_s, self._expire, entry, entry.used_at)
+            self._spawn(self._tell())
+
+    async def _load(self, entry: Entry) -> Loaded:
+        """The caller is a user of it at once: nobody can unload it before he has had his turn."""
         async with self._loading:
-            if entry.loaded is not None and not entry.leaving:
-                return
-            await self._make_room(entry)
+            if entry.loaded is not None:
+                entry.leaving = False  # its time without a user was over, and here is one
+                entry.n_users += 1
+                return entry.loaded
+            while not self._has_room(entry) and await self._evict_one(entry):
+                pass  # what has the machine to itself is tried in any case
             try:
-                entry.loaded = await in_thread(Loaded, entry.path, self._settings)
+                entry.loaded = await self._loaded(entry)
             except Error as error:
                 entry.failure = " ".join(str(error).split())
                 code = "model_not_loadable" if isinstance(error, ModelError) else "out_of_memory"
                 raise ApiError(
                     503, f"the model {entry.name} cannot be loaded: {entry.failure}", code=code, param="model"
                 ) from None
+            entry.n_users += 1
             entry.failure = ""
             entry.metrics.loads += 1
             LOG.info("loaded %s in %.1f s", entry.name, entry.loaded.load_s)
+            return entry.loaded
 
-    async def _make_room(self, entry: Entry) -> None:
-        """Unloads the models that were used least recently, as many as must go."""
-        while not self._has_room(entry):
-            others = [other for other in self.entries.values() if other.loaded is not None]
-            if not others:
-                return  # it has the machine to itself: whether it fits is found out
-            victim = min(others, key=lambda other: (other.n_users > 0, other.used_at))
-            victim.leaving = True  # from now on its new requests wait for their turn to load it
+    async def _loaded(self, entry: Entry) -> Loaded:
+        """The estimate of its memory may have been too low: others make room as long as there are some."""
+        while True:
             try:
-                async with asyncio.timeout(self._settings.timeout_s), self._changed:
-                    await self._changed.wait_for(lambda: victim.n_users == 0)  # noqa: B023 (done before the next)
-            except TimeoutError:
-                victim.leaving = False
-                raise busy(f"there is no memory for {entry.name} while {victim.name} has requests", 10) from None
-            await self._unload(victim)
-            victim.metrics.evictions += 1
+                return await in_thread(Loaded, entry.path, self._settings)
+            except OutOfMemory:
+                if not await self._evict_one(entry):
+                    raise
+
+    async def _evict_one(self, entry: Entry) -> bool:
+        """Unloads the model that was used least recently, as soon as it has no requests. False: there is none."""
+        others = [other for other in self.entries.values() if other.loaded is not None]
+        if not others:
+            return False
+        victim = min(others, key=lambda other: (other.n_users > 0, other.used_at))
+        victim.leaving = True  # from now on its new requests wait for their turn to load it
+        try:
+            async with asyncio.timeout(self._settings.timeout_s), self._changed:
+                await self._changed.wait_for(lambda: victim.n_users == 0)
+        except TimeoutError:
+            victim.leaving = False
+            raise busy(f"there is no memory for {entry.name} while {victim.name} has requests", 10) from None
+        await self._unload(victim)
+        victim.metrics.evictions += 1
+        return True
 
     def _has_room(self, entry: Entry) -> bool:
         n_loaded = sum(other.loaded is not None for other in self.entries.values())

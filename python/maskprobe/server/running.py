@@ -76,6 +76,9 @@ class Run:
                             raise self._too_late()
                     reason = result.finish_reason or reason
                     yield result
+            except (asyncio.CancelledError, GeneratorExit):  # the client has gone
+                reason = "cancelled"
+                raise
             finally:
                 timer.cancel()
                 self.stats = generation.stats
