@@ -4,8 +4,8 @@
     python bench/serve_load.py --url http://127.0.0.1:8080 -n 64 -s 600     of a server that runs already
 
 Prompts have 50 to 1500 tokens, answers 20 to 300. A tenth of the clients' requests is given up under way, a tenth has a
-JSON schema, half are greedy, half are seeded. Afterwards a sample of the answers is asked for again, alone. Exit status 1
-where an answer failed, a text differs, or memory grows.
+JSON schema, half are greedy, half are seeded. Afterwards a sample of the answers is asked for again, alone. Exit status
+1 where an answer failed, a text differs, or memory grows.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..engine import Engine
-from ..errors import Error, ModelError, OutOfMemory
+from ..errors import Error, ModelError, OutOfMemory, StateError
 from ..llama_by_hand import ByHand
 from ..model import Model
 from ..openai.chat_prompts import ChatPrompts
@@ -23,6 +23,7 @@ from .metrics import ModelMetrics
 from .settings import Settings
 
 SEATS = 4  # generations with the engine for each that it decodes at a time: these share its passes by tokens
+CLOSE_S = 60.0
 MEMORY_FACTOR = 1.3  # of a file's size, for its cache and what is packed: an estimate
 
 Result = TypeVar("Result")
@@ -63,9 +64,17 @@ class Loaded:
         self.load_s = time.perf_counter() - started
 
     def close(self) -> None:
-        self.engine.close()
-        self.by_hand.close()
-        self.model.close()
+        """Work on a thread, for a client that has gone, may still be in one of them."""
+        for close in (self.engine.close, self.by_hand.close, self.model.close):
+            end = time.monotonic() + CLOSE_S
+            while True:
+                try:
+                    close()
+                    break
+                except StateError:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.02)
 
 
 @dataclass(eq=False)
