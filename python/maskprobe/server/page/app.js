@@ -1,6 +1,7 @@
 // The page: a conversation with one of the server's models, and what the drafts of each answer did.
 
 import { ServerError, getJson, setKey, streamChat } from "./api.js";
+import { Batch } from "./batch.js";
 import { drawChart } from "./chart.js";
 import { Conversation } from "./chat.js";
 import { TokenDetail } from "./detail.js";
@@ -12,7 +13,6 @@ import { Speaker, fixed, plural } from "./text.js";
 import { acceptedPath, drawTree } from "./tree.js";
 
 const $ = (id) => document.getElementById(id);
-const DRAW_MS = 100; // between two drawings of the panels
 
 const conversation = new Conversation($("log"));
 const speaker = new Speaker($("spoken"));
@@ -22,7 +22,6 @@ const detail = new TokenDetail($("token-detail"), $("log"), (span) => answers.ge
 let history = []; // messages of this page, without the system prompt
 let running = null; // AbortController of what runs
 let last = null; // the last request: {body, asked: what was measured, plain}
-let drawnAt = 0;
 
 // --- one answer ---
 
@@ -33,6 +32,7 @@ async function send() {
   $("input").value = "";
   const body = { ...sampling(), messages: [...systemMessages(), ...history, { role: "user", content: text }] };
   const draft = $("draft").value;
+  const chat = history;
   const view = conversation.answer(body.model);
   answers.set(view.text, view.tokens);
   last = null;
@@ -42,8 +42,9 @@ async function send() {
   const result = await run(body, draft, log, (tokens) => {
     view.add(tokens);
     speaker.add(tokens.map((token) => token.text).join(""));
-    drawSometimes(log);
+    drawPanels(log);
   });
+  if (history !== chat) return; // a new chat was begun meanwhile
   const content = view.text.textContent;
   if (result.error && !content) {
     question.remove();
@@ -61,10 +62,11 @@ async function send() {
   await refresh();
 }
 
-/** Runs a request to its end. What went wrong is in the result, not thrown. */
-async function run(body, draft, log, grown) {
+/** Runs a request to its end; `draw` gets its tokens. What went wrong is in the result, not thrown. */
+async function run(body, draft, log, draw) {
   running = new AbortController();
   setRunning(true);
+  const batch = new Batch(draw);
   const result = { complete: false, reason: "", error: null, others: 0 };
   try {
     for await (const chunk of streamChat({ ...body, draft, maskprobe: { evidence: true } }, running.signal)) {
@@ -72,13 +74,14 @@ async function run(body, draft, log, grown) {
       const tokens = log.add(chunk.maskprobe ?? {});
       if (isFirst && tokens.length) countOthers(result);
       result.reason = chunk.choices[0]?.finish_reason ?? result.reason;
-      grown(tokens);
+      batch.add(tokens);
     }
     result.complete = true;
   } catch (error) {
     if (error.name === "AbortError") result.reason = "stopped";
     else result.error = error;
   }
+  batch.flush();
   running = null;
   setRunning(false);
   return result;
@@ -118,16 +121,18 @@ function report(error) {
 
 async function measurePlain() {
   if (running || !last) return;
-  const { body } = last;
+  const request = last;
   const log = new PassLog();
   const told = (line) => ($("measure-note").textContent = line);
   told("Measuring plain decoding …");
-  const result = await run(body, "off", log, () => told(`Measuring plain decoding: ${plural(log.tokens.length, "token")} …`));
+  const result = await run(request.body, "off", log, () =>
+    told(`Measuring plain decoding: ${plural(log.tokens.length, "token")} …`),
+  );
   if (result.error) {
     told(`It could not be measured: ${result.error.message}`);
     if (result.error.status === 401) askKey();
   } else {
-    last.plain = measured(log, { draft: "off", ...result });
+    request.plain = measured(log, { draft: "off", ...result });
     told("Repeats the last request with drafting off and the same seed.");
   }
   drawLast();
@@ -143,12 +148,7 @@ function drawLast() {
 
 // --- panels ---
 
-function drawSometimes(log) {
-  if (performance.now() - drawnAt > DRAW_MS) drawPanels(log);
-}
-
 function drawPanels(log) {
-  drawnAt = performance.now();
   drawLegend($("legend").tBodies[0], log.tokens);
   const n = log.tokens.filter((token) => token.source !== OWN).length;
   $("legend-note").textContent = `The newest answer: ${plural(log.tokens.length, "token")}, ${n} of them drafted.`;

@@ -22,7 +22,7 @@ export class Conversation {
 
   /** An answer that is still empty. */
   answer(model) {
-    const view = new AnswerView(model, () => this.follow());
+    const view = new AnswerView(model, (change) => this.follow(change));
     this.append(view.element);
     return view;
   }
@@ -40,9 +40,12 @@ export class Conversation {
     this.log.scrollTop = this.log.scrollHeight;
   }
 
-  follow() {
+  /** Makes a change, and stays at the end where the reader is at the end. */
+  follow(change) {
     const { log } = this;
-    if (log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END) log.scrollTop = log.scrollHeight;
+    const follows = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
+    change();
+    if (follows) log.scrollTop = log.scrollHeight;
   }
 }
 
@@ -58,12 +61,12 @@ function message(role, name) {
 }
 
 export class AnswerView {
-  constructor(model, grown) {
+  constructor(model, follow) {
     this.element = message("assistant", model);
     this.element.classList.add("running");
     this.text = this.element.querySelector(".text");
     this.tokens = []; // in the order of their spans
-    this.grown = grown;
+    this.follow = follow;
     this.line = ""; // that is not complete yet
     this.inCode = false; // between two lines that begin with ```
   }
@@ -71,11 +74,11 @@ export class AnswerView {
   /** Adds tokens as PassLog has placed them. */
   add(tokens) {
     if (!tokens.length) return;
-    for (const token of tokens) {
+    const spans = tokens.map((token) => {
       this.tokens.push(token);
-      this.text.append(this.span(token));
-    }
-    this.grown();
+      return this.span(token);
+    });
+    this.follow(() => this.text.append(...spans));
   }
 
   span(token) {
@@ -115,7 +118,6 @@ export class AnswerView {
     const foot = document.createElement("p");
     foot.className = "foot";
     foot.textContent = line;
-    this.element.append(foot);
-    this.grown();
+    this.follow(() => this.element.append(foot));
   }
 }

@@ -9,7 +9,9 @@ export class TokenDetail {
   /** `tokenOf` gives the token that a span shows. */
   constructor(box, log, tokenOf) {
     this.box = box;
+    this.log = log;
     this.tokenOf = tokenOf;
+    this.span = null; // whose box is shown
     log.addEventListener("pointerover", (event) => this.enter(event.target.closest(".token")));
     log.addEventListener("click", (event) => this.enter(event.target.closest(".token")));
     log.addEventListener("pointerout", (event) => this.leave(event.relatedTarget));
@@ -17,7 +19,8 @@ export class TokenDetail {
     log.addEventListener("keydown", (event) => this.move(event));
     log.addEventListener("focusin", (event) => event.target.classList.contains("token") && this.show(event.target));
     log.addEventListener("focusout", () => this.hide());
-    log.addEventListener("scroll", () => this.hide());
+    log.addEventListener("scroll", () => this.place());
+    window.addEventListener("resize", () => this.place());
   }
 
   enter(span) {
@@ -58,15 +61,25 @@ export class TokenDetail {
     }
     this.box.replaceChildren(list);
     this.box.hidden = false;
-    this.beside(span.getClientRects()[0] ?? span.getBoundingClientRect());
+    this.span = span;
+    this.place();
   }
 
-  beside(rect) {
+  /** Puts the box beside its token, and away where the token is scrolled out of the conversation. */
+  place() {
+    if (this.box.hidden) return;
+    const rect = this.span.getClientRects()[0] ?? this.span.getBoundingClientRect();
+    const log = this.log.getBoundingClientRect();
+    if (!this.span.isConnected || rect.bottom < log.top || rect.top > log.bottom) {
+      this.hide();
+      return;
+    }
     const { width, height } = this.box.getBoundingClientRect();
     const room = document.documentElement.clientWidth - width - GAP;
-    const below = rect.bottom + GAP + height < window.innerHeight;
+    const above = rect.top - GAP - height;
+    const isBelow = above < 0 || rect.bottom + GAP + height < window.innerHeight; // never over the token itself
     this.box.style.left = `${window.scrollX + Math.max(GAP, Math.min(rect.left, room))}px`;
-    this.box.style.top = `${window.scrollY + (below ? rect.bottom + GAP : Math.max(0, rect.top - height - GAP))}px`;
+    this.box.style.top = `${window.scrollY + (isBelow ? rect.bottom + GAP : above)}px`;
   }
 
   hide() {

@@ -58,14 +58,15 @@ export function watchSettings() {
 export function fillModels(models) {
   const field = $("model");
   const chosen = field.value;
-  field.replaceChildren(
-    ...models.map(({ id, status }) => {
-      const option = document.createElement("option");
-      option.value = id;
-      option.textContent = status?.value === "loaded" ? id : `${id} (${status?.value ?? "not loaded"})`;
-      return option;
-    }),
-  );
+  const options = models.map(({ id, status }) => {
+    const option = document.createElement("option");
+    option.value = id;
+    option.textContent = status?.value === "loaded" ? id : `${id} (${status?.value ?? "not loaded"})`;
+    return option;
+  });
+  const texts = (list) => [...list].map((option) => option.textContent).join("\n");
+  if (texts(field.options) === texts(options)) return; // it may be open just now
+  field.replaceChildren(...options);
   if (models.some((model) => model.id === chosen)) field.value = chosen;
 }
 
