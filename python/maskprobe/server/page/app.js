@@ -166,7 +166,8 @@ function drawNewest(log) {
   const pass = log.at(number);
   const facts = [`Pass ${number}`];
   if (pass.rows) facts.push(`${pass.exact ? "" : "about "}${plural(Math.round(pass.rows), "row")}`);
-  facts.push(`${pass.accepted.length} of ${pass.exact ? "" : "about "}${plural(Math.round(pass.drafted), "candidate")} accepted`);
+  const drafted = `${pass.exact ? "" : "about "}${plural(Math.round(pass.drafted), "candidate")}`;
+  facts.push(pass.drafted ? `${pass.accepted.length} of ${drafted} accepted` : "nothing drafted");
   $("tree-facts").textContent = `${facts.join(", ")}.`;
   drawTree($("tree"), log.tree?.nodes ?? acceptedPath(log, number));
   const n = Math.round(pass.drafted) - pass.accepted.length;

@@ -7,7 +7,8 @@ export function shownText(text) {
 }
 
 export function fixed(value, digits) {
-  return value === null || value === undefined || !Number.isFinite(value) ? "–" : value.toFixed(digits);
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  return value.toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1"); // no -0.000
 }
 
 /** 1 token, 2 tokens; 1 pass, 2 passes. */
