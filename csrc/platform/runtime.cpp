@@ -7,10 +7,13 @@
 #include "ggml-backend.h"
 #include "llama.h"
 
+#include <dlfcn.h>
+
 #include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <string>
 
 #if defined(__APPLE__)
 #    include <mach/mach.h>
@@ -49,6 +52,18 @@ static void on_log(ggml_log_level level, const char * text, void *) {
     }
 }
 
+// Of a build whose backends are modules: they lie beside ggml. It would look for them beside the program, and in the
+// working directory.
+static void load_backends() {
+    Dl_info info;
+    if (ggml_backend_dev_count() > 0 || !dladdr((const void *) ggml_backend_load_all_from_path, &info) || !info.dli_fname) {
+        return;
+    }
+    const std::string file = info.dli_fname;
+    const size_t slash = file.rfind('/');
+    ggml_backend_load_all_from_path(slash == std::string::npos ? "." : file.substr(0, slash).c_str());
+}
+
 void runtime_init() {
     static std::once_flag once;
     const refuse_children_meanwhile inside;
@@ -58,11 +73,9 @@ void runtime_init() {
                  MP_GGML_VERSION, ggml_version(), MP_LLAMA_NAME);
         }
         llama_log_set(on_log, nullptr);
-        llama_backend_init();
-        if (ggml_backend_dev_count() == 0) {
-            ggml_backend_load_all(); // a build with loadable backends
-        }
-        if (has_gpu()) { // what a driver has opened does not work in a child
+        load_backends();
+        llama_backend_init(); // loads them from elsewhere if none was there
+        if (has_gpu()) {      // what a driver has opened does not work in a child
             refuse_children();
         }
     });

@@ -181,7 +181,9 @@ class Bridge:
     """An object of Python whose methods the core calls. What one of them raises is kept in `failure`, and the core is
     told that it failed.
 
-    `handle` is what C has as its user pointer; it must live as long as C may call."""
+    `pointer` is C's struct of its functions. `handle` is what C has as its user pointer; it must live as long as C may call."""
+
+    pointer: Any
 
     def __init__(self) -> None:
         self.handle: Any = ffi.new_handle(self)
@@ -240,7 +242,7 @@ class Handle:
     forgets the object, and nothing is ever freed.
     """
 
-    def __init__(self, memory: _Memory, what: str, can_be_read: bool = False) -> None:
+    def __init__(self, memory: _Memory | None, what: str, can_be_read: bool = False) -> None:
         self._memory: _Memory | None = memory
         self._what = what
         self._can_be_read = can_be_read
@@ -293,8 +295,9 @@ class Handle:
         raise StateError(f"the {self._what} is closed")
 
     def __exit__(self, *_exception: object) -> None:
-        self._memory.calls.pop()
-        self._calls.pop()
+        if (memory := self._memory) is not None:  # close() waits for the end of the call
+            memory.calls.pop()
+            self._calls.pop()
 
     def close(self, waits: bool = False) -> None:
         """Lets go of the object; further calls are errors. Closing twice is fine.

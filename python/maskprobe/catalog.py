@@ -29,7 +29,7 @@ def packaged_model(name: str) -> Path | None:
         installed = distribution(PACKAGED[name])
     except PackageNotFoundError:
         return None
-    paths = [Path(installed.locate_file(file)) for file in installed.files or () if file.suffix == ".gguf"]
+    paths = [Path(str(installed.locate_file(file))) for file in installed.files or () if file.suffix == ".gguf"]
     return next((path for path in paths if path.is_file()), None)
 
 

@@ -66,7 +66,7 @@ class Engine(Owner):
             raise ArgumentError(f'rows must be "auto" or a number from 1, not {shown(rows)}')
         self.model = model
         self._readable = model._shared()  # of the engine's own sources: they go on when the model is closed
-        self._rows = None if rows == "auto" else rows
+        self._rows = rows if isinstance(rows, int) else None
         self._proposer = proposer
         params = ffi.new("mp_engine_params *", lib.mp_engine_default_params())
         file = NULL if state is None else ffi.new("char[]", c_path(state, "state"))

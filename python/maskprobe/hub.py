@@ -79,8 +79,9 @@ def download(repo_spec: str, *, progress: Progress | None = None, endpoint: str 
     files = [remote[name] for name in choose(list(remote), quant, repo)]
 
     cached = [huggingface_hub.try_to_load_from_cache(repo, file.name, revision=commit) for file in files]
-    if all(isinstance(path, str) for path in cached):
-        return Path(cached[0])  # another program on this machine has it already
+    here = [path for path in cached if isinstance(path, str)]
+    if len(here) == len(files):
+        return Path(here[0])  # another program on this machine has it already
 
     target = folder / hashlib.sha256(" ".join(file.sha256 for file in files).encode()).hexdigest()[:16]
     target.mkdir(parents=True, exist_ok=True)
@@ -114,8 +115,11 @@ def list_files(repo: str, endpoint: str | None) -> tuple[str, dict[str, RemoteFi
         raise DownloadError(LICENCE.format(repo)) from None
     except RepositoryNotFoundError:
         raise DownloadError(f"there is no repository {repo} on the Hub, or it is private: `hf auth login`") from None
-    large = [sibling for sibling in info.siblings or [] if sibling.lfs is not None]  # as every model is
-    return info.sha, {file.rfilename: RemoteFile(file.rfilename, file.lfs.size, file.lfs.sha256) for file in large}
+    return info.sha or "main", {
+        file.rfilename: RemoteFile(file.rfilename, file.lfs.size, file.lfs.sha256)
+        for file in info.siblings or []
+        if file.lfs is not None  # as every model is
+    }
 
 
 def parse_spec(repo_spec: str) -> tuple[str, str | None]:

@@ -22,7 +22,7 @@ def fetch_model(
     if filename is None:
         return os.fspath(download(repo_id))
     import huggingface_hub
-    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 
     try:
         names = huggingface_hub.HfApi(library_name="maskprobe").list_repo_files(repo_id)

@@ -81,8 +81,8 @@ def devices() -> list[Device]:
     device = ffi.new("mp_device *")
     while (status := lib.mp_device_get(len(found), device)) != lib.MP_ERR_ARGUMENT:
         check(status)
-        names = map(text, (device.name, device.description, device.kind))
-        found.append(Device(*names, device.memory_free, device.memory_total))
+        name, description, kind = text(device.name), text(device.description), text(device.kind)
+        found.append(Device(name, description, kind, device.memory_free, device.memory_total))
     return found
 
 
@@ -192,8 +192,9 @@ class Model(Owner):
         raw = ffi.new("mp_model_info *")
         with self._handle as model:
             check(lib.mp_model_get_info(model, raw))
-        values = {field.name: getattr(raw, field.name) for field in fields(ModelInfo)}
-        return ModelInfo(**{name: text(v) if isinstance(v, ffi.CData) else v for name, v in values.items()})
+        values: dict[str, Any] = {field.name: getattr(raw, field.name) for field in fields(ModelInfo)}
+        values |= {name: text(value) for name, value in values.items() if isinstance(value, ffi.CData)}
+        return ModelInfo(**values)
 
     def metadata(self, key: str) -> str | None:
         """A metadata value of the file as text, None if there is no such key."""

@@ -357,9 +357,11 @@ class _Outputs:
         n = n_rows * n_top
         views = self._views.get((n_rows, n_top))
         if views is None:
-            tops = (array[:n].reshape(n_rows, n_top) for array in (self._top_tokens, self._top_logprobs))
-            views = self._views[n_rows, n_top] = (self._best[:n_rows], *tops)
+            shape = n_rows, n_top
+            tokens, logprobs = self._top_tokens[:n].reshape(shape), self._top_logprobs[:n].reshape(shape)
+            views = self._views[shape] = (self._best[:n_rows], tokens, logprobs)
         ffi.memmove(self._best, result.best, 4 * n_rows)
         ffi.memmove(self._top_tokens, result.top_tokens, 4 * n)
         ffi.memmove(self._top_logprobs, result.top_logprobs, 4 * n)
-        return Pass(n_rows, n_top, *views, result.decode_us, result.engine_us)
+        best, top_tokens, top_logprobs = views
+        return Pass(n_rows, n_top, best, top_tokens, top_logprobs, result.decode_us, result.engine_us)

@@ -16,7 +16,7 @@ IDLE_S = 0.1  # after so long without anybody waiting, the thread that steps for
 EXIT_S = 5.0  # longer than this a callback is not waited for when the interpreter ends
 
 Result = TypeVar("Result")
-Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Future]
+Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]
 
 STEPPERS: weakref.WeakSet["Stepper"] = weakref.WeakSet()
 
@@ -218,7 +218,7 @@ class Stepper:
                 loop.call_soon_threadsafe(_resolve, future, failure)
 
 
-def _resolve(future: asyncio.Future, failure: BaseException | None) -> None:
+def _resolve(future: asyncio.Future[None], failure: BaseException | None) -> None:
     if future.done():  # cancelled
         return
     if failure is None:

@@ -51,7 +51,7 @@ class JsonSchema:
         parsed = _json(schema)
         _check_costs(parsed)
         obeyed = json.dumps(obeyed_schema(parsed), allow_nan=False)
-        options = {
+        options: Any = {
             "item_separator": "," if flexible_whitespace else ", ",
             "key_separator": ":" if flexible_whitespace else ": ",
             "whitespace_flexible": flexible_whitespace,
@@ -154,7 +154,7 @@ class _Matching(Constraint):
             self._chain = None
 
     def n_valid(self, tokens: Sequence[int]) -> int:
-        return self._matcher.validate_tokens(tokens)
+        return self._matcher.validate_tokens(list(tokens))
 
     def forced(self) -> Sequence[int]:
         if self._chain is None:

@@ -110,7 +110,8 @@ class _Generation(Extension):
 
     def parse(self, parser: Any) -> list[nodes.Node]:
         parser.stream.skip()
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        body: list[nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return body
 
 
 class _Metered(NodeTransformer):
@@ -124,7 +125,7 @@ class _Metered(NodeTransformer):
             left.extend(left.pop().iter_child_nodes())
         return _filter(nodes.Const(STEP + NODE * n_parts, lineno=node.lineno), TURN)
 
-    def _body(self, node: nodes.Node) -> nodes.Node:
+    def _body(self, node: Any) -> Any:  # of a kind that has a body
         turn = nodes.ExprStmt(self._turn(node), lineno=node.lineno)
         self.generic_visit(node)
         node.body.insert(0, turn)
@@ -148,7 +149,8 @@ class _Metered(NodeTransformer):
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:
         self.generic_visit(node)
-        for owner in (node, *node.ops):
+        owners: tuple[nodes.Compare | nodes.Operand, ...] = (node, *node.ops)
+        for owner in owners:
             if not isinstance(owner.expr, nodes.Const):
                 owner.expr = _filter(owner.expr, COMPARED)
         return node
@@ -187,9 +189,11 @@ def _filter(node: nodes.Expr, name: str, arguments: list[nodes.Expr] | None = No
 class _Formatter(SandboxedFormatter):
     """str.format() with its fields paid for."""
 
+    _env: "_Environment"
+
     def format_field(self, value: Any, format_spec: str) -> str:
         costs.format_spec(self._env.meter, value, format_spec)
-        return super().format_field(value, format_spec)
+        return str(super().format_field(value, format_spec))
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:
         costs.format_spec(self._env.meter, value, "")
@@ -231,7 +235,8 @@ class _Environment(ImmutableSandboxedEnvironment):
             if value.__name__ == "format_map":
                 (kwargs,), args = args, ()
             result = _Formatter(self).vformat(str(text), args, kwargs)
-            return self._paid(Markup(result) if isinstance(text, Markup) else result, text)
+            paid: str = self._paid(Markup(result) if isinstance(text, Markup) else result, text)
+            return paid
 
         return str_format
 
@@ -276,7 +281,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 # --- filters and tests ------------------------------------------------------------------------------------------------
 
 
-def _charging(function: Callable[..., Any], cost: costs.Cost, consumes: bool = False) -> Callable[..., Any]:
+def _charging(function: Any, cost: costs.Cost, consumes: bool = False) -> Callable[..., Any]:
     """A filter or a test that charges its cost first. Jinja passes the context or the environment before the value."""
     wants_more = hasattr(function, "jinja_pass_arg")
 
@@ -290,7 +295,7 @@ def _charging(function: Callable[..., Any], cost: costs.Cost, consumes: bool = F
         return environment._paid(result, value)
 
     if wants_more:
-        charging.jinja_pass_arg = function.jinja_pass_arg
+        vars(charging)["jinja_pass_arg"] = vars(function)["jinja_pass_arg"]
         return charging
     return jinja2.pass_environment(charging)
 
@@ -337,7 +342,7 @@ def _sliced(environment: _Environment, value: Any, *bounds: Any) -> Any:
 @jinja2.pass_context
 def _output(context: Any, value: Any) -> str:
     meter = context.environment.meter
-    text = meter.text(value)
+    text: str = meter.text(value)
     meter.charge(STEP + 2 * meter.size(text))  # the piece, and its place in the whole
     return text
 

@@ -34,8 +34,7 @@ class TokenTree:
     )
 
     def __init__(self, root: int | np.ndarray) -> None:
-        is_vector = isinstance(root, np.ndarray)
-        self.tokens: list[int] = [EMBEDDING if is_vector else root]
+        self.tokens: list[int] = [EMBEDDING if isinstance(root, np.ndarray) else root]
         self.parents: list[int] = [-1]
         self.depths: list[int] = [0]
         self.logprobs: list[float] = [0.0]
@@ -43,7 +42,7 @@ class TokenTree:
         self.mask_owners: list[int] = []
         self.mask_blocks: list[np.ndarray] = []  # each (k, n_embd), one after another the vectors of all masks
         self.embeddings: list[np.ndarray] = (
-            [root] if is_vector else []
+            [root] if isinstance(root, np.ndarray) else []
         )  # each (n_embd,), of the nodes whose token is -1, in their order
         self._children: dict[tuple[int, int], int] = {}
         self._masks_of: dict[int, list[int]] = {}
@@ -66,7 +65,8 @@ class TokenTree:
         origins: list[int | None] = [0]
         logprobs, kinds = [self.logprobs[0]], [self.kinds[0]]
         for token, parent in zip(tokens[1:], parents[1:], strict=True):
-            origin = None if origins[parent] is None else self.child(origins[parent], token)
+            above = origins[parent]
+            origin = None if above is None else self.child(above, token)
             origins.append(origin)
             logprobs.append(logprobs[parent] if origin is None else self.logprobs[origin])
             kinds.append(NO_KIND if origin is None else self.kinds[origin])
@@ -83,8 +83,8 @@ class TokenTree:
             if self.tokens[node] != EMBEDDING and (other is None or self.logprobs[node] > self.logprobs[other]):
                 best[self.parents[node]] = node
         chain = [0]
-        while (node := best.get(chain[-1])) is not None:
-            chain.append(node)
+        while chain[-1] in best:
+            chain.append(best[chain[-1]])
         return TokenTree.grown(
             [self.tokens[node] for node in chain],
             list(range(-1, len(chain) - 1)),

@@ -54,7 +54,7 @@ class Watched(Proposer):
 
     def __init__(self, proposer: Proposer) -> None:
         self.n_rows_max, self.n_top, self.whole = proposer.n_rows_max, proposer.n_top, proposer.whole
-        self.begin, self.propose = proposer.begin, proposer.propose
+        self.begin, self.propose = proposer.begin, proposer.propose  # type: ignore[method-assign]
         self._observe = proposer.observe
         self.reset()
 

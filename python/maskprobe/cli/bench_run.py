@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 from .. import ArgumentError, Cancelled, Engine, Model, SamplingParams
 from ..proposers import SOURCES, source_named
@@ -203,7 +204,7 @@ class Bench:
         self._watched: dict[Case, Watched] = {}
         self._engines: dict[Case, Engine] = {}
         needed = max(len(job.tokens) for job in jobs) + args.predict + ROWS_ROOM
-        settings = {
+        settings: dict[str, Any] = {
             "n_ctx": args.ctx_size or min(needed, model.info.n_ctx_train),
             "n_threads": max(args.threads, 0),
             "type_k": args.cache_type_k,
@@ -228,7 +229,7 @@ class Bench:
             for rows in {source.rows for source, _, _ in self._watched}:  # these sources share an engine for each width
                 cases = [case for case in self._watched if case[0].rows == rows]
                 n_rows_max = max(self._watched[case].n_rows_max for case in cases)
-                width = {"rows": AUTO if rows is None else n_rows_max, "n_rows_max": n_rows_max}
+                width: dict[str, Any] = {"rows": AUTO if rows is None else n_rows_max, "n_rows_max": n_rows_max}
                 shared = opened.enter_context(Engine(model, proposer=PLAIN, **width, **settings))
                 self._engines |= dict.fromkeys(cases, shared)
             self._opened = opened.pop_all()

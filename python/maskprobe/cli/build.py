@@ -229,7 +229,7 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Pr
     if not source.runs_on(model):
         return "none"
     if source.make is None:
-        return args.propose
+        return str(args.propose)
     if args.propose != "esp":
         with usage(parser, "--rows"):
             return proposer_named(args.propose, model, rows=args.rows)

@@ -94,8 +94,8 @@ def check_place(path: Path) -> None:
         raise fail(f"there is no directory '{quoted(str(place.parent))}'")
     if not os.access(place if mode is not None else place.parent, os.W_OK):
         raise fail(f"cannot write '{name}': no permission")
-    if mode is not None and (what := kept_kind(place)) is not None:
-        raise fail(f"'{name}' is {what}: it is left as it is, name another")
+    if mode is not None and (kept := kept_kind(place)) is not None:
+        raise fail(f"'{name}' is {kept}: it is left as it is, name another")
 
 
 def kept_kind(path: Path) -> str | None:

@@ -29,7 +29,9 @@ class Parser(argparse.ArgumentParser):
     A usage error is one line that names the option, and a hint. The help may be cut short by its reader.
     """
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(  # type: ignore[override]  # typeshed has it in overloads
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         return super().parse_known_args(self._joined(sys.argv[1:] if args is None else args), namespace)
 
     def _joined(self, args: Iterable[str]) -> list[str]:

@@ -179,7 +179,7 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
             seed=sampling.seed,
             n_prompt=len(tokens),
             load_ms=load_ms,
-            finish_reason="interrupted" if result.interrupted else result.stats.finish_reason,
+            finish_reason="interrupted" if result.interrupted else str(result.stats.finish_reason),
             stats=result.stats,
             comparison=comparison,
         )

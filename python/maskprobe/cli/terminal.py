@@ -103,7 +103,8 @@ class Progress:
     def __init__(self, label: str, unit: str = "") -> None:
         self._label = label
         self._unit = unit  # "bytes", or "" for a bare percentage
-        self._done, self._total = 0.0, None
+        self._done = 0.0
+        self._total: float | None = None
         self._bar: Any = None
         # By the clock and not at the next call, which may be far off.
         self._timer = threading.Timer(PROGRESS_AFTER_S, self._show) if sys.stderr.isatty() else None
@@ -136,6 +137,6 @@ class Progress:
         if self._unit == "bytes":
             columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
         bar = progress.Progress(*columns, progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-        bar.add_task(self._label, completed=self._done, total=self._total)
+        bar.update(bar.add_task(self._label, total=self._total), completed=self._done)
         bar.start()
         self._bar = bar

@@ -57,9 +57,10 @@ def integer(low: int, high: int = INT32, **words: int) -> Callable[[str], int]:
             return words[text]
         if INTEGER.fullmatch(text) is None:
             raise fail(f"must be a whole number, {range_text}, not '{quoted(text)}'")
-        value = int(text) if len(text) <= N_DIGITS_MAX else math.copysign(math.inf, float(text))
-        if not low <= value <= high:
-            raise fail(f"must be {range_text if value < low else f'at most {high}'}, not {quoted(text)}")
+        value = int(text) if len(text) <= N_DIGITS_MAX else None  # None: longer than any bound
+        if value is None or not low <= value <= high:
+            is_low = text.startswith("-") if value is None else value < low
+            raise fail(f"must be {range_text if is_low else f'at most {high}'}, not {quoted(text)}")
         return value
 
     return parse
@@ -90,7 +91,7 @@ def parse_float(text: str) -> float | None:
 def as_float32(value: float) -> float:
     """The nearest 32-bit float."""
     try:
-        return struct.unpack("f", struct.pack("f", value))[0]
+        return float(struct.unpack("f", struct.pack("f", value))[0])
     except OverflowError:
         return math.copysign(math.inf, value)
 

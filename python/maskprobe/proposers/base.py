@@ -23,6 +23,8 @@ class Proposer:
     n_top = 1
     whole = True
 
+    _serves = False  # a generation, now
+
     def begin(self, tokens: Sequence[int]) -> None:
         """A new generation starts, `tokens` are its text so far: the prompt and the first token."""
 

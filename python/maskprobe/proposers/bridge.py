@@ -22,7 +22,7 @@ class ProposerBridge(Bridge):
 
     def __init__(self, proposer: Proposer, model: Model) -> None:
         super().__init__()
-        if getattr(proposer, "_serves", False):
+        if proposer._serves:
             raise StateError(f"this {type(proposer).__name__} serves another generation: one at a time")
         proposer._serves = True
         self._proposer = proposer
@@ -77,6 +77,7 @@ class ProposerBridge(Bridge):
     def _decoded(self, part: Any) -> TokenTree:
         """The tree that was decoded: the one that was proposed, or some of its nodes in another order."""
         whole = self._tree
+        assert whole is not None, "a pass has a tree"
         tokens, parents = ffi.unpack(part.tokens, part.n_nodes), ffi.unpack(part.parents, part.n_nodes)
         if tokens == whole.tokens and parents == whole.parents and part.n_masks == whole.n_masks:
             return whole

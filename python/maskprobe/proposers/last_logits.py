@@ -156,4 +156,4 @@ def _mixed(tree: TokenTree, result: Pass, nodes: Sequence[int], last: int) -> li
         logprobs = result.top_logprobs[node, :N_NEIGHBOUR_TOP].tolist()
         for token, logprob in zip(tokens, logprobs, strict=True):
             shares[token] = shares.get(token, 0.0) + weight * math.exp(logprob)
-    return sorted(shares, key=shares.get, reverse=True)[:N_TOP_LIMIT]
+    return sorted(shares, key=shares.__getitem__, reverse=True)[:N_TOP_LIMIT]

@@ -99,7 +99,7 @@ class MaskProbe(Proposer):
     def _n_candidates(self, room: int) -> int:
         """The most candidates that fit with their masks; negative where the root's masks do not fit."""
         n_candidates = room // (1 + self.n_masks) - 1
-        if n_candidates > self._n_owners(n_candidates):
+        if self._owner_children is not None and n_candidates > self._owner_children:
             n_candidates = room - 1 - self.n_masks * (1 + self._owner_children)
         return n_candidates
 
