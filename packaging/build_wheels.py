@@ -39,6 +39,7 @@ LOADS_MODULES = """
 # Added where this wheel was built: the CPU kernels are modules in lib/, of which ggml loads the best that runs here.
 def _load_backends():
     import ctypes
+    import os
 
     from ._ggml import libggml, libggml_base_path
 
@@ -46,8 +47,6 @@ def _load_backends():
     if libggml.ggml_backend_reg_count() == 0:
         libggml.ggml_backend_load_all_from_path(ctypes.c_char_p(os.fsencode(libggml_base_path)))
 
-
-import os
 
 _load_backends()
 """
@@ -73,7 +72,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "wheels", help="the folder (%(default)s)")
     parser.add_argument("--only", choices=("llama", "maskprobe"), help="one of the two")
-    parser.add_argument("--work", type=Path, help="keep llama.cpp's objects here, for the next time")
+    parser.add_argument("--work", type=Path, help="keep llama.cpp's source and objects here, for the next time")
     parser.add_argument("--complete", action="store_true", help="also fetch the wheels that the two need")
     args = parser.parse_args()
     if args.complete and args.only == "llama":
@@ -82,7 +81,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-# --- llama-cpp-python --------------------------------------------------------------------------------------------------
+# --- llama-cpp-python -------------------------------------------------------------------------------------------------
 
 
 def build_llama(out: Path, work: Path, scratch: Path) -> None:
@@ -92,13 +91,23 @@ def build_llama(out: Path, work: Path, scratch: Path) -> None:
         "MACOSX_DEPLOYMENT_TARGET": os.environ.get("MACOSX_DEPLOYMENT_TARGET", MACOS_TARGET),
     }
     raw = scratch / "raw"
-    # --no-binary, and no cache: a wheel compiled for one machine may lie there.
-    source = ["--no-deps", "--no-binary", "llama-cpp-python", "--no-cache-dir"]
-    pip("wheel", *source, "--config-settings", f"build-dir={work}", "--wheel-dir", raw, LLAMA, **environment)
+    # No cache: a wheel that was compiled for one machine may lie there.
+    settings = ["--no-deps", "--no-cache-dir", "--config-settings", f"build-dir={work / 'build'}"]
+    pip("wheel", *settings, "--wheel-dir", raw, unpacked_source(work), **environment)
     wheel = newest(raw, "llama_cpp_python")
     if sys.platform != "darwin":
         wheel = trimmed(wheel, scratch)
     publish(wheel, out)
+
+
+def unpacked_source(work: Path) -> Path:
+    """llama-cpp-python's source below `work`, fetched if it is not there. Its place counts: CMake keeps it."""
+    name = LLAMA.replace("-", "_").replace("==", "-")  # as the archive's folder is called
+    if not (work / name).is_dir():
+        work.mkdir(parents=True, exist_ok=True)
+        pip("download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python", "--dest", work, LLAMA)
+        shutil.unpack_archive(work / f"{name}.tar.gz", work, filter="data")
+    return work / name
 
 
 def trimmed(wheel: Path, scratch: Path) -> Path:
@@ -126,8 +135,8 @@ def trimmed(wheel: Path, scratch: Path) -> Path:
 
 
 def has_amx_bug() -> bool:
-    """Whether the compiler is a GCC that compiles llama.cpp's AMX code wrongly: before 11.5, 12.4, 13.3 and 14.1 (GCC PR
-    target/114098)."""
+    """Whether the compiler is a GCC that compiles llama.cpp's AMX code wrongly: one before 11.5, 12.4, 13.3 and 14.1
+    (GCC PR target/114098)."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
     compiler = os.environ.get("CC", "cc").split()
@@ -138,7 +147,7 @@ def has_amx_bug() -> bool:
     return clang == "__clang__" and int(minor) < fixed  # clang replaces its word by a number
 
 
-# --- maskprobe ---------------------------------------------------------------------------------------------------------
+# --- maskprobe --------------------------------------------------------------------------------------------------------
 
 
 def build_maskprobe(out: Path, scratch: Path) -> None:
@@ -152,7 +161,7 @@ def build_maskprobe(out: Path, scratch: Path) -> None:
     publish(newest(raw, "maskprobe"), out)
 
 
-# --- both --------------------------------------------------------------------------------------------------------------
+# --- both -------------------------------------------------------------------------------------------------------------
 
 
 def publish(wheel: Path, out: Path) -> None:
