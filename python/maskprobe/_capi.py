@@ -181,7 +181,8 @@ class Bridge:
     """An object of Python whose methods the core calls. What one of them raises is kept in `failure`, and the core is
     told that it failed.
 
-    `pointer` is C's struct of its functions. `handle` is what C has as its user pointer; it must live as long as C may call."""
+    `pointer` is C's struct of its functions. `handle` is what C has as its user pointer; it must live as long as C may
+    call."""
 
     pointer: Any
 

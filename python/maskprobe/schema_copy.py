@@ -41,7 +41,8 @@ class SchemaCopy:
         problem = engine_problem(self.schema) if len(visited) <= N_CHECKED else ""
         if problem:
             raise ArgumentError(f"the JSON schema, at {pointer_of(self._culprit(problem, visited))}: {problem}")
-        return self.schema
+        finished: dict = self.schema
+        return finished
 
     def _culprit(self, problem: str, visited: set[Path]) -> Path:
         """The innermost part that llguidance refuses by itself, for the same reason."""

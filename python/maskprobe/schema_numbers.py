@@ -29,7 +29,7 @@ def value_problem(value: Any) -> str:
         exact = abs(value) < EXACT
     else:
         _, digits, exponent = Decimal(repr(value)).as_tuple()
-        exact = len(digits) <= N_DIGITS and exponent >= -22
+        exact = len(digits) <= N_DIGITS and isinstance(exponent, int) and exponent >= -22
     return "" if exact else f"{printable(str(value))} has more digits than are kept exactly"
 
 
@@ -38,11 +38,11 @@ def narrowed_bound(value: float, is_open: bool, upper: bool, whole: bool) -> flo
     sign = -1 if upper else 1  # as lower bounds of x or of -x
     low = sign * Decimal(repr(value))
     if whole:
-        bound = math.ceil(low) + (is_open and low == math.ceil(low))
-        if abs(bound) > EXACT:
-            exact = int(float(bound))
-            bound = max(exact if exact >= bound else int(math.nextafter(float(bound), math.inf)), 1024 - 2**63)
-        return None if bound >= 2**63 else sign * bound
+        least = math.ceil(low) + (is_open and low == math.ceil(low))
+        if abs(least) > EXACT:
+            exact = int(float(least))
+            least = max(exact if exact >= least else int(math.nextafter(float(least), math.inf)), 1024 - 2**63)
+        return None if least >= 2**63 else sign * least
     if low >= EXACT:
         return None
     digits = Context(prec=N_DIGITS, rounding=ROUND_CEILING)

@@ -116,13 +116,9 @@ class Overlap:
         if types <= {"integer", "number"}:
             return below(a, b) or below(b, a)
         if types == {"string"}:
-            return a.get("minLength", 0) > b.get("maxLength", math.inf) or b.get("minLength", 0) > a.get(
-                "maxLength", math.inf
-            )
+            return sizes_differ(a, b, "minLength", "maxLength")
         if types == {"array"}:
-            return a.get("minItems", 0) > b.get("maxItems", math.inf) or b.get("minItems", 0) > a.get(
-                "maxItems", math.inf
-            )
+            return sizes_differ(a, b, "minItems", "maxItems")
         return False
 
     def _keys_exclude(self, of_a: list[Path], of_b: list[Path], depth: int) -> bool:
@@ -164,6 +160,11 @@ def bounds(schema: dict) -> tuple[float, bool, float, bool]:
     else:
         high_excluded = open_high <= high
     return max(low, open_low), low_excluded, min(high, open_high), high_excluded
+
+
+def sizes_differ(a: dict, b: dict, least: str, most: str) -> bool:
+    """Nothing has a size in both ranges; `least` and `most` are the keywords of their ends."""
+    return bool(a.get(least, 0) > b.get(most, math.inf) or b.get(least, 0) > a.get(most, math.inf))
 
 
 def below(a: dict, b: dict) -> bool:

@@ -112,7 +112,7 @@ def _schemas(value: Any) -> bool:
     return isinstance(value, list) and all(map(_schema, value))
 
 
-def _all(check: Any, kind: type) -> Any:
+def _all(check: Any, kind: Any) -> Any:
     return lambda value: isinstance(value, kind) and all(map(check, value.values()))
 
 
