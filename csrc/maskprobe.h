@@ -101,10 +101,8 @@ typedef enum mp_kernels {
     MP_KERNELS_STOCK = 2, // llama.cpp's
 } mp_kernels;
 
-typedef struct mp_lora { // an adapter of a model, in a GGUF file of its own
-    const char * path;
-    float        scale;  // of what it adds, 1: as it was trained; 0: as if it were not there
-} mp_lora;
+// An adapter of a model, in a GGUF file of its own. scale: of what it adds, 1: as trained; 0: as if it were not there.
+typedef struct mp_lora { const char * path; float scale; } mp_lora;
 
 typedef struct mp_model_params {
     int32_t n_gpu_layers;     // layers kept on the GPU, < 0 = all. Default -1 (no effect without a GPU backend)
@@ -359,9 +357,7 @@ MP_API void      mp_engine_free(mp_engine * engine);
 MP_API mp_status mp_engine_step(mp_engine * engine, int32_t * n_active);
 
 // The mean of the last hidden states after the tokens, n >= 1: out is (n_embd). MP_AGAIN: no session is free, make a step.
-// Errors: ARGUMENT, CONTEXT_FULL, CANCELLED, DECODE, NUMERIC, UNSUPPORTED.
 MP_API mp_status mp_engine_embed(mp_engine * engine, const int32_t * tokens, int32_t n, float * out);
-
 // What a pass of n rows takes at the depth of the last one, 0 before there was any; one line about the state file, or "".
 MP_API mp_status    mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us);
 MP_API const char * mp_engine_note   (const mp_engine * engine);
