@@ -163,7 +163,7 @@ def test_options_that_do_not_fit_the_model(tiny, arguments, option, capfd, monke
     assert caught.value.code == 2
     stdout, stderr = capfd.readouterr()
     assert stdout == ""
-    assert option in one_error_line(stderr.replace("parse: error", "").encode())  # llama.cpp's own line on a grammar
+    assert option in one_error_line(stderr.encode())
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"a\xffb", b"a\0b", b"\xc3"], ids=repr)

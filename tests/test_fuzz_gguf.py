@@ -66,23 +66,24 @@ def work() -> None:
 
 
 class Worker:
-    """The process that opens the files; a new one takes over where one died."""
+    """The process that is given the cases, one a line; a new one takes over where one died."""
 
-    def __init__(self, errors: Path) -> None:
+    def __init__(self, errors: Path, *command: str) -> None:
         self.errors = errors
+        self.command = command or (__file__,)
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, __file__]
+        command = [sys.executable, *self.command]
         environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # no debugger on each death
         with self.errors.open("wb") as errors:
             pipe = subprocess.PIPE
             self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=environment, text=True)
 
-    def answer(self, path: Path) -> str:
+    def answer(self, case: Path | str) -> str:
         """The worker's line, or how it died."""
         try:
-            self.process.stdin.write(f"{path}\n")
+            self.process.stdin.write(f"{case}\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             return self.obituary("died after its last answer")

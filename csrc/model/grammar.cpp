@@ -10,7 +10,8 @@ namespace mp {
 
 constexpr uint32_t WHOLE_TEXT = 0; // a frame
 constexpr uint32_t NONE = UINT32_MAX;
-constexpr int64_t MOST_STEPS = 30000000; // for one token: less than a second
+// Of the work for one token: less than a second.
+constexpr int64_t MOST_STEPS = 10000000, MOST_STEPS_OF_TOKEN = 1000;
 constexpr size_t MOST_EDGES = 4000000;
 
 using element = grammar_element;
@@ -66,7 +67,7 @@ void grammar::reading_set::grow() {
 
 void grammar::spend(int64_t n) {
     n_steps += n;
-    if (n_steps > MOST_STEPS || edges.size() > MOST_EDGES) {
+    if (n_steps > MOST_STEPS + MOST_STEPS_OF_TOKEN * model.info.n_vocab || edges.size() > MOST_EDGES) {
         fail(MP_ERR_ARGUMENT,
              "the grammar can be read in too many ways at this place of the text: repeat nothing that may be "
              "empty, and let alternatives begin differently");
