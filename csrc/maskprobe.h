@@ -277,7 +277,7 @@ MP_API void mp_context_cancel(mp_context * context);
 // --- sampler ---------------------------------------------------------------------------------------------------------
 
 typedef struct mp_sampler_params {
-    float        temp;              // 0: greedy. Default 0.8
+    float        temp;              // 0: greedy, as below 1e-8. Default 0.8
     int32_t      top_k;             // <= 0: off. Default 40
     float        top_p;             // >= 1: off. Default 0.95
     float        min_p;             // <= 0: off. Default 0.05

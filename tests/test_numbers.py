@@ -224,7 +224,7 @@ def test_a_bias_that_decides_all(sound, settings):
 
 PENALTIES = [
     {"penalty_repeat": 3e38},
-    {"penalty_frequency": 3e38, "penalty_presence": -1e30},
+    {"penalty_frequency": 3e38, "penalty_presence": -1e20},
     {"penalty_presence": 3e38},
     {"penalty_repeat": 3e38, "penalty_frequency": 3e38, "penalty_presence": 3e38},
 ]

@@ -7,8 +7,9 @@
 
 using namespace mp;
 
-// Beyond this a logit says no more, and llama.cpp's top-k sorts it to the wrong end; so no penalty needs to be larger.
+// Beyond this a logit says no more, and llama.cpp's top-k sorts it to the wrong end.
 constexpr float LARGEST = 1e8f;
+constexpr float LARGEST_PENALTY = 1e30f; // times a count it is a number still
 // Below this the last bit of a logit decides, and a little further down the quotient is no number any more: greedy.
 constexpr float COLDEST = 1e-8f;
 
@@ -77,9 +78,10 @@ void mp_sampler::build(const mp_sampler_params & p) {
     }
     if (p.penalty_last_n != 0 && (p.penalty_repeat != 1 || p.penalty_frequency != 0 || p.penalty_presence != 0)) {
         const int32_t last_n = p.penalty_last_n < 0 ? model->info.n_ctx_train : p.penalty_last_n;
-        penalties.reset(made(llama_sampler_init_penalties(
-            model->info.n_vocab, last_n, std::clamp(p.penalty_repeat, 1 / LARGEST, LARGEST),
-            std::clamp(p.penalty_frequency, -LARGEST, LARGEST), std::clamp(p.penalty_presence, -LARGEST, LARGEST))));
+        penalties.reset(made(
+            llama_sampler_init_penalties(model->info.n_vocab, last_n, std::clamp(p.penalty_repeat, 1 / LARGEST, LARGEST),
+                                         std::clamp(p.penalty_frequency, -LARGEST_PENALTY, LARGEST_PENALTY),
+                                         std::clamp(p.penalty_presence, -LARGEST_PENALTY, LARGEST_PENALTY))));
     }
     llama_sampler_chain_params chain_params = llama_sampler_chain_default_params();
     chain_params.no_perf = true;
