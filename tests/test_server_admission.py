@@ -32,7 +32,7 @@ async def served(admission, requests, n_tokens):
 
 def test_the_client_that_had_fewest_tokens_is_next():
     async def crowd():
-        admission = Admission(1, 100)
+        admission = Admission(1, 100, n_extra=0)
         async with admission.turn("first"):
             return await asyncio.wait_for(served_behind(admission), 10)
 
@@ -58,9 +58,39 @@ def test_the_client_that_had_fewest_tokens_is_next():
     assert order[2:6] == ["modest"] * 4 and order[6:] == ["greedy"] * 4
 
 
+def test_a_client_that_has_no_place_gets_one_though_all_are_taken():
+    async def run():
+        admission = Admission(2, 1)
+        entered = []
+
+        async def one(client):
+            async with admission.turn(client):
+                entered.append(client)
+                await asyncio.sleep(3600)
+
+        tasks = []
+        for client in ["many", "many", "many", "new", "new", "other"]:
+            tasks.append(asyncio.create_task(one(client)))
+            await asyncio.sleep(0)
+        assert (
+            entered == ["many", "many", "new", "other"] and admission.n_waiting == 1
+        )  # the second of "new" is refused
+        tasks[0].cancel()
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert entered[4:] == ["many"] and admission.n_running == 3
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert admission.n_running == admission.n_waiting == 0
+
+    asyncio.run(run())
+
+
 def test_one_client_is_served_in_its_order():
     async def run():
-        admission = Admission(2, 100)
+        admission = Admission(2, 100, n_extra=0)
         order = []
 
         async def one(i):
@@ -76,7 +106,7 @@ def test_one_client_is_served_in_its_order():
 
 def test_nobody_saves_up_turns_while_he_asks_for_none():
     async def run():
-        admission = Admission(1, 100)
+        admission = Admission(1, 100, n_extra=0)
         await served(admission, ["a"] * 3, {"a": 1000})
         async with admission.turn("a"), contextlib.AsyncExitStack():
             new = admission._client("b")
@@ -87,7 +117,7 @@ def test_nobody_saves_up_turns_while_he_asks_for_none():
 
 def test_a_full_queue_refuses_and_says_when_to_come_again():
     async def run():
-        admission = Admission(1, 2)
+        admission = Admission(1, 2, n_extra=0)
         async with admission.turn("a"):
             waiting = [asyncio.create_task(take(admission)) for _ in range(2)]
             await asyncio.sleep(0)
@@ -110,7 +140,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again():
 @pytest.mark.parametrize("moment", ["waiting", "admitted", "running"])
 def test_who_goes_away_leaves_no_place_taken(moment):
     async def run():
-        admission = Admission(1, 10)
+        admission = Admission(1, 10, n_extra=0)
         entered = asyncio.Event()
 
         async def stay():

@@ -1,7 +1,8 @@
 """Whose turn it is: the engine gets a bounded number of generations, the rest wait here.
 
-Among those that it has, the engine shares passes by tokens. Among those that wait, the client that has had fewest
-tokens is next, and each client's own in the order in which they came.
+Among those that it has, the engine shares passes by tokens, so a client that has none there gets a place although the
+bound is reached. Among those that wait, the client that has had fewest tokens is next, and each client's own in the
+order in which they came.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from .errors import ApiError, busy
 
+EXTRA = 64
 MOST_IDLE = 1000  # clients that are remembered without a request
 
 
@@ -30,10 +32,11 @@ class Client:
 
 
 class Admission:
-    """For one model: n_running generations at most are with the engine, n_queue wait."""
+    """For one model: n_running generations are with the engine, and up to n_extra more, one for each client that would
+    have none there; n_queue wait."""
 
-    def __init__(self, n_running: int, n_queue: int) -> None:
-        self._n_running_max, self._n_queue = n_running, n_queue
+    def __init__(self, n_running: int, n_queue: int, n_extra: int = EXTRA) -> None:
+        self._n_running_max, self._n_queue, self._n_extra = n_running, n_queue, n_extra
         self._clients: dict[str, Client] = {}
         self.n_running = 0
         self.n_waiting = 0
@@ -52,9 +55,11 @@ class Admission:
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[Client]:
         """Within the block the caller has a place with the engine; it adds the tokens that it gets to the client's."""
-        self.check_room(1)
         client = self._client(name)
-        if self.n_running < self._n_running_max and self.n_waiting == 0:
+        is_first = client.is_idle and self._has_place(client)
+        if not is_first:
+            self.check_room(1)
+        if is_first or (self.n_waiting == 0 and self._has_place(client)):
             self._admit(client)
         else:
             await self._wait(client)
@@ -91,14 +96,17 @@ class Admission:
                 self._clients = {key: c for key, c in self._clients.items() if c is client or not c.is_idle}
         return client
 
+    def _has_place(self, client: Client) -> bool:
+        most = self._n_running_max + (self._n_extra if client.n_running == 0 else 0)
+        return self.n_running < most
+
     def _admit(self, client: Client) -> None:
         client.n_running += 1
         self.n_running += 1
 
     def _next(self) -> None:
-        while self.n_waiting and self.n_running < self._n_running_max:
-            # of equals, the one that has less under way
-            poorest = min((c for c in self._clients.values() if c.waiting), key=lambda c: (c.tokens, c.n_running))
+        while candidates := [c for c in self._clients.values() if c.waiting and self._has_place(c)]:
+            poorest = min(candidates, key=lambda c: (c.tokens, c.n_running))  # of equals, who has less under way
             future = poorest.waiting.popleft()
             self.n_waiting -= 1
             if not future.cancelled():
