@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .. import hub, resolve_model, version
+from .. import hub, resolve_model
 from ..errors import Error
+from ..model import version
 from . import values
 from .options import PROPOSE, SWITCH, add_context_options, add_model_options, option
 from .parser import HelpFormatter, Parser

@@ -152,7 +152,7 @@ class Job:
                     own = replace(plan.of_choice(i), include_usage=False, model_name=self._entry.name)
                     name = f"{id}-{index}" if index else id
                     run = Run(self._server, self._entry, loaded, own, self._client, self._deadline, name)
-                    identity = {"index": index, "id": id, "created": created}
+                    identity: dict[str, Any] = {"index": index, "id": id, "created": created}
                     pairs.append((run, self._shape(own, loaded.model, self._entry.name, **identity, **score)))
             yield pairs
 

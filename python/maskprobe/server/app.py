@@ -41,8 +41,10 @@ def create_app(settings: Settings) -> Starlette:
     open_paths = {"/health", *(route.path for route in page)}
     middleware = [Middleware(Guard, server=server, open_paths=open_paths)]
     if settings.cors:
-        origins = {"allow_origins": settings.cors, "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        middleware.insert(0, Middleware(CORSMiddleware, **origins))
+        answers_to = Middleware(
+            CORSMiddleware, allow_origins=settings.cors, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+        middleware.insert(0, answers_to)
     app = Starlette(
         routes=[*openai_routes.ROUTES, *ollama_routes.ROUTES, *native_routes.ROUTES, *page],
         middleware=middleware,

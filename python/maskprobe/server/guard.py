@@ -47,7 +47,7 @@ class Guard:
         finally:
             self._server.n_requests -= 1
             route = getattr(scope.get("route"), "path", None) or getattr(scope.get("endpoint"), "__name__", "other")
-            key = (route, status)
+            key = (str(route), status)
             self._server.responses[key] = self._server.responses.get(key, 0) + 1
             seconds = time.perf_counter() - started
             LOG.debug("%s %s %d %.3f s", scope["method"], route, status, seconds)

@@ -140,7 +140,7 @@ class Models:
             try:
                 loaded = await asyncio.shield(loading)
             except asyncio.CancelledError:
-                loading.add_done_callback(lambda done: done.cancelled() or done.exception() or self._leave_it(entry))
+                loading.add_done_callback(lambda done: self._leave_after(done, entry))
                 raise
         try:
             yield loaded
@@ -153,6 +153,11 @@ class Models:
             for entry in self.entries.values():
                 if entry.loaded is not None:
                     await self._unload(entry)
+
+    def _leave_after(self, loading: asyncio.Task[Loaded], entry: Entry) -> None:
+        """Who had it loaded has gone meanwhile."""
+        if not loading.cancelled() and loading.exception() is None:
+            self._leave_it(entry)
 
     def _leave_it(self, entry: Entry) -> None:
         """A user has done with it."""

@@ -63,7 +63,8 @@ async def detokenize(request: Request) -> Response:
         for i, token in enumerate(tokens):
             if type(token) is not int or not 0 <= token < n_vocab:
                 raise fields.wrong(f"tokens[{i}]", f"is no token: a number from 0 to {n_vocab - 1}")
-        return model.detokenize(tokens, special=True).decode("utf-8", errors="replace")
+        data: bytes = model.detokenize(tokens, special=True)
+        return data.decode("utf-8", errors="replace")
 
     async def answer() -> str:
         async with server.models.use(entry) as loaded:

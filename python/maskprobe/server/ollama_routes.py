@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import math
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -16,14 +14,17 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..generation import Stats
+from ..openai.fill_in_middle import fill_tokens
 from ..openai.requests import Plan
 from ..openai.results import ChatAnswer, CompletionAnswer
+from ..openai.schemas import schema_of_format
 from ..openai.values import ContextExceeded
 from .answering import EventStream, Job, client_of, while_connected
 from .bodies import Fields, read_json
 from .embedding import embeddings_of
 from .errors import ApiError, shape
 from .models import Entry, Loaded, in_thread
+from .ollama_fields import KEEP_AS_IT_IS, arguments_of, keep_alive, model_name, response_format
 from .openai_routes import MOST_STOPS, draft, rows
 from .running import Run, Server
 
@@ -31,8 +32,6 @@ from .running import Run, Server
 SAMPLING_DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "repeat_penalty": 1.1}
 SAMPLING = (*SAMPLING_DEFAULTS, "typical_p", "tfs_z", "seed", "presence_penalty", "frequency_penalty")
 AT_START = ("num_batch", "num_gpu", "main_gpu", "num_thread", "numa", "use_mmap", "use_mlock", "low_vram", "vocab_only")
-DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 FINISHED = {"stop": "stop", "tool_calls": "stop", "length": "length"}
 
 
@@ -45,10 +44,10 @@ class Wants:
 
     def __init__(self, fields: Fields, server: Server) -> None:
         self.server, self.started = server, time.perf_counter()
-        self.entry = server.models.find(_named(fields))
+        self.entry = server.models.find(model_name(fields))
         self.keep_s = keep_alive(fields)
         self.stream = fields.take("stream", bool, True)
-        self.format = _format(fields)
+        self.format = response_format(fields)
         fields.only("think", False, why="thoughts are not told apart from the answer")
         fields.only("logprobs", False, why="/v1/chat/completions has them")
         fields.only("top_logprobs", 0, why="/v1/chat/completions has them")
@@ -141,7 +140,12 @@ class Wants:
         found: dict[str, Any] = {"role": "assistant", "content": message["content"] or ""}
         if message.get("tool_calls"):
             found["tool_calls"] = [
-                {"function": {"name": call["function"]["name"], "arguments": _object(call["function"]["arguments"])}}
+                {
+                    "function": {
+                        "name": call["function"]["name"],
+                        "arguments": arguments_of(call["function"]["arguments"]),
+                    }
+                }
                 for call in message["tool_calls"]
             ]
         return {"message": found}
@@ -224,7 +228,6 @@ async def generate(request: Request) -> Any:
 
 
 def _constraint(loaded: Loaded, format: dict[str, Any] | None) -> Any:
-    from ..openai.schemas import schema_of_format
 
     schema = schema_of_format(format)
     return None if schema is None else loaded.planner.schemas.compiled(schema)
@@ -234,7 +237,7 @@ async def embed(request: Request) -> Response:
     server: Server = request.app.state.server
     started = time.perf_counter()
     fields = Fields(await read_json(request, server.settings.max_body))
-    entry = server.models.find(_named(fields))
+    entry = server.models.find(model_name(fields))
     keep_s = keep_alive(fields)
     texts = fields.take("input", (str, list))
     if texts is None:
@@ -279,7 +282,7 @@ async def running(request: Request) -> Response:
 async def show(request: Request) -> Response:
     server: Server = request.app.state.server
     fields = Fields(await read_json(request, server.settings.max_body))
-    entry = server.models.find(_named(fields))
+    entry = server.models.find(model_name(fields))
     fields.drop(("verbose",))
     fields.done()
     async with server.models.use(entry) as loaded:
@@ -308,8 +311,6 @@ async def show(request: Request) -> Response:
 
 
 def _can_insert(loaded: Loaded) -> bool:
-    from ..openai.fill_in_middle import fill_tokens
-
     return fill_tokens(loaded.model) is not None
 
 
@@ -352,58 +353,6 @@ def _details(entry: Entry) -> dict[str, Any]:
         "parameter_size": f"{info.n_params / 1e6:.1f}M" if info else "",
         "quantization_level": info.description.rpartition(" ")[2] if info else "",
     }
-
-
-# --- fields ----------------------------------------------------------------------------------------------------------
-
-KEEP_AS_IT_IS = -2.0
-
-
-def _named(fields: Fields) -> str | None:
-    name = fields.take("model", str)
-    return name if name is not None else fields.take("name", str)
-
-
-def keep_alive(fields: Fields) -> float | None:
-    """Seconds for which a model stays without requests; None: until its memory is needed."""
-    value = fields.take("keep_alive", (str, int, float))
-    if value is None:
-        return KEEP_AS_IT_IS
-    seconds = _seconds(value) if isinstance(value, str) else float(value)
-    if seconds is None or not math.isfinite(seconds):
-        raise fields.wrong("keep_alive", 'must be a number of seconds, or a duration such as "5m"')
-    return None if seconds < 0 else min(seconds, 1e9)
-
-
-def _seconds(text: str) -> float | None:
-    """ "1h30m", "-1", "300ms"; None where it is no duration."""
-    sign = -1.0 if text.startswith("-") else 1.0
-    rest = text.lstrip("+-")
-    if rest.isascii() and rest.isdecimal():
-        return sign * float(rest[:20])
-    parts = DURATION_PART.findall(rest)
-    if not parts or "".join(number + unit for number, unit in parts) != rest:
-        return None
-    return sign * sum(float(number) * SECONDS[unit] for number, unit in parts)
-
-
-def _format(fields: Fields) -> dict[str, Any] | None:
-    """As a response_format."""
-    value = fields.take("format", (str, dict))
-    if not value:
-        return None
-    if isinstance(value, dict):
-        return {"type": "json_schema", "json_schema": {"schema": value}}
-    if value != "json":
-        raise fields.wrong("format", 'must be "json" or a JSON schema')
-    return {"type": "json_object"}
-
-
-def _object(arguments: str) -> Any:
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):  # cut short by a limit
-        return {}
 
 
 def _line(value: dict[str, Any]) -> bytes:

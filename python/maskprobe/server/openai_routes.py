@@ -24,10 +24,34 @@ MOST_STOPS = 64
 STARTED = int(time.time())
 
 # Arguments of a Planner, which checks them.
-SAMPLING = ("top_p", "min_p", "typical_p", "top_k", "seed", "frequency_penalty", "presence_penalty", "repeat_penalty")
-SAMPLING += ("tfs_z", "mirostat_mode", "mirostat_tau", "mirostat_eta", "logit_bias", "grammar", "ignore_eos")
-OF_CHATS = ("messages", "functions", "function_call", "tools", "tool_choice", "response_format", "logprobs")
-OF_CHATS += ("top_logprobs", "chat_template_kwargs")
+SAMPLING = (
+    "top_p",
+    "min_p",
+    "typical_p",
+    "top_k",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "repeat_penalty",
+    "tfs_z",
+    "mirostat_mode",
+    "mirostat_tau",
+    "mirostat_eta",
+    "logit_bias",
+    "grammar",
+    "ignore_eos",
+)
+OF_CHATS = (
+    "messages",
+    "functions",
+    "function_call",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "logprobs",
+    "top_logprobs",
+    "chat_template_kwargs",
+)
 OF_COMPLETIONS = ("suffix", "logprobs", "echo")
 
 # They change nothing that this server does.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from ..generation import AsyncGeneration, Stats, TokenResult
@@ -49,7 +49,7 @@ class Run:
         self._at_pass = (0, 0, 0, 0)  # passes, rows, drafted, accepted before it
         self._of_pass: list[TokenResult] = []
 
-    async def results(self) -> AsyncIterator[TokenResult]:
+    async def results(self) -> AsyncGenerator[TokenResult, None]:
         """Raises ApiError: 429 (queue), 503 (the server stops), 504 (no token before the deadline); what planning and
         generating raise. At the deadline it ends with what there is."""
         self._server.running[self.id] = self
