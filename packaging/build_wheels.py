@@ -33,6 +33,9 @@ EVERYWHERE = ["-DGGML_NATIVE=OFF", "-DLLAVA_BUILD=OFF"]  # pictures and sound ar
 # The modules are installed where CMake puts programs: that shall be where llama_cpp has its libraries.
 VARIANTS = ["-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON", "-DCMAKE_INSTALL_BINDIR=llama_cpp/lib"]
 
+# The library that llama.cpp's own programs share: a quarter of the compiler's work, and nothing in Python uses it.
+COMMON = "set(LLAMA_BUILD_COMMON ON CACHE"
+
 # What ggml would not find by itself: it looks beside the program, and in the working directory.
 LOADS_MODULES = """
 
@@ -107,6 +110,11 @@ def unpacked_source(work: Path) -> Path:
         work.mkdir(parents=True, exist_ok=True)
         pip("download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python", "--dest", work, LLAMA)
         shutil.unpack_archive(work / f"{name}.tar.gz", work, filter="data")
+        cmake = work / name / "CMakeLists.txt"
+        text = cmake.read_text(encoding="utf-8")
+        if COMMON not in text:
+            raise SystemExit(f"build_wheels.py: {cmake} has no longer the line {COMMON}")
+        cmake.write_text(text.replace(COMMON, COMMON.replace(" ON ", " OFF ")), encoding="utf-8")
     return work / name
 
 
