@@ -30,8 +30,13 @@ EXTRAS = "chat,serve"
 MACOS_TARGET = "11.0"  # the first macOS for Apple processors
 
 EVERYWHERE = ["-DGGML_NATIVE=OFF", "-DLLAVA_BUILD=OFF"]  # pictures and sound are not used here
-# The modules are installed where CMake puts programs: that shall be where llama_cpp has its libraries.
-VARIANTS = ["-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON", "-DCMAKE_INSTALL_BINDIR=llama_cpp/lib"]
+VARIANTS = [
+    "-DGGML_BACKEND_DL=ON",
+    "-DGGML_CPU_ALL_VARIANTS=ON",
+    # The modules are installed where CMake puts programs: that shall be where llama_cpp has its libraries.
+    "-DCMAKE_INSTALL_BINDIR=llama_cpp/lib",
+    "-DCMAKE_INSTALL_RPATH=$ORIGIN",
+]
 
 # The library that llama.cpp's own programs share: a quarter of the compiler's work, and nothing in Python uses it.
 COMMON = "set(LLAMA_BUILD_COMMON ON CACHE"
