@@ -25,8 +25,9 @@ from .. import (
 )
 from ..proposers import SOURCES
 from . import files, values
+from .conversation import begins_with_bos
 from .interrupt import Interrupt
-from .options import SEED_MAX, SWITCH
+from .options import ESP_DEFAULTS, SEED_MAX, SWITCH
 from .parser import Parser
 from .terminal import Progress, say
 
@@ -91,6 +92,24 @@ def prompt_text(args: argparse.Namespace, parser: Parser) -> str:
     if not text:
         parser.error(f"argument {option}: the prompt is empty")
     return text
+
+
+def check_shared_options(args: argparse.Namespace, parser: Parser) -> None:
+    """What one option says about another, of those in options.py. Those of mask probes get their defaults here."""
+    for name, default in ESP_DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif args.propose not in ("esp", "none"):
+            parser.error(f"argument --{name.replace('_', '-')}: it is for --propose esp, not for {args.propose}")
+    if args.propose == "esp" and args.rows is not None and args.tree != "dynamic":
+        parser.error(f"argument --rows: it is for --tree dynamic, the tree {args.tree} has its rows fixed")
+    for option, others in (("state", ()), ("no_state", ("none",))):
+        if getattr(args, option) and args.propose not in ("all", *others):
+            parser.error(f"argument --{option.replace('_', '-')}: it is for --propose all, not for {args.propose}")
+    if args.state is not None and args.rows is not None:
+        parser.error("argument --state: it is for --rows auto, a fixed number of rows keeps nothing")
+    if args.json_whitespace and args.json_schema is None and args.json_schema_file is None:
+        parser.error("argument --json-whitespace: it is for -j/--json-schema and -jf/--json-schema-file")
 
 
 def check_files(args: argparse.Namespace, parser: Parser) -> None:
@@ -183,12 +202,6 @@ def prompt_tokens(
         name = model.token_bytes(bos, special=True).decode("utf-8", "replace")
         say(f"{parser.prog}: the prompt begins with {name}, which the model adds too: it begins with two of them now")
     return tokens, text
-
-
-def begins_with_bos(model: Model, text: str) -> bool:
-    bos = model.info.token_bos
-    piece = model.token_bytes(bos, special=True) if bos >= 0 else b""
-    return piece != b"" and text.encode().startswith(piece)
 
 
 def sampling_params(args: argparse.Namespace, parser: Parser, model: Model) -> SamplingParams:

@@ -18,10 +18,12 @@ EXIT_STATUS = 130  # 128 + SIGINT, what a shell reports for a command that Ctrl-
 
 
 class Interrupt:
-    """Takes over SIGINT between __enter__ and __exit__, unless it is ignored. For the main thread."""
+    """Takes over SIGINT between __enter__ and __exit__, unless it is ignored. For the main thread. Without `may_exit` a
+    second Ctrl-C changes nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_exit: bool = True) -> None:
         self.requested = False
+        self._may_exit = may_exit
         self._cancel: Callable[[], None] | None = None
 
     def __enter__(self) -> Self:
@@ -66,7 +68,7 @@ class Interrupt:
                     self._pressed()
 
     def _pressed(self) -> None:
-        if self.requested:
+        if self.requested and self._may_exit:
             os._exit(EXIT_STATUS)
         self.requested = True
         cancel = self._cancel

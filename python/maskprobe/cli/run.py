@@ -193,21 +193,8 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
 
 
 def check_combinations(args: argparse.Namespace, parser: Parser) -> None:
-    """What one option says about another. Those of mask probes get their defaults here."""
-    for name, default in options.ESP_DEFAULTS.items():
-        if getattr(args, name) is None:
-            setattr(args, name, default)
-        elif args.propose not in ("esp", "none"):
-            parser.error(f"argument --{name.replace('_', '-')}: it is for --propose esp, not for {args.propose}")
-    if args.propose == "esp" and args.rows is not None and args.tree != "dynamic":
-        parser.error(f"argument --rows: it is for --tree dynamic, the tree {args.tree} has its rows fixed")
-    for option, others in (("state", ()), ("no_state", ("none",))):
-        if getattr(args, option) and args.propose not in ("all", *others):
-            parser.error(f"argument --{option.replace('_', '-')}: it is for --propose all, not for {args.propose}")
-    if args.state is not None and args.rows is not None:
-        parser.error("argument --state: it is for --rows auto, a fixed number of rows keeps nothing")
-    if args.json_whitespace and args.json_schema is None and args.json_schema_file is None:
-        parser.error("argument --json-whitespace: it is for -j/--json-schema and -jf/--json-schema-file")
+    """What one option says about another."""
+    build.check_shared_options(args, parser)
     if args.no_conversation and args.system_prompt is not None:
         parser.error("argument -sys/--system-prompt: it goes into the chat template, which -no-cnv leaves out")
     if args.compare and args.propose == "none":
