@@ -57,7 +57,9 @@ def clear(chat: Chat, _argument: str) -> None:
 def system(chat: Chat, argument: str) -> None:
     conversation = chat.conversation
     if not argument:
-        chat.view.note(f"system text: {conversation.system}" if conversation.system else "there is no system text")
+        chat.view.note(
+            f"system text: {shown(conversation.system)}" if conversation.system else "there is no system text"
+        )
         return
     conversation.system = None if argument == '""' else argument
     chat.view.note("there is no system text now" if argument == '""' else system_note(chat))
@@ -129,6 +131,11 @@ def undo(chat: Chat, _argument: str) -> None:
 
 def end(chat: Chat, _argument: str) -> None:
     chat.ended = True
+
+
+def shown(text: str) -> str:
+    """A text of several lines, without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def expanded(argument: str) -> str:

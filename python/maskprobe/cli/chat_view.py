@@ -11,6 +11,7 @@ from .report import guessed
 from .terminal import Completion, say
 
 INDENT = "  "
+ENDED = {"length": "cut at -n", "context": "cut, the context is full", "cancelled": "stopped"}  # other than by itself
 
 
 def status(stats: Stats) -> str:
@@ -23,6 +24,8 @@ def status(stats: Stats) -> str:
             f"{stats.rows_per_pass:.1f} rows per pass",
         ]
     parts.append(f"{stats.n_prompt_reused} of {stats.n_prompt} prompt tokens from the cache")
+    if stats.finish_reason in ENDED:
+        parts.append(ENDED[stats.finish_reason])
     return ", ".join(parts)
 
 

@@ -130,8 +130,8 @@ class Conversation:
     # --- what fits ----------------------------------------------------------------------------------------------------
 
     def _prompt(self, messages: list[Message], n_answer: int) -> Prompt:
-        """Each drop makes the prompt begin anew, and so be evaluated anew. Once turns have to go, as many go that this
-        does not happen again at the next turn."""
+        """Each drop makes the prompt begin anew, and so be evaluated anew. Once turns have to go, they go until half of
+        the context is free, so that it does not happen again at the next turn."""
         head = self._n_system()
         tail = messages[head:]
         room = self.n_ctx // 4 if n_answer < 0 else min(n_answer, self.n_ctx // 4)
@@ -147,8 +147,8 @@ class Conversation:
         n_dropped = 0
         n_prompt = size(first)
         if n_prompt + room > self.n_ctx and len(starts) > 1:
-            free = self.n_ctx - 2 * room
-            n_dropped = min(1 + bisect.bisect_left(starts[1:], -free, key=lambda i: -size(i)), len(starts) - 1)
+            half = self.n_ctx // 2
+            n_dropped = min(1 + bisect.bisect_left(starts[1:], -half, key=lambda i: -size(i)), len(starts) - 1)
             first = starts[n_dropped]
             n_prompt = size(first)
         least = min(room, ANSWER_MIN)

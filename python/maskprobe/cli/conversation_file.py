@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentError
-from .values import decode, quoted
+from .values import N_DIGITS_MAX, decode, quoted
 
 FORMAT = "maskprobe_chat"
 VERSION = 1
@@ -29,10 +29,10 @@ def read(path: Path) -> Saved:
     """A conversation that was saved, or a bare list of messages as OpenAI's clients have them.
 
     Raises ArgumentError that says in one line what is wrong."""
-    name = quoted(str(path))
+    name = quoted(path.name or str(path))
     text = read_text(path)
     try:
-        found = json.loads(text, parse_constant=_no_constant)
+        found = json.loads(text, parse_int=_whole_number, parse_constant=_no_constant)
     except RecursionError:
         raise ArgumentError(f"'{name}' is nested too deeply") from None
     except ValueError as error:
@@ -58,7 +58,7 @@ def read(path: Path) -> Saved:
 
 def read_text(path: Path) -> str:
     """The text of a plain file. Raises ArgumentError."""
-    name = quoted(str(path))
+    name = quoted(path.name or str(path))
     try:
         if path.exists() and not path.is_file():
             raise ArgumentError(f"'{name}' is {'a directory' if path.is_dir() else 'no plain file'}")
@@ -108,6 +108,12 @@ def _check_text(where: str, value: Any) -> None:
                 raise ArgumentError(f"{where} holds a NUL character")
             if any("\ud800" <= c <= "\udfff" for c in value):
                 raise ArgumentError(f"{where} holds half of a character (a lone surrogate)")
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > N_DIGITS_MAX:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _no_constant(name: str) -> None:
