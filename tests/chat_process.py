@@ -13,6 +13,7 @@ import time
 
 COMMAND = [sys.executable, "-m", "maskprobe.cli.chat", "-t", "1"]
 TIMEOUT_S = 300
+SCREEN_TIMEOUT_S = 12
 
 # What moves the cursor or changes colours.
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -47,10 +48,7 @@ class Terminal:
         os.close(follower)
         self.seen = b""  # all of it, without escapes
 
-    def __enter__(self) -> "Terminal":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
+    def close(self) -> None:
         self.process.kill()
         self.process.wait()
         os.close(self._leader)
@@ -60,7 +58,7 @@ class Terminal:
 
     def until(self, pattern: str) -> str:
         """What comes on the screen up to the end of this pattern, which must come."""
-        end = time.monotonic() + TIMEOUT_S
+        end = time.monotonic() + SCREEN_TIMEOUT_S
         fresh = b""
         while (found := re.search(pattern.encode(), fresh, re.DOTALL)) is None:
             assert time.monotonic() < end, fresh
@@ -75,10 +73,10 @@ class Terminal:
         while piece := self._read():
             self.seen += piece
         assert b"Traceback" not in self.seen, self.seen.decode("utf-8", "replace")
-        return self.process.wait(TIMEOUT_S)
+        return self.process.wait(SCREEN_TIMEOUT_S)
 
     def _read(self) -> bytes:
-        if not select.select([self._leader], [], [], TIMEOUT_S)[0]:
+        if not select.select([self._leader], [], [], SCREEN_TIMEOUT_S)[0]:
             return b""
         try:
             return os.read(self._leader, 4096)

@@ -13,8 +13,12 @@ from chat_process import Terminal
 
 pytest.importorskip("prompt_toolkit")
 
-READY = "/help lists the commands.*> "
+INPUT = ">[\x08 ]"  # the editor leaves out the space and moves the cursor instead
+READY = f"/help lists the commands.*{INPUT}"
+LINE = "[\r\n]+"
 CACHED = "from the cache"
+ANSWERED = f"{CACHED}[^\n]*\n.*{INPUT}"
+ENDLESS = ("-c", 8192, "--ignore-eos", "--propose", "none")
 UP = "\x1b[A"
 
 
@@ -31,12 +35,11 @@ def terminal(model_path):
 
     def start(*options: object, **settings) -> Terminal:
         opened.append(Terminal("-m", model_path, "--temp", 0, *options, **settings))
-        opened[0].__enter__()
-        return opened[0]
+        return opened[-1]
 
     yield start
     for one in opened:
-        one.__exit__()
+        one.close()
 
 
 def messages(path: Path) -> list[str]:
@@ -48,14 +51,14 @@ def test_lines_commands_and_completion(terminal, tmp_path):
     chat = terminal("-n", 4, "--save", path)
     chat.until(READY)
     chat.type("one\\\rtwo\x1b\rthree \x1b[200~four\nfive\x1b[201~\r")  # a backslash, Alt-Enter, paste
-    chat.until(f"{CACHED}.*> ")
+    chat.until(ANSWERED)
     assert messages(path)[0] == "one\ntwo\nthree four\nfive"
     chat.type("/he\t")
     chat.until("/help")
     chat.type("\r")
-    assert "take back the last message" in chat.until("/exit.*> ")
+    assert "take back the last message" in chat.until(f"/exit.*{INPUT}")
     chat.type("/foo\r")
-    assert "there is no command /foo" in chat.until("/help lists them.*> ")
+    assert "there is no command /foo" in chat.until(f"/help lists them.*{INPUT}")
     chat.type("\x04")
     assert chat.ended() == 0
 
@@ -68,7 +71,7 @@ def test_inputs_are_remembered_for_the_user_only(terminal, tmp_path):
         chat.type("x_17 = 1\r" if first else UP)
         chat.until(CACHED if first else "x_17")
         chat.type("" if first else "\r")
-        chat.until("> " if first else CACHED)
+        chat.until(INPUT if first else CACHED)
         chat.type("/quit\r")
         assert chat.ended() == 0
     history = tmp_path / "states" / "chat-history"
@@ -80,7 +83,7 @@ def test_a_history_that_cannot_be_kept_is_no_failure(terminal, tmp_path):
     chat = terminal("-n", 4, "--no-state", env={"MASKPROBE_STATE_DIR": str(tmp_path / "states")})
     chat.until(READY)
     chat.type("x = 1\r")
-    chat.until(f"{CACHED}.*> ")
+    chat.until(ANSWERED)
     chat.type("\x04")
     assert chat.ended() == 0
 
@@ -88,18 +91,18 @@ def test_a_history_that_cannot_be_kept_is_no_failure(terminal, tmp_path):
 def test_ctrl_c_stops_the_answer_and_not_the_program(terminal, tmp_path):
     """Pressed more than once too. What was said stays in the conversation, which goes on."""
     path = tmp_path / "talk.json"
-    chat = terminal("-c", 4096, "--ignore-eos", "--save", path)
+    chat = terminal(*ENDLESS, "--save", path)
     chat.until(READY)
     chat.type("x = 1\r")
-    chat.until("x = 1\r\n.{100}")
+    chat.until(f"x = 1{LINE}.{{100}}")
     chat.type("\x03\x03")
-    assert "stopped" in chat.until(f"{CACHED}[^\n]*\r\n.*> ")
+    assert "stopped" in chat.until(ANSWERED)
     first = messages(path)
     assert len(first) == 2 and len(first[1]) > 50
     chat.type("y = 2\r")
-    chat.until("y = 2\r\n.{100}")
+    chat.until(f"y = 2{LINE}.{{100}}")
     chat.type("\x03")
-    chat.until(f"{CACHED}[^\n]*\r\n.*> ")
+    chat.until(ANSWERED)
     assert messages(path)[:3] == [*first, "y = 2"]
     chat.type("\x04")
     assert chat.ended() == 0
@@ -109,13 +112,13 @@ def test_ctrl_c_at_an_empty_input_gives_a_hint_and_ends_the_second_time(terminal
     chat = terminal()
     chat.until(READY)
     chat.type("\x03")
-    chat.until("Ctrl-C once more ends.*> ")
+    chat.until(f"Ctrl-C once more ends.*{INPUT}")
     chat.type("typed in between")
     chat.until("between")
     chat.type("\x03")  # gives up what was typed, and counts for nothing
-    chat.until("> ")
+    chat.until(INPUT)
     chat.type("\x03")
-    chat.until("Ctrl-C once more ends.*> ")
+    chat.until(f"Ctrl-C once more ends.*{INPUT}")
     chat.type("\x03")
     assert chat.ended() == 130
 
@@ -133,11 +136,11 @@ def test_a_message_that_does_not_fit_comes_back(terminal, tmp_path):
 
 @pytest.mark.parametrize("is_answering", [False, True])
 def test_sigterm_leaves_a_terminal_that_works(terminal, is_answering):
-    chat = terminal("-c", 4096, "--ignore-eos")
+    chat = terminal(*ENDLESS)
     chat.until(READY)
     if is_answering:
         chat.type("x = 1\r")
-        chat.until("x = 1\r\n.{50}")
+        chat.until(f"x = 1{LINE}.{{50}}")
     chat.process.send_signal(signal.SIGTERM)
     assert chat.ended() == 128 + signal.SIGTERM
     assert chat.seen.rindex(b"\x1b[?2004l") > chat.seen.rindex(b"\x1b[?2004h")  # bracketed paste is off again
@@ -149,9 +152,9 @@ def test_answers_go_to_a_pipe_and_the_editor_stays_on_the_terminal(terminal):
     os.close(writer)
     chat.until(READY)
     chat.type("x = 1\r")
-    chat.until(f"{CACHED}.*> ")
+    chat.until(ANSWERED)
     chat.type("/help\r")
-    chat.until("/exit.*> ")
+    chat.until(f"/exit.*{INPUT}")
     chat.type("\x04")
     assert chat.ended() == 0
     with os.fdopen(reader, "rb") as answers:
@@ -167,8 +170,8 @@ def test_without_the_editor_lines_are_read(reason, terminal, tmp_path):
     before = chat.until(READY)
     assert ("maskprobe[chat]" in before) == (reason == "no prompt_toolkit")
     chat.type("x = 1\n")
-    chat.until(f"{CACHED}.*> ")
+    chat.until(ANSWERED)
     chat.type("\x03")
-    chat.until("Ctrl-C once more ends.*> ")
+    chat.until(f"Ctrl-C once more ends.*{INPUT}")
     chat.type("\x04")
     assert chat.ended() == 0

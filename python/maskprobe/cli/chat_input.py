@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import termios
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,6 +72,7 @@ class Editor:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.output import create_output
 
+        self._mode = termios.tcgetattr(sys.stdin.fileno())  # of the terminal, for those who come after
         self._session: Any = PromptSession(
             message=PROMPT,
             multiline=True,
@@ -84,11 +86,25 @@ class Editor:
 
     def read(self, draft: str = "") -> str:
         Completion.end_line_before_stderr()
-        text: str = self._session.prompt(default=draft)
+        try:
+            text: str = self._session.prompt(default=draft)
+        except (SystemExit, KeyboardInterrupt):  # from a signal handler, in the middle of drawing for instance
+            self._restore_terminal()
+            raise
         try:
             return decode(text.encode(), "the message")
         except UnicodeEncodeError:  # half of a character came in
             raise fail("the message is not UTF-8 text") from None
+
+    def _restore_terminal(self) -> None:
+        output = self._session.output
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._mode)
+            output.disable_bracketed_paste()
+            output.enable_autowrap()
+            output.reset_attributes()
+            output.show_cursor()
+            output.flush()
 
 
 def history_file() -> Path:
