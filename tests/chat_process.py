@@ -13,7 +13,7 @@ import time
 
 COMMAND = [sys.executable, "-m", "maskprobe.cli.chat", "-t", "1"]
 TIMEOUT_S = 300
-SCREEN_TIMEOUT_S = 12
+SCREEN_TIMEOUT_S = 60
 
 # What moves the cursor or changes colours.
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")

@@ -205,6 +205,17 @@ def test_the_oldest_turns_give_way(model, system):
     assert talk.n_turns == 40  # to be saved
 
 
+def test_a_conversation_far_too_long_is_cut_in_one_go(model):
+    """It was loaded for instance. What is left takes at most half of the context, and one turn more would not."""
+    talk = Conversation(model, 400)
+    talk.replace([{"role": role, "content": f"number {i}"} for i in range(2000) for role in ("user", "assistant")])
+    prompt = talk.ask("last")
+    shown = text_of(model, prompt.tokens)
+    n_kept = 2000 - prompt.n_dropped
+    assert f"number {2000 - n_kept}" in shown and f"number {1999 - n_kept}" not in shown
+    assert 200 - 50 < len(prompt.tokens) <= 200
+
+
 def test_what_was_left_out_does_not_come_back_by_itself(model):
     talk, _ = filled(model, 400, 40)
     for _ in range(40):

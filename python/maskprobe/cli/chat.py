@@ -170,6 +170,7 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             "-f/--file": args.file and args.file.path,
             "--grammar-file": args.grammar_file and args.grammar_file.path,
             "-jf/--json-schema-file": args.json_schema_file and args.json_schema_file.path,
+            "--mask-init": args.mask_init.removeprefix("file:") if args.mask_init.startswith("file:") else None,
             "--state": args.state,
         }
         if args.save is not None:

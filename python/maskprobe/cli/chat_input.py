@@ -53,7 +53,7 @@ class Lines:
             if self.on_terminal:
                 with contextlib.suppress(OSError, ValueError):
                     print(prompt, end="", file=sys.stderr, flush=True)
-            line = sys.stdin.buffer.readline()
+            line = b"" if sys.stdin is None else sys.stdin.buffer.readline()  # None: it is closed
             if not line and not text:
                 raise EOFError
             line = line.removesuffix(b"\n").removesuffix(b"\r")

@@ -1,7 +1,6 @@
 """A conversation: its messages, the tokens of the next prompt, and which of the oldest turns no longer fit."""
 
-import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentError, ContextFull
@@ -10,6 +9,7 @@ from ..model import Model
 Message = Mapping[str, Any]  # "role" and "content", as templates have them
 
 ANSWER_MIN = 16  # tokens: a prompt that leaves fewer does not fit
+TOKEN_CHARACTERS = 32  # of a text are never so many in each of its tokens
 PROBE = "maskprobe-asks-for-the-system-message"
 
 
@@ -37,6 +37,11 @@ class Asked(NamedTuple):
     messages: list[Message]
     first: int
     segments: list[Segment]
+
+
+def size(segments: Sequence[Segment]) -> int:
+    """In tokens."""
+    return sum(len(segment.tokens) for segment in segments)
 
 
 class Conversation:
@@ -137,28 +142,41 @@ class Conversation:
         room = self.n_ctx // 4 if n_answer < 0 else min(n_answer, self.n_ctx // 4)
         starts = [i for i, message in enumerate(tail) if message["role"] == "user" and i > self._first]
         starts.insert(0, self._first)
-        tried: dict[int, list[Segment]] = {}
 
-        def size(first: int) -> int:
-            tried[first] = self._tokenized(self._text_of(messages[:head] + tail[first:]))
-            return sum(len(segment.tokens) for segment in tried[first])
+        def segments(n_turns: int) -> list[Segment]:
+            return self._tokenized(self._text_of(messages[:head] + tail[starts[-n_turns] :]))
 
-        first = self._first
-        n_dropped = 0
-        n_prompt = size(first)
-        if n_prompt + room > self.n_ctx and len(starts) > 1:
-            half = self.n_ctx // 2
-            n_dropped = min(1 + bisect.bisect_left(starts[1:], -half, key=lambda i: -size(i)), len(starts) - 1)
-            first = starts[n_dropped]
-            n_prompt = size(first)
+        n_turns = len(starts)
+        found = segments(n_turns) if self._may_fit(tail[self._first :]) or n_turns == 1 else None
+        if n_turns > 1 and (found is None or size(found) + room > self.n_ctx):
+            n_turns = self._most(lambda n: size(segments(n)) <= self.n_ctx // 2, len(starts))
+            found = segments(n_turns)
+        assert found is not None
+        n_prompt = size(found)
         least = min(room, ANSWER_MIN)
         if n_prompt + least > self.n_ctx:
             raise ContextFull(
                 f"the message takes {n_prompt} tokens in the template{' with the system text' if head else ''}, the"
                 f" context (-c/--ctx-size) has {self.n_ctx}, of which {least} are for the answer: shorten the message"
             )
-        self._asked = Asked(messages, first, tried[first])
-        return Prompt([token for segment in tried[first] for token in segment.tokens], n_dropped)
+        self._asked = Asked(messages, starts[-n_turns], found)
+        return Prompt([token for segment in found for token in segment.tokens], len(starts) - n_turns)
+
+    def _may_fit(self, messages: Sequence[Message]) -> bool:
+        """Whether it pays to look: a conversation that is far too long is not put into the template as a whole."""
+        return sum(len(message["content"] or "") for message in messages) <= TOKEN_CHARACTERS * self.n_ctx
+
+    @staticmethod
+    def _most(fits: Callable[[int], bool], end: int) -> int:
+        """The largest number below `end` that fits, 1 where none does. Looks at small ones first: they cost least."""
+        low, high = 1, 2
+        while high < end and fits(high):
+            low, high = high, 2 * high
+        high = min(high, end)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
 
     def _n_system(self) -> int:
         return int(bool(self._messages) and self._messages[0]["role"] == "system")
