@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import ArgumentError, ContextFull
+from ..errors import ArgumentError, ContextFull, ModelError
 from ..model import Model
 
 Message = Mapping[str, Any]  # "role" and "content", as templates have them
 
 ANSWER_MIN = 16  # tokens: a prompt that leaves fewer does not fit
-TOKEN_CHARACTERS = 32  # of a text are never so many in each of its tokens
+TOKEN_CHARACTERS = 16  # more than a text has on average in its tokens
+TURNS_TRIED = 64  # of a conversation from elsewhere, the newest: a template may take no more than some seconds
 PROBE = "maskprobe-asks-for-the-system-message"
 
 
@@ -93,9 +94,13 @@ class Conversation:
     def replace(self, messages: Sequence[Message]) -> None:
         """Takes the place of all messages.
 
-        Raises ArgumentError or ModelError where the template refuses them, and then changes nothing."""
+        Raises ArgumentError or ModelError where the template refuses them, and then changes nothing. Of very many it is
+        given the newest turns only."""
+        head = int(bool(messages) and messages[0]["role"] == "system")
+        users = [i for i, message in enumerate(messages) if message["role"] == "user"]
+        first = head if len(users) <= TURNS_TRIED else users[-TURNS_TRIED]
         if messages:
-            self._text_of(messages)
+            self._text_of([*messages[:head], *messages[first:]])
         self._messages = [dict(message) for message in messages]
         self._first = 0
 
@@ -164,7 +169,8 @@ class Conversation:
 
     def _may_fit(self, messages: Sequence[Message]) -> bool:
         """Whether it pays to look: a conversation that is far too long is not put into the template as a whole."""
-        return sum(len(message["content"] or "") for message in messages) <= TOKEN_CHARACTERS * self.n_ctx
+        n_characters = sum(len(message["content"] or "") for message in messages)
+        return len(messages) <= self.n_ctx // 2 and n_characters <= TOKEN_CHARACTERS * self.n_ctx
 
     @staticmethod
     def _most(fits: Callable[[int], bool], end: int) -> int:
@@ -193,7 +199,7 @@ class Conversation:
         self._model.chat_format([user], **self._variables)  # what fails here has other reasons
         try:
             text = self._model.chat_format([{"role": "system", "content": PROBE}, user], **self._variables)
-        except ArgumentError:
+        except (ArgumentError, ModelError):
             return False
         return PROBE in text
 
