@@ -109,7 +109,7 @@ class Conversation:
         last = self._last_user()
         if last is None:
             return None
-        text = self._messages[last]["content"]
+        text: str = self._messages[last]["content"]
         self._messages = self._messages[:last]
         self._first = min(self._first, len(self._messages) - self._n_system())
         return text
@@ -204,14 +204,14 @@ class Conversation:
         return PROBE in text
 
     def _text_of(self, messages: Sequence[Message]) -> str:
-        messages = [dict(message) for message in messages]
-        if self.system_in_user and messages[0]["role"] == "system":
-            system = messages.pop(0)["content"]
-            if not messages or messages[0]["role"] != "user":
-                messages.insert(0, {"role": "user", "content": ""})
-            content = messages[0]["content"]
-            messages[0]["content"] = f"{system}\n\n{content}" if content else system
-        return self._model.chat_format(messages, **self._variables)
+        written = [dict(message) for message in messages]
+        if self.system_in_user and written[0]["role"] == "system":
+            system = written.pop(0)["content"]
+            if not written or written[0]["role"] != "user":
+                written.insert(0, {"role": "user", "content": ""})
+            content = written[0]["content"]
+            written[0]["content"] = f"{system}\n\n{content}" if content else system
+        return self._model.chat_format(written, **self._variables)
 
     # --- text to tokens -----------------------------------------------------------------------------------------------
 
