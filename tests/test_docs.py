@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import itertools
 import re
 import shlex
 import subprocess
@@ -109,7 +110,7 @@ def command_lines(page):
         lexer.whitespace_split = True
         lexer.commenters = "#"
         command = []
-        for word in [*lexer, "&&"]:
+        for word in itertools.chain(itertools.takewhile(lambda word: word != ">", lexer), ["&&"]):
             if word in ("&&", "||", "|", ";"):
                 yield command
                 command = []

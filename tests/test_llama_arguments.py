@@ -4,10 +4,11 @@ import inspect
 import re
 
 import llama_cpp
+import numpy as np
 import pytest
 
 from conftest import PROJECT
-from maskprobe import Llama
+from maskprobe import ArgumentError, ContextFull, Llama
 
 CALLS = {
     "Llama()": "__init__",
@@ -24,7 +25,7 @@ VALUES = {
     "vocab_only": True,
     "kv_overrides": {"llama.context_length": 5},
     "rope_scaling_type": 1,
-    "pooling_type": 1,
+    "pooling_type": 3,
     "attention_type": 1,
     "rope_freq_base": 1e6,
     "rope_freq_scale": 0.5,
@@ -33,7 +34,6 @@ VALUES = {
     "yarn_beta_fast": 16.0,
     "yarn_beta_slow": 2.0,
     "yarn_orig_ctx": 4096,
-    "embedding": True,
     "op_offload": True,
     "swa_full": True,
     "lora_base": "base.gguf",
@@ -109,7 +109,23 @@ def test_defaults_may_be_written_out(bundled_model_path):
             assert getattr(llama, call)(first, **{**named, "max_tokens": 2})["usage"]["completion_tokens"] == 2
 
 
-@pytest.mark.parametrize("call", ["embed", "create_embedding"])
-def test_what_is_not_built(llama, call):
-    with pytest.raises(TypeError, match=call):
-        getattr(llama, call)("x")
+def test_embeddings(llama, bundled_model_path):
+    """The mean of the hidden states, as llama-cpp-python's with that pooling, whatever else the engine does."""
+    texts = ["Once upon a time", "there was a little girl. " * 20]
+    theirs = llama_cpp.Llama(str(bundled_model_path), embedding=True, pooling_type=1, n_ctx=512, verbose=False)
+    ours = llama.embed(texts)
+    for mine, one in zip(ours, theirs.embed(texts), strict=True):
+        cosine = np.dot(mine, one) / np.linalg.norm(mine) / np.linalg.norm(one)
+        assert cosine > 0.999
+    assert llama.embed(texts[0]) == ours[0]
+    assert np.linalg.norm(llama.embed(texts[0], normalize=True)) == pytest.approx(1, abs=1e-5)
+    made, usage = llama.create_embedding(texts, model="m"), theirs.create_embedding(texts)["usage"]
+    assert made["usage"] == usage and made["model"] == "m"
+    assert [d["embedding"] for d in made["data"]] == ours
+    _, n_tokens = llama.embed(texts, return_count=True)
+    assert n_tokens == usage["total_tokens"]
+    for bad in ([5], ["\0"]):
+        with pytest.raises(ArgumentError):
+            llama.embed(bad)
+    with pytest.raises(ContextFull, match="tokens, the context"):
+        llama.embed("word " * 5000, truncate=False)

@@ -14,6 +14,7 @@ from .llama_lower import LlamaLower, sampling_arguments
 from .llama_settings import OURS_IN_CHATS, USUAL_UBATCH, cache_type, check_path, draft_source, refuse, ubatch
 from .model import Model, set_verbose
 from .openai.chat_prompts import ChatPrompts
+from .openai.embeddings import embedded, embedding_list
 from .openai.requests import Plan, Planner, Seeds
 from .openai.results import Answer, ChatAnswer, CompletionAnswer, Result
 from .openai.steering import LogitsProcessor, StoppingCriteria
@@ -356,11 +357,20 @@ class Llama(LlamaLower):
 
     # --- embeddings --------------------------------------------------------------------------------------------------
 
-    def embed(self, *_arguments: Any, **_settings: Any) -> Any:
-        raise Unsupported("embed() is not built yet")
+    def embed(
+        self, input: str | list[str], normalize: bool = False, truncate: bool = True, return_count: bool = False
+    ) -> Any:
+        """The mean of the last hidden states: n_embd numbers for a text, a list of such rows for a list; with
+        `return_count`, a pair of it and the number of tokens. Raises ArgumentError, ContextFull (not `truncate`)."""
+        texts = [input] if isinstance(input, str) else list(input)
+        rows, n_tokens = embedded(self.engine, texts, normalize, truncate)
+        found = rows[0] if isinstance(input, str) else rows
+        return (found, n_tokens) if return_count else found
 
-    def create_embedding(self, *_arguments: Any, **_settings: Any) -> Any:
-        raise Unsupported("create_embedding() is not built yet")
+    def create_embedding(self, input: str | list[str], model: str | None = None) -> dict[str, Any]:
+        """The same in OpenAI's shape. Raises what embed() does."""
+        rows, n_tokens = embedded(self.engine, [input] if isinstance(input, str) else list(input), False, True)
+        return embedding_list(rows, n_tokens, self.model_path if model is None else model)
 
     # --- the object --------------------------------------------------------------------------------------------------
 

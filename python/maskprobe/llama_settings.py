@@ -27,7 +27,7 @@ DRAFT_TOKENS = 10  # of a draft model that does not say
 
 ONE_DEVICE = "maskprobe leaves devices to llama.cpp's own choice"
 FROM_FILE = "the model file says how positions are encoded"
-NO_EMBEDDING = "embeddings are not built yet"
+POOL_MEAN = 1  # LLAMA_POOLING_TYPE_MEAN
 
 
 class ModelPathError(ModelError, ValueError):
@@ -51,9 +51,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "yarn_beta_fast": ((32, None), FROM_FILE),
     "yarn_beta_slow": ((1, None), FROM_FILE),
     "yarn_orig_ctx": ((0, None), FROM_FILE),
-    "pooling_type": ((-1, None), NO_EMBEDDING),
+    "pooling_type": ((-1, POOL_MEAN, None), "an embedding is the mean of the hidden states"),
     "attention_type": ((-1, None), "the model file says which attention it has"),
-    "embedding": ((False, None), NO_EMBEDDING),
     "op_offload": ((None,), ONE_DEVICE),
     "swa_full": ((None,), "the engine decides how much of a sliding window it keeps"),
     "lora_base": ((None,), "adapters are added to the weights as they are"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ContextFull
+from ..openai.embeddings import unit
 from .errors import ApiError, BadField
 from .models import Entry, Loaded, in_thread
 from .running import Server
@@ -55,8 +56,7 @@ async def embeddings_of(
             for one in tokens:
                 async with entry.admission.turn(client):
                     row = await loop.run_in_executor(_threads, loaded.engine.embed, one)
-                length = float(np.linalg.norm(row))
-                rows.append(row / length if length > 0 else row)
+                rows.append(unit(row))
                 entry.metrics.embedded += len(one)
     except TimeoutError:
         raise ApiError(504, f"it took more than {server.settings.timeout_s:g} s (--timeout)", code="timeout") from None
