@@ -60,34 +60,8 @@ def add_conversation_options(group: Any) -> None:
     source.add_argument(
         "-f", "--file", metavar="FILE", type=values.text_file, help="read the first message from a UTF-8 file"
     )
-    group.add_argument(
-        "-e",
-        "--escape",
-        action="store_true",
-        default=True,
-        help=r"read \n \t \r \' \" \\ \xHH in -p, -sys and -r (default); a file is taken as it is",
-    )
-    group.add_argument("--no-escape", action="store_false", dest="escape", help="take backslashes as they are")
     group.add_argument("-sys", "--system-prompt", metavar="TEXT", help="the system text, before all messages")
-    options.option(
-        group,
-        "-n",
-        "--predict",
-        "--n-predict",
-        metavar="N",
-        type=values.integer(-1),
-        default=-1,
-        help="tokens of an answer at most, -1 = until it ends or the context is full",
-    )
-    group.add_argument(
-        "-r",
-        "--reverse-prompt",
-        metavar="TEXT",
-        action="append",
-        default=[],
-        help="an answer ends where this text comes, without it; may be repeated",
-    )
-    group.add_argument("--ignore-eos", action="store_true", help="never generate a token that ends the answer")
+    options.add_text_options(group)
     group.add_argument(
         "--chat-template-kwargs",
         metavar="JSON",

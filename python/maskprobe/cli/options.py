@@ -23,6 +23,37 @@ def option(group: Any, *names: str, help: str, **settings: Any) -> None:
     group.add_argument(*names, help=help, **settings)
 
 
+def add_text_options(group: Any) -> None:
+    """How texts of the command line are read, and where a generated one ends."""
+    group.add_argument(
+        "-e",
+        "--escape",
+        action="store_true",
+        default=True,
+        help=r"read \n \t \r \' \" \\ \xHH in -p, -sys and -r (default); a file is taken as it is",
+    )
+    group.add_argument("--no-escape", action="store_false", dest="escape", help="take backslashes as they are")
+    option(
+        group,
+        "-n",
+        "--predict",
+        "--n-predict",
+        metavar="N",
+        type=values.integer(-1),
+        default=-1,
+        help="tokens to generate at most, -1 = until the text ends or the context is full",
+    )
+    group.add_argument(
+        "-r",
+        "--reverse-prompt",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="stop where this text comes, without printing it; may be repeated",
+    )
+    group.add_argument("--ignore-eos", action="store_true", help="never generate a token that ends the text")
+
+
 def add_model_options(group: Any) -> None:
     layers = values.integer(-1, auto=-1, all=-1)
     source = group.add_mutually_exclusive_group()

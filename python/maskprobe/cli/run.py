@@ -63,14 +63,6 @@ def add_prompt_options(group: Any) -> None:
     source = group.add_mutually_exclusive_group()
     source.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt; - reads standard input")
     source.add_argument("-f", "--file", metavar="FILE", type=values.text_file, help="read the prompt from a UTF-8 file")
-    group.add_argument(
-        "-e",
-        "--escape",
-        action="store_true",
-        default=True,
-        help=r"read \n \t \r \' \" \\ \xHH in -p, -sys and -r (default); a file is taken as it is",
-    )
-    group.add_argument("--no-escape", action="store_false", dest="escape", help="take backslashes as they are")
     conversation = group.add_mutually_exclusive_group()
     conversation.add_argument(
         "-st",
@@ -82,25 +74,7 @@ def add_prompt_options(group: Any) -> None:
         "-no-cnv", "--no-conversation", action="store_true", help="do not: complete the prompt as it is"
     )
     group.add_argument("-sys", "--system-prompt", metavar="TEXT", help="a system message before it; implies -st")
-    options.option(
-        group,
-        "-n",
-        "--predict",
-        "--n-predict",
-        metavar="N",
-        type=values.integer(-1),
-        default=-1,
-        help="tokens to generate at most, -1 = until the text ends or the context is full",
-    )
-    group.add_argument(
-        "-r",
-        "--reverse-prompt",
-        metavar="TEXT",
-        action="append",
-        default=[],
-        help="stop where this text comes, without printing it; may be repeated",
-    )
-    group.add_argument("--ignore-eos", action="store_true", help="never generate a token that ends the text")
+    options.add_text_options(group)
 
 
 def add_output_options(group: Any) -> None:
