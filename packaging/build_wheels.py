@@ -49,11 +49,16 @@ def _load_backends():
     import ctypes
     import os
 
-    from ._ggml import libggml, libggml_base_path
+    from ._ggml import libggml_base_path
+    from ._logger import logger
+    from .llama_cpp import _lib  # through it, the ggml that libllama has: by its path it would be a second one
 
-    libggml.ggml_backend_reg_count.restype = ctypes.c_size_t
-    if libggml.ggml_backend_reg_count() == 0:
-        libggml.ggml_backend_load_all_from_path(ctypes.c_char_p(os.fsencode(libggml_base_path)))
+    level = logger.level
+    logger.setLevel("ERROR")  # an import prints nothing
+    _lib.ggml_backend_reg_count.restype = ctypes.c_size_t
+    if _lib.ggml_backend_reg_count() == 0:
+        _lib.ggml_backend_load_all_from_path(ctypes.c_char_p(os.fsencode(libggml_base_path)))
+    logger.setLevel(level)
 
 
 _load_backends()
@@ -179,14 +184,16 @@ def build_maskprobe(out: Path, scratch: Path) -> None:
 
 def publish(wheel: Path, out: Path) -> None:
     """Puts a wheel into the folder, alone of its name; on Linux with the tag of the systems on which it runs."""
-    for old in out.glob(f"{wheel.name.split('-')[0]}-*.whl"):
+    name = wheel.name.split("-")[0]
+    if sys.platform != "darwin":
+        # libllama and libggml come with llama-cpp-python, and are found there by the run path.
+        exclude = [] if name.startswith("llama") else ["--exclude", "libllama.so*", "--exclude", "libggml*.so*"]
+        repaired = wheel.parent / "repaired"
+        run(sys.executable, "-m", "auditwheel", "repair", *exclude, "--wheel-dir", repaired, wheel)
+        wheel = newest(repaired, name)
+    for old in out.glob(f"{name}-*.whl"):
         old.unlink()
-    if sys.platform == "darwin":
-        shutil.copy(wheel, out)
-        return
-    # libllama and libggml come with llama-cpp-python, and are found there by the run path.
-    exclude = [] if wheel.name.startswith("llama") else ["--exclude", "libllama.so*", "--exclude", "libggml*.so*"]
-    run(sys.executable, "-m", "auditwheel", "repair", *exclude, "--wheel-dir", out, wheel)
+    shutil.copy(wheel, out)
 
 
 def newest(folder: Path, name: str) -> Path:
