@@ -22,13 +22,11 @@
 //   - all sizes are counts of elements, all times microseconds, all log-probabilities natural logarithms.
 #ifndef MASKPROBE_H
 #define MASKPROBE_H
-
 // clang-format off: the columns of this file are for reading
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
 #if defined(__GNUC__)
 #    define MP_API __attribute__((visibility("default")))
 #else
@@ -75,12 +73,8 @@ MP_API const char * mp_last_error(void);                   // of this thread, on
 MP_API const char * mp_status_name(mp_status status);      // for instance "context full"
 MP_API void         mp_set_verbose(bool verbose);          // pass llama.cpp's own log lines on to stderr. Off by default
 
-typedef struct mp_device {
-    const char * name, * description;       // "CPU", "Metal", ...
-    const char * kind;                      // "cpu", "gpu", "igpu", "accel"
-    size_t       memory_free, memory_total; // bytes
-} mp_device;
-
+// kind: "cpu", "gpu", "igpu", "accel"; memory in bytes.
+typedef struct mp_device { const char * name, * description, * kind; size_t memory_free, memory_total; } mp_device;
 // The i-th compute device of ggml. MP_ERR_ARGUMENT past the last.
 MP_API mp_status mp_device_get(int32_t i, mp_device * out);
 
@@ -103,7 +97,6 @@ typedef enum mp_kernels {
 
 // An adapter of a model, in a GGUF file of its own. scale: of what it adds, 1: as trained; 0: as if it were not there.
 typedef struct mp_lora { const char * path; float scale; } mp_lora;
-
 typedef struct mp_model_params {
     int32_t n_gpu_layers;     // layers kept on the GPU, < 0 = all. Default -1 (no effect without a GPU backend)
     bool    use_mmap, use_mlock; // map the file, which must not shrink then (SIGBUS), default true; keep it in RAM, default false
@@ -268,7 +261,6 @@ typedef struct mp_part {
     int64_t n_ops, ns;        // nanoseconds of the calling thread
     int64_t bytes, macs;      // of packed weights, or of keys and values, that were gone through; multiplications
 } mp_part;
-
 // The i-th part that cost something. MP_ERR_ARGUMENT past the last one; with llama.cpp's kernels there is none.
 MP_API mp_status mp_context_get_part(mp_context * context, int32_t i, mp_part * out);
 // Stops the pass that is running (on the CPU within it), or the next one: it returns MP_ERR_CANCELLED.
@@ -413,8 +405,16 @@ MP_API mp_status mp_generation_next(mp_generation * generation, mp_token * out);
 MP_API void      mp_generation_cancel   (mp_generation * generation);
 MP_API mp_status mp_generation_get_stats(mp_generation * generation, mp_stats * out);
 
+// The tree of its newest pass, to be shown: node 0 is the root, after each node of the path came an emitted token. n_pass
+// counts from 1; 0: there was none. Valid until the next call of this function for the generation.
+typedef struct mp_drafted {
+    int64_t n_pass; int32_t n_nodes, n_path;
+    const int32_t * tokens, * parents, * path, * emitted; // (n_nodes), (n_nodes), (n_path), (n_path)
+    const int8_t *  sources; // (n_nodes), mp_source
+} mp_drafted;
+MP_API mp_status mp_generation_get_draft(mp_generation * generation, mp_drafted * out);
+
 #ifdef __cplusplus
 }
 #endif
-
 #endif // MASKPROBE_H

@@ -14,6 +14,7 @@ struct mp_generation {
     const std::shared_ptr<generation> work;
     guard reading{"generation"};
     emitted_token last; // what mp_generation_next() pointed to
+    drafted_tree draft; // mp_generation_get_draft()
 };
 
 static registry<mp_engine> & engines() {
@@ -178,4 +179,18 @@ const char * mp_source_name(mp_source source) {
                                                      "mask",     "row before", "rejected rows", "earlier texts",
                                                      "proposer", "constraint"};
     return source >= 0 && source < MP_N_SOURCES ? names[source] : "model";
+}
+
+mp_status mp_generation_get_draft(mp_generation * generation, mp_drafted * out) {
+    return guarded([&] {
+        if (!generation || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_generation_get_draft: generation and out must not be NULL");
+        }
+        const entry inside(generation->reading);
+        drafted_tree & draft = generation->draft;
+        generation->work->newest_draft(draft);
+        *out = {draft.n_pass,         (int32_t) draft.tokens.size(), (int32_t) draft.path.size(),
+                draft.tokens.data(),  draft.parents.data(),          draft.path.data(),
+                draft.emitted.data(), draft.sources.data()};
+    });
 }

@@ -208,6 +208,17 @@ void generation::accept(const mp_pass & pass) {
     counts.n_rows += pass.n_rows;
     counts.n_drafted += decoded.n_nodes - 1;
     counts.n_accepted += n_accepted;
+    const int32_t n = decoded.n_nodes;
+    newest.n_pass = counts.n_passes;
+    newest.tokens.assign(decoded.tokens, decoded.tokens + n);
+    newest.parents.assign(decoded.parents, decoded.parents + n);
+    newest.path = path;
+    newest.emitted = drawn;
+    newest.sources.assign(n, MP_BY_PROPOSER);
+    newest.sources[0] = MP_BY_MODEL;
+    if (draft.sources) {
+        newest.sources.assign(draft.sources, draft.sources + n);
+    }
 }
 
 void generation::learn_claims(calibration & of) const {
@@ -338,6 +349,11 @@ bool generation::read(emitted_token & out) {
         mp::fail(MP_ERR_STATE, "the generation has ended: there is no next token");
     }
     return false;
+}
+
+void generation::newest_draft(drafted_tree & out) const {
+    std::lock_guard<std::mutex> lock(mutex);
+    out = newest;
 }
 
 mp_stats generation::stats() const {

@@ -29,6 +29,13 @@ struct emitted_token {
     std::string text;
 };
 
+// The tree of a pass and what became of it.
+struct drafted_tree {
+    int64_t n_pass = 0;
+    std::vector<int32_t> tokens, parents, path, emitted;
+    std::vector<int8_t> sources;
+};
+
 class generation : private candidates {
 public:
     // `source` proposes; nullptr: nothing is drafted.
@@ -76,6 +83,7 @@ public:
 
     bool read(emitted_token & out); // false: nothing to read yet. Throws what ended it
     mp_stats stats() const;
+    void newest_draft(drafted_tree & out) const;
     std::atomic<bool> cancelled{false};
 
 private:
@@ -116,6 +124,7 @@ private:
     std::optional<failure> failed;
     bool has_told_end = false;
     mp_stats counts = {};
+    drafted_tree newest;
 };
 
 } // namespace mp

@@ -24,7 +24,7 @@ from .errors import (
     OutOfMemory,
     StateError,
 )
-from .generation import AsyncGeneration, Generation, Stats, TokenResult
+from .generation import AsyncGeneration, Draft, Generation, Stats, TokenResult
 from .masks import MaskEmbedding, mask_embedding
 from .model import Device, Model, ModelInfo, devices, set_verbose, version
 from .proposers import (
@@ -82,6 +82,7 @@ __all__ = [
     "ContextFull",
     "DecodeError",
     "Device",
+    "Draft",
     "Engine",
     "Error",
     "Generation",

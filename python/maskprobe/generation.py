@@ -80,6 +80,17 @@ class Stats:
         return 1000.0 * (self.n_gen - 1) / self.gen_ms if self.gen_ms > 0.0 and self.n_gen else 0.0
 
 
+class Draft(NamedTuple):
+    """The tree of a pass, and what became of it."""
+
+    n_pass: int  # counts from 1
+    tokens: list[int]  # of the nodes; node 0 is the root, -1 an embedding row
+    parents: list[int]  # of the nodes, each before its children; -1: the root's
+    sources: list[str]  # what guessed the nodes
+    path: list[int]  # the nodes from the root on that were accepted
+    emitted: list[int]  # the token after each node of the path
+
+
 class Generation(Owner):
     """The tokens that follow one prompt, one TokenResult each. The last has the finish reason; where the generation
     ends without another token, its `token` is -1.
@@ -98,6 +109,7 @@ class Generation(Owner):
         self._token: Any = ffi.new("mp_token *")
         self._counts: Any = ffi.new("mp_stats *")
         self._stats = Stats()
+        self._draft: Draft | None = None  # the last one, when it has ended
         self._n_run = 0  # accepted candidates since the last token that was none
         self._ended = False
         self._reading = threading.Lock()  # held while a token is waited for
@@ -137,6 +149,27 @@ class Generation(Owner):
         self._count()
         return self._stats
 
+    def newest_draft(self) -> Draft | None:
+        """The tree of the newest pass, whose tokens may not have been read yet; None before there was one.
+
+        Raises StateError ("busy") while a second thread reads."""
+        if self._handle.closed:
+            return self._draft
+        found = ffi.new("mp_drafted *")
+        with self._handle as pointer:
+            check(lib.mp_generation_get_draft(pointer, found))
+            n, n_path = found.n_nodes, found.n_path
+            if found.n_pass == 0:
+                return None
+            return Draft(
+                found.n_pass,
+                ffi.unpack(found.tokens, n),
+                ffi.unpack(found.parents, n),
+                [GUESSED_BY[source] for source in ffi.unpack(found.sources, n)],
+                ffi.unpack(found.path, n_path),
+                ffi.unpack(found.emitted, n_path),
+            )
+
     def close(self) -> None:
         """Ends the generation if it is under way, and frees it; closing twice is fine.
 
@@ -150,6 +183,8 @@ class Generation(Owner):
 
     def _end(self) -> None:
         self._count()
+        with contextlib.suppress(StateError):  # it is closed, or a forked child's
+            self._draft = self.newest_draft()
         self._ended = True
         with contextlib.suppress(StateError):  # somebody is in cancel() or stats: freed with the object
             self._handle.close()
@@ -261,6 +296,10 @@ class AsyncGeneration:
     @property
     def stats(self) -> Stats:
         return self._generation.stats
+
+    def newest_draft(self) -> Draft | None:
+        """The tree of the newest pass; None before there was one."""
+        return self._generation.newest_draft()
 
     async def aclose(self) -> None:
         """Ends the generation if it is under way, and frees it; closing twice is fine."""

@@ -196,7 +196,9 @@ class Job:
         return chunk
 
     def _evidence(self, run: Run, result: Result) -> dict[str, Any]:
-        return {"tokens": evidence(result.tokens), "stats": counts_of(run.stats)}
+        told = {"tokens": evidence(result.tokens), "stats": counts_of(run.stats)}
+        tree = run.new_tree()
+        return told if tree is None else {**told, "tree": tree}
 
 
 def _added(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:

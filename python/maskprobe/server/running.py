@@ -48,6 +48,7 @@ class Run:
         self._pass: dict[str, Any] = {}  # the newest
         self._at_pass = (0, 0, 0, 0)  # passes, rows, drafted, accepted before it
         self._of_pass: list[TokenResult] = []
+        self._told_pass = 0  # by new_tree()
 
     async def results(self) -> AsyncGenerator[TokenResult, None]:
         """Raises ApiError: 429 (queue), 503 (the server stops), 504 (no token before the deadline); what planning and
@@ -115,6 +116,33 @@ class Run:
         for token, result in zip(tokens, (one for one in self._of_pass if one.token >= 0), strict=True):
             token["top"] = top[result.n_gen]
         return {**self._pass, "tokens": tokens}
+
+    def new_tree(self) -> dict[str, Any] | None:
+        """The tree of the newest pass, parents before their children; None where it was told already. Passes are read
+        after they were made, so it may be ahead of the tokens."""
+        draft = None if self._generation is None else self._generation.newest_draft()
+        if draft is None or draft.n_pass == self._told_pass:
+            return None
+        self._told_pass = draft.n_pass
+        accepted = set(draft.path)
+        last = draft.emitted[-1] if draft.emitted else None
+        own = last is not None
+        for i, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True)):
+            if last is not None and (parent, token) == (draft.path[-1], last):  # guessed, and the end of the text
+                accepted.add(i)
+                own = False
+        nodes = [
+            {
+                "parent": parent,
+                "text": self._piece(token) if token >= 0 else "",
+                "source": source,
+                "accepted": i in accepted,
+            }
+            for i, (token, parent, source) in enumerate(zip(draft.tokens, draft.parents, draft.sources, strict=True))
+        ]
+        if last is not None and own:
+            nodes.append({"parent": draft.path[-1], "text": self._piece(last), "source": "model", "accepted": True})
+        return {"pass": draft.n_pass, "nodes": nodes}
 
     def counts(self) -> dict[str, Any]:
         return {
