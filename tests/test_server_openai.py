@@ -183,4 +183,12 @@ def test_evidence_comes_with_the_chunks_that_ask_for_it(client):
     tokens = [token for chunk in chunks for token in chunk.maskprobe["tokens"]]
     assert "".join(token["text"] for token in tokens) == "".join(c.choices[0].delta.content or "" for c in chunks)
     assert all({"id", "source", "from_draft", "margin", "logprob"} <= token.keys() for token in tokens)
-    assert chunks[-1].maskprobe["stats"]["n_gen"] == len(tokens)
+    stats = chunks[-1].maskprobe["stats"]
+    assert stats["n_gen"] == len(tokens)
+    trees = [chunk.maskprobe["tree"] for chunk in chunks if "tree" in chunk.maskprobe]
+    assert trees and len({tree["pass"] for tree in trees}) == len(trees) and trees[-1]["pass"] == stats["passes"]
+    for tree in trees:
+        parents = [node["parent"] for node in tree["nodes"]]
+        assert parents[0] == -1 and all(0 <= parent < i for i, parent in enumerate(parents) if i)
+        accepted = [i for i, node in enumerate(tree["nodes"]) if node["accepted"]]
+        assert [parents[i] for i in accepted[1:]] == accepted[:-1], "one path"
