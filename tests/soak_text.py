@@ -20,13 +20,12 @@ SPECIAL = [
     "[INST]",
 ]
 ALPHABETS = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x400), (0x590, 0x700), (0x300, 0x370), (0x4E00, 0x9FFF)]
-ALPHABETS += [(0x1F300, 0x1FAFF), (0x200B, 0x2010), (0xE000, 0xE010), (0x0, 0x20), (0xFFF0, 0x10000)]
+ALPHABETS += [(0x1F300, 0x1FAFF), (0x200B, 0x2010), (0xE000, 0xE010), (0x9, 0xB), (0xFFF0, 0x10000)]
 BRIEF = ["", " ", "\n", "\t\t", ".", "\u200b", "\ufeff", "a", "\U0001f642"]
 
 
 def random_text(rng: random.Random, n: int) -> str:
     if rng.random() < 0.35:
         first, last = rng.choice(ALPHABETS)
-        text = "".join(chr(rng.randrange(first, last)) for _ in range(n))
-        return text.replace("\0", " ")  # a NUL is an error, and tried elsewhere
+        return "".join(chr(rng.randrange(first, last)) for _ in range(n))  # no control characters: some models have none
     return rng.choice(["", " "]).join(rng.choice(PIECES) for _ in range(n))
