@@ -25,7 +25,7 @@ BRIEF = ["", " ", "\n", "\t\t", ".", "\u200b", "\ufeff", "a", "\U0001f642"]
 
 
 def random_text(rng: random.Random, n: int) -> str:
-    if rng.random() < 0.35:
+    if rng.random() < 0.35:  # no control characters: the vocabularies of some models have none
         first, last = rng.choice(ALPHABETS)
-        return "".join(chr(rng.randrange(first, last)) for _ in range(n))  # no control characters: some models have none
+        return "".join(chr(rng.randrange(first, last)) for _ in range(n))
     return rng.choice(["", " "]).join(rng.choice(PIECES) for _ in range(n))

@@ -371,6 +371,14 @@ def test_the_newest_draft(engine, plain):
     assert any(len(draft.path) > 1 for draft in seen.values())
 
 
+def test_the_draft_of_a_pass_that_ends_the_text_without_a_token(engine):
+    sampling = SamplingParams(temp=0.0, grammar='root ::= "a" "b"')
+    generation = engine.generate([9, 8], sampling, ignore_eos=True)
+    assert [result.finish_reason for result in generation][-1] == "constraint"
+    draft = generation.newest_draft()
+    assert draft is None or (len(draft.path) == len(draft.emitted) and draft.tokens)
+
+
 def test_what_guessed_the_tokens(model, plain):
     with Engine(model, n_ctx=512, rows=8, **EXACT) as engine:
         for _ in range(2):

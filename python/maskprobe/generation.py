@@ -166,8 +166,8 @@ class Generation(Owner):
                 ffi.unpack(found.tokens, n),
                 ffi.unpack(found.parents, n),
                 [GUESSED_BY[source] for source in ffi.unpack(found.sources, n)],
-                ffi.unpack(found.path, n_path),
-                ffi.unpack(found.emitted, n_path),
+                ffi.unpack(found.path, n_path) if n_path else [],  # nothing could be drawn: no pointer
+                ffi.unpack(found.emitted, n_path) if n_path else [],
             )
 
     def close(self) -> None:
