@@ -319,7 +319,7 @@ def test_the_command(tiny_model_path, tmp_path, capfd):
     ("value", "status", "words"),
     [
         ("FILE:much", 2, "argument --lora: the scale 'much'"),
-        ("FILE:nan", 2, "argument --lora: must look like FILE or FILE:SCALE"),
+        ("FILE:nan", 2, "argument --lora: the scale 'nan'"),
         (":1", 2, "argument --lora"),
         ("nowhere.gguf", 1, "nowhere.gguf"),
         ("MODEL", 1, "it is no LoRA adapter"),
