@@ -233,6 +233,7 @@ REFUSED = [
     (JsonSchema, DEEP, "nested too deeply|not JSON"),
     (JsonSchema, '{"type": "string", "type": "null"}', "member 'type' twice"),
     (JsonSchema, '{"const": NaN}', "NaN"),
+    (JsonSchema, '{"type": "number", "multipleOf": 1e400}', "the number 1e400 is too large"),  # once without end
     (JsonSchema, {"const": float("inf")}, "not JSON"),
     (JsonSchema, {"const": {1, 2}}, "not JSON.*set"),
     (JsonSchema, "[1]", "an object, true or false, not list"),

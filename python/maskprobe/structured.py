@@ -10,6 +10,7 @@ or the model has none, the generation ends with "constraint".
 
 import functools
 import json
+import math
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ MOST_INTERSECTIONS = 12  # in a grammar: each doubles the time
 STACK = 512 << 20  # bytes for compiling. Rules that refer to each other in a chain take stack for each link
 MOST_FORCED = 64  # tokens handed out at once: no pass has as many
 LONGEST_REASON = 300  # characters of an error
+LONGEST_NUMBER = 40  # of a number that is shown in one
 LIMITS = LLParserLimits(max_lexer_states=100_000, verbose_errors=False)  # 1 to 2 kB for a state
 LARK_LITERAL = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?!/)(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')
 BAD_STOPS = ("MaxTokensTotal", "MaxTokensParser", "ParserTooComplex", "LexerTooComplex", "InternalError")
@@ -179,7 +181,7 @@ def _json(schema: str | Mapping[str, Any] | bool) -> dict[str, Any] | bool:
     try:
         text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
         _check_text(text, "the JSON schema", MOST_TEXT)
-        parsed = json.loads(text, object_pairs_hook=_members, parse_constant=_no_number)
+        parsed = json.loads(text, object_pairs_hook=_members, parse_constant=_no_number, parse_float=_number)
     except RecursionError:
         raise ArgumentError("the JSON schema is nested too deeply") from None
     except ArgumentError:
@@ -198,6 +200,13 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"an object has the member {name!r} twice")
         members[name] = value
     return members
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:LONGEST_NUMBER]} is too large")
+    return value
 
 
 def _no_number(name: str) -> None:
