@@ -184,6 +184,7 @@ void generation::accept(const mp_pass & pass) {
     }
     is_suspect = false;
     const draft_view draft = is_drafted && !source->whole() ? source->draft() : draft_view{};
+    note_draft(draft); // before tokens are emitted: a root alone is the last token of the text
     int64_t n_accepted = 0;
     for (int32_t node = 0; node >= 0;) {
         path.push_back(node);
@@ -208,16 +209,20 @@ void generation::accept(const mp_pass & pass) {
     counts.n_rows += pass.n_rows;
     counts.n_drafted += decoded.n_nodes - 1;
     counts.n_accepted += n_accepted;
+    noted.n_pass = counts.n_passes;
+    noted.path = path;
+    noted.emitted = drawn;
+    std::swap(noted, newest);
+}
+
+void generation::note_draft(const draft_view & draft) {
     const int32_t n = decoded.n_nodes;
-    newest.n_pass = counts.n_passes;
-    newest.tokens.assign(decoded.tokens, decoded.tokens + n);
-    newest.parents.assign(decoded.parents, decoded.parents + n);
-    newest.path = path;
-    newest.emitted = drawn;
-    newest.sources.assign(n, MP_BY_PROPOSER);
-    newest.sources[0] = MP_BY_MODEL;
+    noted.tokens.assign(decoded.tokens, decoded.tokens + n);
+    noted.parents.assign(decoded.parents, decoded.parents + n);
+    noted.sources.assign(n, MP_BY_PROPOSER);
+    noted.sources[0] = MP_BY_MODEL;
     if (draft.sources) {
-        newest.sources.assign(draft.sources, draft.sources + n);
+        noted.sources.assign(draft.sources, draft.sources + n);
     }
 }
 

@@ -91,6 +91,7 @@ private:
     void take() override;
     int32_t n_top_of_pass() const;
     int32_t child(int32_t node, int32_t token, const mp_pass & pass) const;
+    void note_draft(const draft_view & draft);
     bool draw(const float * logits, int32_t best);
     void emit(float logprob, mp_source source_of, const int32_t * tops, const float * logprobs);
     void finish_if_full();
@@ -117,6 +118,7 @@ private:
     std::optional<failure> broken; // the draft
     mp_tree decoded = {};
     std::vector<int32_t> path, drawn;
+    drafted_tree noted;
     std::vector<emitted_token> fresh; // not published yet
 
     mutable std::mutex mutex; // of what follows

@@ -21,7 +21,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, regex_to_lark
 
 from .constraints import N_BITS, Constraint
-from .errors import ArgumentError, CallbackError
+from .errors import ArgumentError, CallbackError, OutOfMemory
 from .model import Model
 from .schema_keywords import ESCAPES, obeyed_schema
 from .vocabulary import tokenizer_of
@@ -31,7 +31,7 @@ MOST_GRAMMAR = 50_000  # of a grammar,
 MOST_PATTERN = 20_000  # of a regular expression, or of those in a schema together: time grows with the square
 MOST_MULTIPLE = 20_000  # of the numbers of multipleOf together, without their factors 2 and 5: each is as many states
 MOST_INTERSECTIONS = 12  # in a grammar: each doubles the time
-STACK = 512 << 20  # bytes for compiling. Rules that refer to each other in a chain take stack for each link
+STACK = 256 << 20  # bytes for compiling. Rules that refer to each other in a chain take stack for each link
 MOST_FORCED = 64  # tokens handed out at once: no pass has as many
 LONGEST_REASON = 300  # characters of an error
 LONGEST_NUMBER = 40  # of a number that is shown in one
@@ -298,6 +298,8 @@ def _on_deep_stack(what: str, work: Callable[[], LLMatcher]) -> LLMatcher:
         try:
             thread = threading.Thread(target=run, name="llguidance")
             thread.start()
+        except RuntimeError:
+            raise OutOfMemory(f"{what} needs a stack of {STACK >> 20} MiB to be compiled, and there is none") from None
         finally:
             threading.stack_size(usual)
     thread.join()
