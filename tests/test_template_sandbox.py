@@ -289,3 +289,10 @@ for source in ("{{ " + "(" * 90000 + "1", "{{ " + "-" * 90000 + "1 }}", "{{ 1" +
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["refused"] * 9
+
+
+@pytest.mark.parametrize("value", ["1", "nothing", "[]", "none", "''"])
+def test_an_indentation_is_paid_whatever_the_value(value):
+    template = ChatTemplate(TemplateModel("{{ " + value + "|tojson(indent=10**9) }}"))
+    with pytest.raises(ModelError, match="more than"):
+        template.render([{"role": "user", "content": "hi"}])

@@ -287,7 +287,8 @@ def json_text(
     meter.charge(STEP + ESCAPED * size)
     width = indent if isinstance(indent, int) else meter.size(indent) if indent else 0
     between = meter.size(separators) if separators else 0
-    _repeated(meter, width * meter.height(value) + between, size // 16)
+    # Once in any case: the encoder makes an indentation before it looks at the value.
+    _repeated(meter, width * max(meter.height(value), 1) + between, max(size // 16, 1))
 
 
 FILTERS: dict[str, Cost] = {
