@@ -68,6 +68,17 @@ class Terminal:
             fresh = ESCAPES.sub(b"", fresh + piece)
         return fresh[: found.end()].decode("utf-8", "replace")
 
+    def press_until(self, keys: str, pattern: str) -> None:
+        """Types the keys again until the pattern is on the screen."""
+        end = time.monotonic() + SCREEN_TIMEOUT_S
+        fresh = b""
+        while re.search(pattern.encode(), fresh) is None:
+            assert time.monotonic() < end, fresh
+            self.type(keys)
+            if select.select([self._leader], [], [], 1)[0]:
+                fresh = ESCAPES.sub(b"", fresh + self._read())
+        self.seen += fresh
+
     def ended(self) -> int:
         """The exit status, once all output has come."""
         while piece := self._read():
