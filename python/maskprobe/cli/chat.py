@@ -183,9 +183,8 @@ def talk(chat: Chat, source: Input, first: str | None) -> int:
         chat.send(first)
     n_interrupts = 0  # one after another at an empty input
     while not chat.ended:
-        draft, chat.draft = chat.draft, ""
         try:
-            text = source.read(draft)
+            text = chat.read(source)
             n_interrupts = 0
             handle(chat, text)
         except EOFError:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import termios
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,10 @@ INSTALL = "pip install 'maskprobe[chat]' brings an editor with a history, comple
 
 class Input(Protocol):
     on_terminal: bool
+
+    @property
+    def stop(self) -> Callable[[], None] | None:
+        """Ends read(), which raises EOFError; for a signal handler. None: an exception of the handler's ends it."""
 
     def read(self, draft: str = "") -> str:
         """The next message or command, which may be empty. `draft` is text that the user may edit.
@@ -42,6 +46,8 @@ def open_input(commands: Mapping[str, str]) -> Input:
 
 class Lines:
     """Lines of standard input, each a message. A line that ends with a backslash goes on in the next one."""
+
+    stop = None
 
     def __init__(self, on_terminal: bool) -> None:
         self.on_terminal = on_terminal
@@ -72,6 +78,7 @@ class Editor:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.output import create_output
 
+        self._stopped = False
         self._mode = termios.tcgetattr(sys.stdin.fileno())  # of the terminal, for those who come after
         self._session: Any = PromptSession(
             message=PROMPT,
@@ -87,14 +94,26 @@ class Editor:
     def read(self, draft: str = "") -> str:
         Completion.end_line_before_stderr()
         try:
-            text: str = self._session.prompt(default=draft)
-        except (SystemExit, KeyboardInterrupt):  # from a signal handler, in the middle of drawing for instance
+            text: str = self._session.prompt(default=draft, pre_run=self._end_if_stopped)
+        except KeyboardInterrupt:  # perhaps from a signal handler, in the middle of drawing
             self._restore_terminal()
             raise
         try:
             return decode(text.encode(), "the message")
         except UnicodeEncodeError:  # half of a character came in
             raise fail("the message is not UTF-8 text") from None
+
+    def stop(self) -> None:
+        self._stopped = True  # where the editor's loop does not run yet, it looks here first
+        loop = self._session.app.loop
+        if loop is not None:  # whose tasks would take an exception of the handler's for a fault of their own
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(self._end_if_stopped)
+
+    def _end_if_stopped(self) -> None:
+        app = self._session.app
+        if self._stopped and app.future is not None and not app.future.done():
+            app.exit(exception=EOFError)
 
     def _restore_terminal(self) -> None:
         output = self._session.output

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from .. import Engine, Error, Generation, SamplingParams
 from . import conversation_file, files
+from .chat_input import Input
 from .chat_view import Totals, View, status
 from .conversation import Conversation, Prompt
 from .interrupt import Interrupt
@@ -19,12 +20,12 @@ from .terminal import OutputClosed, Progress
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGHUP came. A SystemExit, since event loops such as the editor's let nothing else through."""
+    """SIGTERM or SIGHUP came."""
 
 
 class Termination:
-    """Takes over SIGTERM and SIGHUP, unless they are ignored: Terminated while the chat waits for input, `cancel` while
-    it answers, and Terminated then. For the main thread."""
+    """Takes over SIGTERM and SIGHUP, unless they are ignored: calls `cancel`, which ends what is under way, or raises
+    Terminated where there is none. For the main thread."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -102,6 +103,16 @@ class Chat:
     def refuse(self, line: str) -> None:
         self.failed = True
         self.view.error(line)
+
+    def read(self, source: Input) -> str:
+        """The next message or command. Raises what source.read() does, and Terminated."""
+        draft, self.draft = self.draft, ""
+        self._termination.cancel = source.stop
+        try:
+            return source.read(draft)
+        finally:
+            self._termination.cancel = None
+            self._termination.end_if_it_came()
 
     def send(self, text: str) -> None:
         """Puts a message and shows its answer. One that cannot be answered comes back as the draft."""
