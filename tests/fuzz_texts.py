@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import select
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import maskprobe
+from fuzz_worker import Worker, confine
 
 MEMORY = 1 << 30  # bytes of address space that a worker may take beyond what it starts with
-SECONDS = 5  # that one case may take
-# of the processor, where the machine is busy with something else; the clock then gets ten times as many
+SECONDS = 5  # of the processor that one case may take
 PIECE = re.compile(r"\s+|\w+|[^\w\s]")
 NUMBERS = ["0", "-1", "3", "1500", "65536", "99999999999", "-0", "1e400", "1e-400", "0.1", "2147483648", "9" * 30]
 CHARACTERS = ["\x00", "\x7f", "\u2028", "\u00e9", "\U0001f600", "\ufeff", "\u202e", '"', "\\", "\n", "{", "[", "(", "}"]
@@ -105,7 +102,7 @@ class Mutator:
 
 def serve(handle: Callable[[str], str]) -> None:
     """The worker: answers each text with a word for what became of it. handle() tells; an Error is "refused"."""
-    confine()
+    confine(MEMORY)
     for line in sys.stdin:
         try:
             answer = handle(json.loads(line))
@@ -117,72 +114,6 @@ def serve(handle: Callable[[str], str]) -> None:
         except Exception as error:
             answer = f"not one of our errors: {type(error).__name__}: {error}"
         print(json.dumps(answer), flush=True)
-
-
-def confine() -> None:
-    """One core, as in the fuzz of model files, and no more memory than is due."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    try:
-        import resource
-
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
-    except (ImportError, OSError, ValueError):  # not every system has the limit
-        return
-
-
-class Worker:
-    """A program that calls serve(); a new one takes over where one died."""
-
-    def __init__(self, program: Path, errors: Path) -> None:
-        self.command = [sys.executable, str(program)]
-        self.errors = errors
-        self.start()
-
-    def start(self) -> None:
-        environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # no debugger on each death
-        with self.errors.open("wb") as errors:
-            pipe = subprocess.PIPE
-            self.process = subprocess.Popen(
-                self.command, stdin=pipe, stdout=pipe, stderr=errors, env=environment, text=True
-            )
-
-    def answer(self, text: str) -> str:
-        """The worker's word, or how it died."""
-        try:
-            self.process.stdin.write(json.dumps(text) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return self.obituary("died after its last answer")
-        before = self.seconds()
-        for _ in range(10):
-            ready, _, _ = select.select([self.process.stdout], [], [], SECONDS)
-            if ready:
-                line = self.process.stdout.readline()
-                return json.loads(line) if line else self.obituary("died")
-            if self.seconds() - before > SECONDS:
-                break
-        self.process.kill()
-        return self.obituary(f"took more than {SECONDS} s")
-
-    def seconds(self) -> float:
-        """Processor time of the worker."""
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            return float("inf")
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def obituary(self, what: str) -> str:
-        code = self.process.wait()
-        lines = self.errors.read_text(errors="replace").strip().splitlines()
-        self.start()
-        return f"{what} with {code}: {lines[-1] if lines else 'no message'}"
-
-    def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(60)
 
 
 def fuzz(
@@ -198,15 +129,20 @@ def fuzz(
 
     Each bad text is kept in `folder`. Raises AssertionError where one of the sound `seeds` is refused.
     """
-    worker = Worker(program, folder / "worker.txt")
+    worker = Worker(folder / "worker.txt", SECONDS, program)
+
+    def answer_to(text: str) -> str:
+        line = worker.answer(json.dumps(text))
+        return json.loads(line) if line.startswith('"') else line
+
     answers: Counter[str] = Counter()
     bad = []
     for text in seeds:
-        answer = worker.answer(text)
+        answer = answer_to(text)
         assert answer in fine and answer != "refused", f"{text}: {answer}"
     for case in range(cases):
         text = mutate(random.Random(f"{seed}-{case}"))
-        answer = worker.answer(text)
+        answer = answer_to(text)
         answers[answer if answer in fine else "bad"] += 1
         if answer not in fine:
             kept = folder / f"bad-{seed}-{case}.txt"

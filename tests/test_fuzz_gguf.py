@@ -9,33 +9,20 @@ from __future__ import annotations
 
 import os
 import random
-import select
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import maskprobe
+from fuzz_worker import Worker, confine
 
 CASES = int(os.environ.get("MASKPROBE_FUZZ_CASES", "5000"))
 SEED = int(os.environ.get("MASKPROBE_FUZZ_SEED", "1"))
-TIMEOUT = 60  # seconds that one case may take
-ADDRESS_SPACE = 4 << 30  # bytes
+SECONDS = 10  # of the processor that one case may take
+ADDRESS_SPACE = 4 << 30  # bytes beyond what the worker starts with
 DENSE = ["tiny-llama", "tiny-gpt2", "tiny-qwen3", "tiny-gemma3", "tiny-granite", "tiny-mamba"]
 SHAPES = [*DENSE, "tiny-qwen3moe", "tiny-gpt-oss"]
 SMALLER = {"vocab": 320, "width": 32, "ffn": 32, "context": 128}
-
-
-def confine_worker() -> None:
-    """One core, as two spinning threads wait for each other on a busy machine, and no endless memory."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    except (ImportError, ValueError):  # not every system has the limit
-        return
 
 
 def run_model(path: str) -> None:
@@ -55,7 +42,7 @@ def run_model(path: str) -> None:
 
 
 def work() -> None:
-    confine_worker()
+    confine(ADDRESS_SPACE)
     for line in sys.stdin:
         try:
             run_model(line.rstrip("\n"))
@@ -63,45 +50,6 @@ def work() -> None:
         except maskprobe.Error as error:
             answer = error.status if "\n" not in str(error) else "more than one line"
         print(answer, flush=True)
-
-
-class Worker:
-    """The process that is given the cases, one a line; a new one takes over where one died."""
-
-    def __init__(self, errors: Path, *command: str) -> None:
-        self.errors = errors
-        self.command = command or (__file__,)
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, *self.command]
-        environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # no debugger on each death
-        with self.errors.open("wb") as errors:
-            pipe = subprocess.PIPE
-            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=environment, text=True)
-
-    def answer(self, case: Path | str) -> str:
-        """The worker's line, or how it died."""
-        try:
-            self.process.stdin.write(f"{case}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return self.obituary("died after its last answer")
-        ready, _, _ = select.select([self.process.stdout], [], [], TIMEOUT)
-        if not ready:
-            self.process.kill()
-            return self.obituary(f"took more than {TIMEOUT} s")
-        return self.process.stdout.readline().strip() or self.obituary("died")
-
-    def obituary(self, what: str) -> str:
-        code = self.process.wait()
-        lines = self.errors.read_text(errors="replace").strip().splitlines()
-        self.start()
-        return f"{what} with {code}: {lines[-1] if lines else 'no message'}"
-
-    def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(TIMEOUT)
 
 
 def sound_files(folder: Path) -> dict[str, bytes]:
@@ -123,7 +71,7 @@ def test_damaged_files_never_kill_the_process(tmp_path: Path) -> None:
 
     files = sound_files(tmp_path)
     path = tmp_path / "case.gguf"
-    worker = Worker(tmp_path / "worker.txt")
+    worker = Worker(tmp_path / "worker.txt", SECONDS, __file__)
     answers: Counter[str] = Counter()
     deaths = []
     for name, data in files.items():

@@ -12,17 +12,17 @@ import json
 import os
 import random
 import re
-import resource
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import maskprobe
-from test_fuzz_gguf import Worker, confine_worker
+from fuzz_worker import Worker, confine, peak_bytes
 
 CASES = int(os.environ.get("MASKPROBE_FUZZ_CASES", "600"))
 SEED = int(os.environ.get("MASKPROBE_FUZZ_SEED", "1"))
+SECONDS = 10  # of the processor that one case may take
 MOST_MEMORY = 1 << 30  # bytes that the worker may have had at once
 
 SOUND = {
@@ -150,7 +150,7 @@ def mutated(rng: random.Random, text: str, others: list[str]) -> str:
 
 
 def work(path: str) -> None:
-    confine_worker()
+    confine(4 << 30)
     with maskprobe.Model(path, n_threads=1) as model, maskprobe.Engine(model, n_ctx=128, n_threads=1) as engine:
         prompt = model.tokenize("one two")
         for line in sys.stdin:
@@ -163,12 +163,11 @@ def work(path: str) -> None:
                 answer = "ran"
             except maskprobe.Error as error:
                 answer = f"{error.status} in one line" if len(str(error).splitlines()) == 1 else f"unclear: {error!r}"
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            print(json.dumps([answer, time.monotonic() - start, memory]), flush=True)
+            print(json.dumps([answer, time.monotonic() - start, peak_bytes()]), flush=True)
 
 
 def test_no_grammar_kills_the_process(tmp_path: Path, tiny_model_path) -> None:
-    worker = Worker(tmp_path / "worker.txt", __file__, str(tiny_model_path("tiny-llama")))
+    worker = Worker(tmp_path / "worker.txt", SECONDS, __file__, str(tiny_model_path("tiny-llama")))
     answers: Counter[str] = Counter()
     failures, slowest, memory = [], (0.0, ""), 0
     for case in range(-len(SOUND), CASES):

@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import select
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,12 +18,12 @@ from pathlib import Path
 
 from chat_templates import CONVERSATIONS, TEMPLATES, TOOLS
 from fakes import TemplateModel
+from fuzz_worker import Worker, peak_bytes
 from template_mutations import TemplateMutator
 
 CASES = int(os.environ.get("MASKPROBE_FUZZ_TEMPLATES", "300"))
 SEED = int(os.environ.get("MASKPROBE_FUZZ_SEED", "1"))
-TIMEOUT = 60  # seconds of the clock, on a machine that may be busy
-CPU_SECONDS = 5.0
+CPU_SECONDS = 5
 PEAK_BYTES = 1 << 30
 
 
@@ -52,14 +50,6 @@ def answer(source: str) -> str:
     return kind
 
 
-def peak_bytes() -> int:
-    try:
-        import resource
-    except ImportError:  # not every system counts it
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def work() -> None:
     for line in sys.stdin:
         before = time.process_time()
@@ -67,46 +57,23 @@ def work() -> None:
         print(json.dumps([kind, time.process_time() - before, peak_bytes()]), flush=True)
 
 
-class Worker:
-    """The process that renders; a new one takes over where one died."""
-
-    def __init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True)
-
-    def answer(self, source: str) -> tuple[str, float, int]:
-        """What came of it, seconds of the processor, and the most memory that the worker ever had."""
-        self.process.stdin.write(json.dumps(source) + "\n")
-        self.process.stdin.flush()
-        ready, _, _ = select.select([self.process.stdout], [], [], TIMEOUT)
-        line = self.process.stdout.readline() if ready else ""
-        if line:
-            return tuple(json.loads(line))
-        self.process.kill()
-        code = self.process.wait()
-        self.start()
-        return (f"died with {code}" if ready else "did not end"), 0.0, 0
-
-    def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(TIMEOUT)
-
-
 def test_damaged_templates_end_with_a_text_or_one_line(tmp_path: Path) -> None:
     sources = list(TEMPLATES.values())
-    worker = Worker()
+    worker = Worker(tmp_path / "worker.txt", CPU_SECONDS, __file__)
+
+    def answer_to(source: str) -> tuple[str, float, int]:
+        line = worker.answer(json.dumps(source))
+        return tuple(json.loads(line)) if line.startswith("[") else (line, 0.0, 0)
+
     answers: Counter[str] = Counter()
     failures = []
     slowest = peak = 0.0
     for name, source in TEMPLATES.items():
-        assert worker.answer(source)[0] in ("fine", "ArgumentError", "ModelError"), name
+        assert answer_to(source)[0] in ("fine", "ArgumentError", "ModelError"), name
     for case in range(CASES):
         rng = random.Random(f"{SEED}-{case}")
         source = TemplateMutator(rng, sources).mutate(rng.choice(sources))
-        kind, seconds, peak_now = worker.answer(source)
+        kind, seconds, peak_now = answer_to(source)
         answers[kind] += 1
         slowest, grown, peak = max(slowest, seconds), peak_now > max(peak, PEAK_BYTES), max(peak, peak_now)
         if kind not in ("fine", "ArgumentError", "ModelError") or seconds > CPU_SECONDS or grown:
