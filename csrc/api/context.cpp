@@ -33,9 +33,7 @@ mp_status mp_context_open(mp_model * model, const mp_context_params * params, mp
 }
 
 void mp_context_free(mp_context * context) {
-    if (context && !is_refused_child()) {
-        context_close(context);
-    }
+    context_close(context);
 }
 
 int32_t mp_context_n_ctx(const mp_context * context) {

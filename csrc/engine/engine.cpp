@@ -270,9 +270,9 @@ bool mp_engine::evaluate_piece() {
         n = (int32_t) std::clamp(fits, (double) LEAST_PIECE, (double) LARGEST_PIECE);
     }
     const int64_t started = ggml_time_us();
-    const int32_t n_left = g.n_prompt_left();
+    int32_t n_evaluated = 0;
     try {
-        with_room([&] { g.evaluate_prompt(n); });
+        with_room([&] { n_evaluated = g.evaluate_prompt(n); });
     } catch (const failure & e) {
         if (e.status == MP_ERR_CANCELLED) {
             throw;
@@ -282,8 +282,8 @@ bool mp_engine::evaluate_piece() {
     const int64_t us = ggml_time_us() - started;
     g.count_prompt(us);
     g.publish();
-    if (g.n_prompt_left() < n_left) {
-        move_mean(us_of_prompt_token, (double) us / (n_left - g.n_prompt_left()));
+    if (n_evaluated > 0) {
+        move_mean(us_of_prompt_token, (double) us / n_evaluated);
     }
     return !g.has_prompt_left() && !g.was_suspended();
 }
@@ -357,6 +357,9 @@ void mp_engine::cancel(generation & g) {
 
 bool mp_engine::embed(const int32_t * tokens, int32_t n, float * out) {
     const entry inside(context->guard);
+    if (n > context->n_ctx) { // before anything that is cached goes for it
+        fail(MP_ERR_CONTEXT_FULL, "%d tokens do not fit into a context of %d", n, context->n_ctx);
+    }
     retire();
     if ((int32_t) active.size() == context->n_sessions_held) {
         return false;

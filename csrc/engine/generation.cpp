@@ -33,7 +33,7 @@ int32_t generation::n_top_of_pass() const {
 
 // --- the prompt ------------------------------------------------------------------------------------------------------
 
-void generation::evaluate_prompt(int32_t n) {
+int32_t generation::evaluate_prompt(int32_t n) {
     if (n_evaluated == 0) {
         const auto & held = session->tokens;
         const size_t n_same = std::mismatch(text.begin(), text.end(), held.begin(), held.end()).first - text.begin();
@@ -47,20 +47,21 @@ void generation::evaluate_prompt(int32_t n) {
             std::lock_guard<std::mutex> lock(mutex);
             counts.n_prompt_reused = counts.n_prompt_done = n_evaluated;
         } else if (n_evaluated == n_to_evaluate) {
-            return;
+            return 0;
         }
     }
     const int32_t end = (int32_t) std::min<int64_t>((int64_t) n_evaluated + n, n_to_evaluate);
     const bool is_last = !is_resumed && end == n_prompt;
     mp_prefix rows = {};
     session->set_prefix(text.data(), end, is_last ? 1 + (source ? source->n_prompt_rows() : 0) : 0, n_top_of_pass(), rows);
+    const int32_t n_new = end - rows.n_reused;
     n_evaluated = end;
     if (!is_resumed) {
         std::lock_guard<std::mutex> lock(mutex);
         counts.n_prompt_done = n_evaluated;
     }
     if (!is_last) {
-        return;
+        return n_new;
     }
     if (rows.n_rows == 0) {
         session->set_prefix(nullptr, 0, 0, 0, rows); // no later prompt may begin with what it left
@@ -69,7 +70,7 @@ void generation::evaluate_prompt(int32_t n) {
     }
     if (n_left == 0) {
         finish(MP_FINISH_LENGTH);
-        return;
+        return n_new;
     }
     const int32_t row = rows.n_rows - 1;
     const int32_t * tops = rows.top_tokens + (size_t) row * rows.n_top;
@@ -84,6 +85,7 @@ void generation::evaluate_prompt(int32_t n) {
     if (source && !is_ended) {
         source->begin(text, rows);
     }
+    return n_new;
 }
 
 std::unique_ptr<mp_session> generation::suspend() {

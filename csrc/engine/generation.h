@@ -44,8 +44,9 @@ public:
 
     // --- the engine's thread ---
 
-    // A piece of at most n tokens of the prompt. With its end comes the first token. Throws what ends the generation.
-    void evaluate_prompt(int32_t n);
+    // A piece of at most n tokens of the prompt; returns how many were evaluated, and not found in the session. With its end
+    // comes the first token. Throws what ends the generation.
+    int32_t evaluate_prompt(int32_t n);
     bool has_prompt_left() const { return n_evaluated < n_to_evaluate; }
     int32_t n_prompt_left() const { return n_to_evaluate - n_evaluated; }
 

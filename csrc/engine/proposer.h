@@ -74,7 +74,6 @@ public:
     void begin(const std::vector<int32_t> & text, const mp_prefix & rows) override;
     void start(const std::vector<int32_t> & text, int32_t room) override;
     bool start_after(const std::vector<int32_t> & forced, float probability) override;
-    int32_t n_forced() const override { return n_certain; }
     draft_view draft() const override;
     float next() override { return from.next(); }
     void take() override { from.take(); }

@@ -65,7 +65,7 @@ void mp_engine::share_seats() {
         const generation_ref suspended = *richest;
         active.erase(richest);
         cache.give_back(suspended->suspend());
+        waiting.push_back(suspended); // first: where no session can be had, it waits as well
         seat(poorest);
-        waiting.push_back(suspended);
     }
 }

@@ -10,7 +10,7 @@ namespace mp {
 
 constexpr uint32_t WHOLE_TEXT = 0; // a frame
 constexpr uint32_t NONE = UINT32_MAX;
-// Of the work for one token: less than a second.
+// Of the work for one token: mask() may look at every token of the vocabulary.
 constexpr int64_t MOST_STEPS = 10000000, MOST_STEPS_OF_TOKEN = 1000;
 constexpr size_t MOST_EDGES = 4000000;
 

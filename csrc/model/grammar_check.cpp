@@ -36,7 +36,7 @@ static void check_names(const read_grammar & read) {
         for (const grammar_element & e : rule.elements) {
             if (e.is == grammar_element::rule && !read.rules[e.value].is_defined) {
                 fail(MP_ERR_ARGUMENT, "line %d of the grammar: there is no rule named '%s'", read.rules[e.value].line,
-                     read.rules[e.value].name.c_str());
+                     std::string(read.rules[e.value].name).c_str());
             }
         }
     }
@@ -116,7 +116,7 @@ static void check_beginnings(const grammar_rules & rules, const std::vector<read
                 fail(MP_ERR_ARGUMENT,
                      "line %d of the grammar: the rule '%s' comes back to itself before any character (left recursion): put "
                      "a character first, or repeat with * and +",
-                     name.line, name.name.c_str());
+                     name.line, std::string(name.name).c_str());
             }
             if (e.is == grammar_element::rule) {
                 chain[v.rule] = std::max(chain[v.rule], 1 + chain[e.value]);
@@ -124,7 +124,7 @@ static void check_beginnings(const grammar_rules & rules, const std::vector<read
                     fail(MP_ERR_ARGUMENT,
                          "line %d of the grammar: from the rule '%s' more than %d rules begin with each other before any "
                          "character: make the chain shorter",
-                         name.line, name.name.c_str(), LONGEST_CHAIN);
+                         name.line, std::string(name.name).c_str(), LONGEST_CHAIN);
                 }
             }
             if (e.is == grammar_element::rule && begins_empty[e.value]) {

@@ -88,7 +88,7 @@ private:
         }
     }
 
-    std::string read_name() {
+    std::string_view read_name() {
         const char * start = at;
         while (is_of_name(*at)) {
             at++;
@@ -96,7 +96,7 @@ private:
         if (at == start) {
             refuse(at, "a rule begins with its name, of letters, digits and '-', not with " + seen(at));
         }
-        return std::string(start, at);
+        return {start, (size_t) (at - start)};
     }
 
     uint64_t read_number(const char * what_for) {
@@ -165,7 +165,7 @@ private:
 
     // --- rules ---
 
-    uint32_t rule_of(const std::string & name, const char * place) {
+    uint32_t rule_of(std::string_view name, const char * place) {
         const auto [found, is_new] = ids.emplace(name, (uint32_t) result.rules.size());
         if (is_new) {
             result.rules.push_back({name, line_of(place)});
@@ -173,7 +173,7 @@ private:
         return found->second;
     }
 
-    uint32_t part_of(const std::string & name, const char * place) {
+    uint32_t part_of(std::string_view name, const char * place) {
         result.rules.push_back({name, line_of(place)});
         return (uint32_t) result.rules.size() - 1;
     }
@@ -199,11 +199,11 @@ private:
 
     void read_rule_of_text() {
         const char * start = at;
-        const std::string name = read_name();
+        const std::string_view name = read_name();
         const uint32_t rule = rule_of(name, start);
         skip_space(false);
         if (strncmp(at, "::=", 3) != 0) {
-            refuse(at, "'::=' is missing after '" + name + "', before " + seen(at) +
+            refuse(at, "'::=' is missing after '" + std::string(name) + "', before " + seen(at) +
                            " (a name has letters, digits and '-' only)");
         }
         at += 3;
@@ -212,13 +212,13 @@ private:
         read_alternatives(name, rule, 0);
         if (*at && *at != '\r' && *at != '\n') {
             refuse(at, *at == ')' ? "a ')' without its '('"
-                                  : "a rule of '" + name + "' cannot go on with " + seen(at) +
+                                  : "a rule of '" + std::string(name) + "' cannot go on with " + seen(at) +
                                         ": a new rule begins on a line of its own");
         }
         skip_space(true);
     }
 
-    void read_alternatives(const std::string & name, uint32_t rule, int32_t depth) {
+    void read_alternatives(std::string_view name, uint32_t rule, int32_t depth) {
         elements all;
         read_sequence(all, name, depth);
         while (*at == '|') {
@@ -232,7 +232,7 @@ private:
     }
 
     // One alternative. In a group it may go over several lines.
-    void read_sequence(elements & to, const std::string & name, int32_t depth) {
+    void read_sequence(elements & to, std::string_view name, int32_t depth) {
         last = to.size();
         n_rules_of_last = 1;
         while (true) {
@@ -327,7 +327,7 @@ private:
         return (uint32_t) tokens[0];
     }
 
-    void read_group(elements & to, const std::string & name, int32_t depth) {
+    void read_group(elements & to, std::string_view name, int32_t depth) {
         const char * start = at++;
         if (depth == DEEPEST) {
             refuse(start, format("groups are nested more than %d deep: give inner groups rules of their own", DEEPEST));
@@ -347,7 +347,7 @@ private:
 
     // --- repetitions ---
 
-    void read_repetition(elements & to, const std::string & name, int32_t depth) {
+    void read_repetition(elements & to, std::string_view name, int32_t depth) {
         const char * start = at++;
         skip_space(depth > 0);
         const uint64_t least = read_number("of repetitions");
@@ -374,7 +374,7 @@ private:
     // What was read last becomes itself `least` times, then what may follow, as rules of their own:
     //     x{2,4}   x x more2      more2 ::= x more1 |      more1 ::= x |
     //     x{2,}    x x more       more  ::= x more |
-    void repeat(elements & to, const std::string & name, uint64_t least, uint64_t most, const char * place) {
+    void repeat(elements & to, std::string_view name, uint64_t least, uint64_t most, const char * place) {
         if (last == to.size()) {
             refuse(place, "there is nothing before " + seen(place) + " that could be repeated");
         }
@@ -422,7 +422,7 @@ private:
     const char * counted; // the lines before it are
     int32_t n_lines = 1;
     read_grammar result;
-    std::unordered_map<std::string, uint32_t> ids; // of the rules of the text
+    std::unordered_map<std::string_view, uint32_t> ids; // of the rules of the text
     uint64_t n_elements = 0;
 
     // What a repetition would repeat: the elements from here on, and how many rules belong to them.

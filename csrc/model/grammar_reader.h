@@ -6,13 +6,14 @@
 #include "model/model.h"
 
 #include <string>
+#include <string_view>
 
 namespace mp {
 
 // A rule of the text, or one that stands for a group or a repetition of it.
 struct read_rule {
-    std::string name; // of the rule of the text
-    int32_t line = 0; // where it is first named
+    std::string_view name; // of the rule of the text, and there: one name may be that of many parts
+    int32_t line = 0;      // where it is first named
     bool is_defined = false;
     std::vector<grammar_element> elements; // with `alternative` between alternatives and `end` after the last
 };
@@ -23,7 +24,8 @@ struct read_grammar {
     int32_t root = -1; // -1: no rule has this name
 };
 
-// Throws MP_ERR_ARGUMENT with the line and what to do. The model's tokenizer reads <tokens>.
+// Throws MP_ERR_ARGUMENT with the line and what to do. The text must live as long as what is read. The model's tokenizer
+// reads <tokens>.
 read_grammar read_gbnf(const mp_model & model, const std::string & text);
 
 } // namespace mp

@@ -135,17 +135,19 @@ void mp_sampler::weigh(llama_token_data_array & array) {
         }
     };
     limit();
-    if (array.size == (size_t) model->info.n_vocab) { // in the order of the vocabulary
-        for (const auto & [token, bias] : biases) {
-            array.data[token].logit += bias;
+    if (!biases.empty()) {
+        if (array.size == (size_t) model->info.n_vocab) { // in the order of the vocabulary
+            for (const auto & [token, bias] : biases) {
+                array.data[token].logit += bias;
+            }
+        } else {
+            for (size_t i = 0; i < array.size; i++) {
+                const auto bias = biases.find(array.data[i].id);
+                array.data[i].logit += bias == biases.end() ? 0 : bias->second;
+            }
         }
-    } else {
-        for (size_t i = 0; i < array.size && !biases.empty(); i++) {
-            const auto bias = biases.find(array.data[i].id);
-            array.data[i].logit += bias == biases.end() ? 0 : bias->second;
-        }
+        limit();
     }
-    limit();
     if (penalties) {
         llama_sampler_apply(penalties.get(), &array);
         limit();

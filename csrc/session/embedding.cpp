@@ -28,7 +28,8 @@ void mp_session::mean_embedding(const int32_t * text, int32_t n, float * out) {
         const int32_t n_piece = std::min({PIECE, context->n_batch, n - done});
         set_prefix(text, done + n_piece, n_piece, 1, ignored);
         for (int32_t row = 0; row < n_piece; row++) {
-            const float * state = llama_get_embeddings_ith(ctx, row);
+            // Of the last rows: where cells were cleaned, more of the text was evaluated again.
+            const float * state = llama_get_embeddings_ith(ctx, row - n_piece);
             if (!state) {
                 fail(MP_ERR_UNSUPPORTED, "llama.cpp gives no hidden states of this %s model", context->model->info.arch);
             }
