@@ -284,7 +284,7 @@ class Handle:
         while (memory := self._memory) is not None:
             self._calls.append(1)
             memory.calls.append(1)
-            if not self._refusing and memory.finalizer.alive:
+            if not self._refusing and self._memory is memory and memory.finalizer.alive:
                 return memory.pointer
             memory.calls.pop()
             self._calls.pop()

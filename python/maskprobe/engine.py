@@ -166,10 +166,7 @@ class Engine(Owner):
         ids, pointer = token_array(tokens)
         mean = np.empty(self.model.info.n_embd, np.float32)
         out = ffi.from_buffer("float[]", mean)
-        while self._stepper.in_place_of_a_step(
-            lambda engine: lib.mp_engine_embed(engine, pointer, len(ids), out)
-        ):  # MP_AGAIN
-            self._stepper.in_place_of_a_step(lambda engine: lib.mp_engine_step(engine, self._stepper._n_active))
+        self._stepper.in_place_of_a_step(lambda engine: lib.mp_engine_embed(engine, pointer, len(ids), out))
         return mean
 
     def pass_us(self, n_rows: int) -> float:
@@ -193,7 +190,7 @@ class Engine(Owner):
         self._stepper.close()
         self._handle.close(waits=True)
         self.context._handle.close(waits=True)
-        self._readable.close()
+        self._readable._handle.close(waits=True)
 
     def _constraint_of_one(self, constraint: Any) -> Any:
         """What makes constraints makes one for each generation."""

@@ -36,6 +36,8 @@ class Stepper:
         self._inside: int | None = None  # the thread that is in a step
         self._closed = False
         self._exiting = False  # the interpreter ends
+        self._n_waiting = 0  # threads that wait for a token
+        self._owes_step = False  # a call was made in place of a step, and no step since
         self._waiting: list[Waiter] = []
         self._server: threading.Thread | None = None  # steps while event loops wait
         self._n_active: Any = ffi.new("int32_t *")
@@ -54,18 +56,28 @@ class Stepper:
     def _next(self, read: Callable[[], Result | None]) -> Result | None:
         """What read() gives, or a step."""
         with self._condition:
-            while (found := self._attempt(read)) is None and self._inside is not None:
-                self._condition.wait()
-            if found is not None:
+            if (found := self._attempt(read)) is not None:
                 return found
+            self._n_waiting += 1
         try:
-            self._step()
-        except Error:  # which may have brought the result all the same
             with self._condition:
-                if (found := self._attempt(read)) is not None:
-                    return found
-            raise
-        return None
+                while self._inside is not None:
+                    self._condition.wait()
+                    if (found := self._attempt(read)) is not None:
+                        return found
+            try:
+                self._step()
+            except Error:  # which may have brought the result all the same
+                with self._condition:
+                    if (found := self._attempt(read)) is not None:
+                        return found
+                raise
+            return None
+        finally:
+            with self._condition:
+                self._n_waiting -= 1
+                if self._owes_step:
+                    self._condition.notify_all()
 
     async def until_async(self, read: Callable[[], Result | None]) -> Result:
         """The same for an event loop, which is never blocked by a step."""
@@ -76,11 +88,12 @@ class Stepper:
                 with self._condition:
                     if (found := self._attempt(read)) is not None:
                         return found
+                    if self._server is None:
+                        server = threading.Thread(target=self._serve, name="maskprobe-step", daemon=True)
+                        server.start()
+                        self._server = server
                     future = loop.create_future()
                     self._waiting.append((loop, future))
-                    if self._server is None:
-                        self._server = threading.Thread(target=self._serve, name="maskprobe-step", daemon=True)
-                        self._server.start()
                     self._condition.notify_all()
                 await future
 
@@ -104,29 +117,40 @@ class Stepper:
             with self._engine as pointer:
                 check(call(pointer))
 
-    def in_place_of_a_step(self, call: Callable[[Any], int]) -> int:
-        """The status of a function of the core that may take as long as a step and takes the place of one.
+    def in_place_of_a_step(self, call: Callable[[Any], int]) -> None:
+        """Calls a function of the core that takes as long as a step, and while it says MP_AGAIN, makes steps. Where
+        others wait for tokens, a step is made between two such calls.
 
-        Raises StateError when the engine is closed."""
+        Raises what it fails with, what a step raises, and StateError when the engine is closed."""
         self._engine.check_process()
+        while not self._called_in_place(call):
+            self._step()
+
+    def _called_in_place(self, call: Callable[[Any], int]) -> bool:
+        """False: MP_AGAIN."""
         with self._condition:
             self._refuse_callback()
-            while self._inside is not None:
-                self._condition.wait()
+            self._condition.wait_for(lambda: self._closed or self._may_take_a_step())
             if self._closed:
                 raise StateError("the engine is closed")
             self._inside = threading.get_ident()
         try:
             with self._engine as pointer:
                 status = call(pointer)
-                if status != lib.MP_AGAIN:
-                    check(status)
-                return status
+                if status == lib.MP_AGAIN:
+                    return False
+                check(status)
+                return True
         finally:
             with self._condition:
                 self._inside = None
+                self._owes_step = True
                 self.retired.clear()
-                self._wake(None)
+                self._condition.notify_all()
+
+    def _may_take_a_step(self) -> bool:
+        is_waited_for = self._n_waiting > 0 or len(self._waiting) > 0
+        return self._inside is None and not (self._owes_step and is_waited_for)
 
     def close(self) -> None:
         """Ends all waiting, and what was opened. A step that is under way is stopped."""
@@ -192,6 +216,7 @@ class Stepper:
         finally:
             with self._condition:
                 self._inside = None
+                self._owes_step = False
                 self.retired.clear()
                 self._wake(failure if serves_loops else None)
 

@@ -73,9 +73,8 @@ class _Vocabulary:
                 if is_special and data:
                     self.special_token_ids.append(token)
 
-    def __call__(self, text: str | bytes) -> list[int]:
+    def __call__(self, data: bytes) -> list[int]:
         """The tokens of a text, whose bytes together are the text's own: what llguidance forces stands on that."""
-        data = text.encode("utf-8") if isinstance(text, str) else text
         tokens = self._tokenize(self._lead + data)[self._n_lead :]
         return tokens if self._bytes_of(tokens) == data else self._longest(data)
 
