@@ -12,7 +12,7 @@ import pytest
 
 from conftest import SHARED
 from maskprobe import ArgumentError, Engine, JsonSchema, Model, SamplingParams
-from maskprobe.schema_keywords import check_schema
+from maskprobe.schema_keywords import obeyed_schema
 from schemas import MADE, SCHEMAS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Possible:FutureWarning")  # Python's re, of patterns
@@ -155,7 +155,7 @@ def test_what_is_rewritten_lets_nothing_wrong_through(models, schema, right, wro
 @pytest.mark.parametrize(("schema", "reason"), REFUSED, ids=lambda value: str(value)[:50])
 def test_what_is_not_obeyed_is_refused_by_name(schema, reason):
     with pytest.raises(ArgumentError) as caught:
-        check_schema(schema)
+        obeyed_schema(schema)
     message = str(caught.value)
     assert reason in message
     assert len(message.splitlines()) == 1
@@ -165,13 +165,13 @@ def test_what_is_not_obeyed_is_refused_by_name(schema, reason):
 def test_a_schema_is_left_as_it_was():
     schema = {"oneOf": [{"type": "string", "format": "date"}, {"type": "null"}], "$id": "x"}
     before = json.dumps(schema)
-    check_schema(schema)
+    obeyed_schema(schema)
     assert json.dumps(schema) == before
 
 
 def test_parts_that_are_one_object_are_fine():
     word = {"type": "string", "format": "date"}
-    check_schema({"type": "object", "properties": {"a": word, "b": word}})
+    obeyed_schema({"type": "object", "properties": {"a": word, "b": word}})
 
 
 def check_all(engine: Engine, schemas: list[dict]) -> tuple[Counter, list[str]]:

@@ -258,6 +258,8 @@ REFUSED = [
     (Regex, "a" * 20_001, "20000 at most"),
     (Regex, "a\ud800", "not valid Unicode"),
     (Regex, 7, "must be text, not int"),
+    (LarkGrammar, 'start: %json {"multipleOf": 1e400}', "the number 1e400 is too large"),
+    (LarkGrammar, 'start: %json {"type": "object", "type": "null"}', "member 'type' twice"),
     (LarkGrammar, "", "no start rule"),
     (LarkGrammar, "{}", "grammar"),
     (LarkGrammar, "start: start", "no text satisfies it"),

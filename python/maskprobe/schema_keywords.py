@@ -21,11 +21,6 @@ N_CHARS = 1_000_000  # of a string's bounds
 MULTIPLE = 2**32  # llguidance reckons multiples in 32 bits
 
 
-def check_schema(schema: Any) -> None:
-    """Raises ArgumentError, one line with keyword and JSON pointer, for the first keyword that would not be obeyed."""
-    obeyed_schema(schema)
-
-
 def obeyed_schema(schema: dict | bool) -> dict:
     """A copy of the schema for llguidance: what it allows is allowed by `schema` too, under the `jsonschema` package.
 

@@ -42,72 +42,11 @@ BAD_STOPS = ("MaxTokensTotal", "MaxTokensParser", "ParserTooComplex", "LexerTooC
 _compiling = threading.Lock()
 
 
-class JsonSchema:
-    """JSON that obeys a schema. `schema` is the schema or its JSON text. Members and items stand after ", ", values
-    after ": "; with `flexible_whitespace` any white space may stand where JSON allows it, and less can be foretold.
-
-    Raises ArgumentError for what is no schema, for one that nothing satisfies, and for a keyword that would not be
-    obeyed."""
-
-    def __init__(self, model: Model, schema: str | Mapping[str, Any] | bool, *, flexible_whitespace: bool = False):
-        parsed = _json(schema)
-        _check_costs(parsed)
-        obeyed = json.dumps(obeyed_schema(parsed), allow_nan=False)
-        options: Any = {
-            "item_separator": "," if flexible_whitespace else ", ",
-            "key_separator": ":" if flexible_whitespace else ": ",
-            "whitespace_flexible": flexible_whitespace,
-            "whitespace_pattern": None,
-            "json_allowed_escapes": ESCAPES,
-            "coerce_one_of": False,
-            "lenient": False,
-        }
-        grammar = functools.partial(LLMatcher.grammar_from_json_schema, obeyed, None, options)
-        self._rules = _Rules(model, "the JSON schema", grammar)
-        self.model = model
-
-    def constraint(self) -> Constraint:
-        """For one text."""
-        return self._rules.constraint()
-
-
-class Regex:
-    r"""A text that matches a regular expression from its first to its last character. The syntax is that of Rust's
-    regex crate: no look-around, no back-references; \d and \w are ASCII, as in JSON schemas.
-
-    Raises ArgumentError for what is no such expression."""
-
-    def __init__(self, model: Model, pattern: str) -> None:
-        _check_text(pattern, "the regular expression", MOST_PATTERN)
-        lark = f"start: /{regex_to_lark(pattern, 'dw')}/"
-        self._rules = _Rules(model, "the regular expression", lambda: _lark(lark))
-        self.model = model
-
-    def constraint(self) -> Constraint:
-        """For one text."""
-        return self._rules.constraint()
-
-
-class LarkGrammar:
-    """A text of a grammar in llguidance's variant of Lark, whose first rule is `start`.
-
-    Raises ArgumentError for what is no such grammar."""
-
-    def __init__(self, model: Model, text: str) -> None:
-        _check_text(text, "the grammar", MOST_GRAMMAR)
-        obeyed = _obeyed_lark(text)
-        self._rules = _Rules(model, "the grammar", lambda: _lark(obeyed))
-        self.model = model
-
-    def constraint(self) -> Constraint:
-        """For one text."""
-        return self._rules.constraint()
-
-
 class _Rules:
     """What llguidance compiled for a model. `what` names it in errors."""
 
     def __init__(self, model: Model, what: str, grammar: Callable[[], str]) -> None:
+        self.model = model
         self._what = what
         self._n_vocab = model.info.n_vocab
         self._ends = frozenset(model.end_tokens)
@@ -120,7 +59,53 @@ class _Rules:
         self.constraint().allowed()  # an expression may be sound and match nothing
 
     def constraint(self) -> "_Matching":
+        """A Constraint for one text."""
         return _Matching(self._matcher.deep_copy(), self._what, self._n_vocab, self._ends)
+
+
+class JsonSchema(_Rules):
+    """JSON that obeys a schema. `schema` is the schema or its JSON text. Members and items stand after ", ", values
+    after ": "; with `flexible_whitespace` any white space may stand where JSON allows it, and less can be foretold.
+
+    Raises ArgumentError for what is no schema, for one that nothing satisfies, and for a keyword that would not be
+    obeyed."""
+
+    def __init__(self, model: Model, schema: str | Mapping[str, Any] | bool, *, flexible_whitespace: bool = False):
+        obeyed = json.dumps(check_schema(schema), allow_nan=False)
+        options: Any = {
+            "item_separator": "," if flexible_whitespace else ", ",
+            "key_separator": ":" if flexible_whitespace else ": ",
+            "whitespace_flexible": flexible_whitespace,
+            "whitespace_pattern": None,
+            "json_allowed_escapes": ESCAPES,
+            "coerce_one_of": False,
+            "lenient": False,
+        }
+        grammar = functools.partial(LLMatcher.grammar_from_json_schema, obeyed, None, options)
+        super().__init__(model, "the JSON schema", grammar)
+
+
+class Regex(_Rules):
+    r"""A text that matches a regular expression from its first to its last character. The syntax is that of Rust's
+    regex crate: no look-around, no back-references; \d and \w are ASCII, as in JSON schemas.
+
+    Raises ArgumentError for what is no such expression."""
+
+    def __init__(self, model: Model, pattern: str) -> None:
+        _check_text(pattern, "the regular expression", MOST_PATTERN)
+        lark = f"start: /{regex_to_lark(pattern, 'dw')}/"
+        super().__init__(model, "the regular expression", lambda: _lark(lark))
+
+
+class LarkGrammar(_Rules):
+    """A text of a grammar in llguidance's variant of Lark, whose first rule is `start`.
+
+    Raises ArgumentError for what is no such grammar."""
+
+    def __init__(self, model: Model, text: str) -> None:
+        _check_text(text, "the grammar", MOST_GRAMMAR)
+        obeyed = _obeyed_lark(text)
+        super().__init__(model, "the grammar", lambda: _lark(obeyed))
 
 
 class _Matching(Constraint):
@@ -176,12 +161,19 @@ class _Matching(Constraint):
         raise CallbackError(f"{self._what} cannot be followed any further, after {self._n_tokens} tokens: {reason}")
 
 
+def check_schema(schema: str | Mapping[str, Any] | bool) -> dict[str, Any]:
+    """The schema as llguidance gets it. Raises ArgumentError as JsonSchema does, as far as that needs no model."""
+    parsed = _json(schema)
+    _check_costs(parsed)
+    return obeyed_schema(parsed)
+
+
 def _json(schema: str | Mapping[str, Any] | bool) -> dict[str, Any] | bool:
     """A schema without what JSON does not have."""
     try:
         text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
         _check_text(text, "the JSON schema", MOST_TEXT)
-        parsed = json.loads(text, object_pairs_hook=_members, parse_constant=_no_number, parse_float=_number)
+        parsed = DECODER.decode(text)
     except RecursionError:
         raise ArgumentError("the JSON schema is nested too deeply") from None
     except ArgumentError:
@@ -211,6 +203,9 @@ def _number(digits: str) -> float:
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_number, parse_float=_number)
 
 
 def _check_costs(schema: Any) -> None:
@@ -268,9 +263,11 @@ def _obeyed_lark(text: str) -> str:
         raise ArgumentError(f"the grammar has {n_intersections} intersections (&), {MOST_INTERSECTIONS} at most")
     for found in reversed(list(re.finditer(r"%json\s*", rules))):
         try:
-            schema, end = json.JSONDecoder().raw_decode(text, found.end())
-        except (ValueError, RecursionError):
-            continue  # llguidance says it better
+            schema, end = DECODER.raw_decode(text, found.end())
+        except RecursionError:
+            raise ArgumentError("a JSON schema of the grammar is nested too deeply") from None
+        except ValueError as error:
+            raise ArgumentError(f"a JSON schema of the grammar is not JSON: {error}") from None
         _check_costs(schema)
         obeyed = {**obeyed_schema(schema), "x-guidance": {"json_allowed_escapes": ESCAPES}}
         text = text[: found.end()] + json.dumps(obeyed, allow_nan=False) + text[end:]

@@ -80,7 +80,7 @@ def percent(meter: Meter, text: Any, values: Any) -> None:
 
 
 def _width(meter: Meter, digits: str) -> None:
-    meter.charge(TEXT_PER_BYTE * int(digits[:18]))
+    meter.charge(TEXT_PER_BYTE * int(digits))  # all of them: zeros may lead, and Python refuses thousands
 
 
 def format_spec(meter: Meter, value: Any, spec: str) -> None:

@@ -3,7 +3,6 @@ whose message argparse puts after the option's name."""
 
 import argparse
 import codecs
-import json
 import math
 import os
 import re
@@ -174,16 +173,12 @@ def json_schema_file(text: str) -> TextFile:
 
 
 def check_schema_text(text: str) -> None:
-    from ..schema_keywords import check_schema  # only where wanted: llguidance takes a while to import
+    from ..structured import check_schema  # only where wanted: llguidance takes a while to import
 
     try:
-        check_schema(json.loads(text))
-    except RecursionError:
-        raise fail("the JSON schema is nested too deeply") from None
+        check_schema(text)
     except ArgumentError as error:
         raise fail(str(error)) from None
-    except ValueError as error:
-        raise fail(f"the JSON schema is not JSON: {error}") from None
 
 
 def standard_input() -> str:
