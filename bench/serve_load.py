@@ -16,6 +16,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -177,6 +178,7 @@ def start(args: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:
     server = subprocess.Popen([*command, "-np", str(args.parallel), *args.options], stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         if listening := re.search(r"listening at (\S+)", line):
+            threading.Thread(target=server.stderr.read, daemon=True).start()  # its log, which nobody reads
             return server, listening[1]
     raise SystemExit("the server did not start")
 
@@ -184,7 +186,7 @@ def start(args: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="smollm2")
-    parser.add_argument("--url", help="of a server that runs already, with one client and memory not looked at")
+    parser.add_argument("--url", help="of a server that runs already; its memory is not looked at")
     parser.add_argument("-n", "--clients", type=int, default=16)
     parser.add_argument("-s", "--seconds", type=float, default=60)
     parser.add_argument("-np", "--parallel", type=int, default=8)

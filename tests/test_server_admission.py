@@ -170,3 +170,17 @@ def test_who_goes_away_leaves_no_place_taken(moment):
             await asyncio.sleep(0)
 
     asyncio.run(run())
+
+
+def test_places_beyond_the_bound_take_none_of_the_queue():
+    async def run():
+        admission = Admission(1, 2)
+        async with contextlib.AsyncExitStack() as stack:
+            for i in range(5):
+                await stack.enter_async_context(admission.turn(f"client {i}"))
+            admission.check_room(2)
+            with pytest.raises(ApiError) as caught:
+                admission.check_room(3)
+            assert caught.value.status == 429
+
+    asyncio.run(run())

@@ -162,6 +162,7 @@ def test_wrong_fields_are_named(client, route, fields, status, named, stream):
         ("POST", CHAT, {"content": b"\xff", "headers": {"content-type": "application/json"}}, 400),
         ("POST", CHAT, {"content": b"[]", "headers": {"content-type": "application/json"}}, 400),
         ("POST", CHAT, {"content": b'{"n": NaN}', "headers": {"content-type": "application/json"}}, 400),
+        ("POST", CHAT, {"content": b'{"\\ud800": 1}', "headers": {"content-type": "application/json"}}, 400),
         ("POST", CHAT, {"content": b"[" * 50_000, "headers": {"content-type": "application/json"}}, 400),
         (
             "POST",

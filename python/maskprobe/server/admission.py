@@ -21,7 +21,6 @@ MOST_IDLE = 1000  # clients that are remembered without a request
 class Client:
     """Who shares one turn: an API key or, without one, an address."""
 
-    name: str
     tokens: int = 0  # that it has had, on the scale of those it competes with
     n_running: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
@@ -47,7 +46,8 @@ class Admission:
             raise ApiError(
                 400, f"{n} answers are wanted, {self._n_running_max + self._n_queue} can wait and run at most"
             )
-        if self.n_running + self.n_waiting + n > self._n_running_max + self._n_queue:
+        n_free = max(0, self._n_running_max - self.n_running)  # those beyond the bound take none of the queue
+        if self.n_waiting + max(0, n - n_free) > self._n_queue:
             raise busy(
                 f"{self.n_waiting} requests are waiting (--queue {self._n_queue})", status=429, code="queue_full"
             )
@@ -88,7 +88,7 @@ class Admission:
 
     def _client(self, name: str) -> Client:
         """A client that was idle begins with as many tokens as the poorest that is not: nobody saves up turns."""
-        client = self._clients.setdefault(name, Client(name))
+        client = self._clients.setdefault(name, Client())
         if client.is_idle:
             busy_ones = [other.tokens for other in self._clients.values() if not other.is_idle]
             client.tokens = max(client.tokens, min(busy_ones, default=0))

@@ -5,7 +5,6 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -137,8 +136,7 @@ class Job:
 
     @contextlib.asynccontextmanager
     async def _open(self) -> AsyncIterator[list[Pair]]:
-        async with contextlib.AsyncExitStack() as stack:
-            loaded = await stack.enter_async_context(self._loaded())
+        async with self._loaded() as loaded:
             self.load_s = time.perf_counter() - self._started
             plans = await in_thread(self._plan, loaded)
             if len(plans) * self._n > 1:
@@ -149,7 +147,7 @@ class Job:
             for plan, score in zip(plans, scores, strict=True):
                 for i in range(self._n):
                     index = len(pairs)
-                    own = replace(plan.of_choice(i), include_usage=False, model_name=self._entry.name)
+                    own = plan.of_choice(i)
                     name = f"{id}-{index}" if index else id
                     run = Run(self._server, self._entry, loaded, own, self._client, self._deadline, name)
                     identity: dict[str, Any] = {"index": index, "id": id, "created": created}

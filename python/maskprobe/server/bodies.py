@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -11,6 +11,8 @@ from .errors import ApiError, BadField
 
 JSON_TYPE = "application/json"
 BODY_S = 60.0  # for all of a body to come
+
+Default = TypeVar("Default", int, None)
 
 
 async def read_json(request: Request, max_body: int) -> dict[str, Any]:
@@ -66,13 +68,16 @@ class Fields:
         value = self._left.pop(name, None)
         if value is None:
             return default
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            wanted = kind if isinstance(kind, tuple) else (kind,)
+        wanted = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
             raise self.wrong(name, f"must be {' or '.join(NAMES[one] for one in wanted)}, not {shown(value)}")
         return value
 
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        value = self.take(name, (int, float), default)
+    def integer(self, name: str, default: Default, low: int, high: int) -> int | Default:
+        """A whole number within bounds; null stands for the default, which need not be."""
+        value = self.take(name, (int, float))
+        if value is None:
+            return default
         if isinstance(value, float) and not value.is_integer():
             raise self.wrong(name, f"must be a whole number, not {shown(value)}")
         if not low <= value <= high:

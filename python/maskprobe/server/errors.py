@@ -1,5 +1,6 @@
 """What went wrong, as a status code and in the shape that the client expects."""
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from ..errors import (
     ArgumentError,
@@ -102,12 +103,12 @@ def shape(error: ApiError, ollama: bool) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 
 
-def error_response(error: BaseException, path: str) -> JSONResponse:
+def error_response(error: BaseException, path: str) -> Response:
     known = api_error(error)
-    body = shape(known, path.startswith(OLLAMA_PREFIX))
-    return JSONResponse(body, known.status, headers=known.headers)
+    body = json.dumps(shape(known, path.startswith(OLLAMA_PREFIX)))  # ASCII: a name in it may be half a character
+    return Response(body, known.status, known.headers, "application/json")
 
 
-async def handle(request: Request, error: Exception) -> JSONResponse:
+async def handle(request: Request, error: Exception) -> Response:
     """The exception handler of the application."""
     return error_response(error, request.url.path)

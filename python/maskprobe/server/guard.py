@@ -44,6 +44,9 @@ class Guard:
             problem = self._problem(scope)
             app = self._app if problem is None else error_response(problem, scope["path"])
             await app(scope, receive, counted)
+        except Exception:
+            status = status or 500  # sent by the middleware around this one
+            raise
         finally:
             self._server.n_requests -= 1
             route = getattr(scope.get("route"), "path", None) or getattr(scope.get("endpoint"), "__name__", "other")

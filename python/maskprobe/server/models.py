@@ -91,6 +91,8 @@ class Entry:
     used_at: float = 0.0
     keep_s: float | None = None  # without a user, None: until its memory is needed
     failure: str = ""  # of the last attempt to load it
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set when its last user leaves
+    expiry: asyncio.TimerHandle | None = None  # the end of keep_s
 
     @property
     def state(self) -> str:
@@ -114,7 +116,6 @@ class Models:
             name: Entry(name, path, Admission(n_running, settings.n_queue)) for name, path in settings.models.items()
         }
         self._loading = asyncio.Lock()  # first come, first served
-        self._changed = asyncio.Condition()  # somebody has stopped using a model
         self._background: set[asyncio.Task[Any]] = set()
 
     def find(self, name: str | None) -> Entry:
@@ -163,10 +164,13 @@ class Models:
         """A user has done with it."""
         entry.n_users -= 1
         entry.used_at = time.monotonic()
+        if entry.expiry is not None:
+            entry.expiry.cancel()
+            entry.expiry = None
         if entry.n_users == 0:
+            entry.idle.set()
             if entry.keep_s is not None and not entry.leaving:
-                asyncio.get_running_loop().call_later(entry.keep_s, self._expire, entry, entry.used_at)
-            self._spawn(self._tell())
+                entry.expiry = asyncio.get_running_loop().call_later(entry.keep_s, self._expire, entry)
 
     async def _load(self, entry: Entry) -> Loaded:
         """The caller is a user of it at once: nobody can unload it before he has had his turn."""
@@ -208,8 +212,10 @@ class Models:
         victim = min(others, key=lambda other: (other.n_users > 0, other.used_at))
         victim.leaving = True  # from now on its new requests wait for their turn to load it
         try:
-            async with asyncio.timeout(self._settings.timeout_s), self._changed:
-                await self._changed.wait_for(lambda: victim.n_users == 0)
+            async with asyncio.timeout(self._settings.timeout_s):
+                while victim.n_users:
+                    victim.idle.clear()
+                    await victim.idle.wait()
         except TimeoutError:
             victim.leaving = False
             raise busy(f"there is no memory for {entry.name} while {victim.name} has requests", 10) from None
@@ -231,8 +237,8 @@ class Models:
             await in_thread(loaded.close)
             LOG.info("unloaded %s", entry.name)
 
-    def _expire(self, entry: Entry, used_at: float) -> None:
-        if entry.loaded is not None and entry.n_users == 0 and entry.used_at == used_at:
+    def _expire(self, entry: Entry) -> None:
+        if entry.loaded is not None and entry.n_users == 0:
             entry.leaving = True
             self._spawn(self._leave(entry))
 
@@ -240,10 +246,6 @@ class Models:
         async with self._loading:
             if entry.leaving and entry.n_users == 0:
                 await self._unload(entry)
-
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)

@@ -9,11 +9,10 @@ from starlette.routing import Route
 from .. import __version__
 from .answering import while_connected
 from .bodies import Fields, read_json
-from .errors import ApiError
 from .metrics import COUNTS, Text
 from .models import Entry, in_thread
 from .openapi import DESCRIPTION
-from .running import Run, Server
+from .running import Server
 
 ROWS_OF_TABLE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
@@ -112,7 +111,7 @@ async def metrics(request: Request) -> Response:
     )
     text.histogram(
         "time_to_first_token_seconds",
-        "From the request's arrival, its wait for a turn too, to its first token",
+        "From when a request was planned, its wait for a turn too, to its first token",
         [(label, entry.metrics) for label, entry in zip(labels, entries, strict=True)],
     )
     text.family(
@@ -181,15 +180,6 @@ async def page_generations(request: Request) -> Response:
     return JSONResponse({"generations": [run.counts() for run in server.running.values()]})
 
 
-async def page_generation(request: Request) -> Response:
-    """One that runs, by the id of its answer, and its newest pass."""
-    server: Server = request.app.state.server
-    run: Run | None = server.running.get(request.path_params["id"])
-    if run is None:
-        raise ApiError(404, "no such generation runs", code="not_found", param="id")
-    return JSONResponse({**run.counts(), "newest_pass": run.newest_pass()})
-
-
 ROUTES = [
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
@@ -199,5 +189,4 @@ ROUTES = [
     Route("/internal/models", page_models, methods=["GET"]),
     Route("/internal/pass-times", page_pass_times, methods=["GET"]),
     Route("/internal/generations", page_generations, methods=["GET"]),
-    Route("/internal/generations/{id}", page_generation, methods=["GET"]),
 ]

@@ -52,7 +52,7 @@ class Wants:
         fields.only("logprobs", False, why="/v1/chat/completions has them")
         fields.only("top_logprobs", 0, why="/v1/chat/completions has them")
         self.arguments: dict[str, Any] = {"draft": draft(fields)}
-        rows(fields, self.entry, server, self.arguments)
+        rows(fields, server, self.arguments)
         self._options(Fields(fields.take("options", dict, {}), "options."))
 
     def _options(self, fields: Fields) -> None:
@@ -69,8 +69,7 @@ class Wants:
             raise fields.wrong("stop", f"has {len(stop)} strings, {MOST_STOPS} at most")
         arguments["stop"] = stop
         self._repeat_last_n = fields.integer("repeat_last_n", 64, -1, 2**31 - 1)
-        self._num_ctx = fields.integer("num_ctx", 0, 1, 2**31 - 1) if "num_ctx" in fields else 0
-        fields.drop(("num_ctx",))
+        self._num_ctx = fields.integer("num_ctx", 0, 1, 2**31 - 1)
         fields.only("mirostat", 0, why="mirostat is not one of maskprobe's samplers")
         fields.drop(("mirostat_tau", "mirostat_eta"))  # they say something to mirostat alone
         fields.only("num_keep", 0, why="a full context ends the answer")
@@ -243,8 +242,7 @@ async def embed(request: Request) -> Response:
     if texts is None:
         raise fields.wrong("input", "is missing")
     truncate = fields.take("truncate", bool, True)
-    n_wanted = fields.integer("dimensions", 0, 1, 2**31 - 1) if "dimensions" in fields else None
-    fields.drop(("dimensions",))
+    n_wanted = fields.integer("dimensions", None, 1, 2**31 - 1)
     options = Fields(fields.take("options", dict, {}), "options.")
     options.done()
     fields.done()
@@ -289,7 +287,7 @@ async def show(request: Request) -> Response:
         chats = loaded.planner.chat_prompts
         info = loaded.model.info
         able = ["completion", "embedding"] + ["tools"] * ("tools" in chats.template)
-        able += ["insert"] * await in_thread(_can_insert, loaded)
+        able += ["insert"] * (await in_thread(fill_tokens, loaded.model) is not None)
         return JSONResponse(
             {
                 "modelfile": f"FROM {entry.path.name}\n",
@@ -308,10 +306,6 @@ async def show(request: Request) -> Response:
                 "modified_at": _modified(entry),
             }
         )
-
-
-def _can_insert(loaded: Loaded) -> bool:
-    return fill_tokens(loaded.model) is not None
 
 
 async def version(request: Request) -> Response:

@@ -42,7 +42,6 @@ SAMPLING = (
     "ignore_eos",
 )
 OF_CHATS = (
-    "messages",
     "functions",
     "function_call",
     "tools",
@@ -65,12 +64,13 @@ async def chat_completions(request: Request) -> Any:
     fields = Fields(await read_json(request, server.settings.max_body))
     entry = server.models.find(fields.take("model", str))
     wants = _common(fields, entry, server, max_names=("max_completion_tokens", "max_tokens", "n_predict"))
-    if "messages" not in fields:
+    messages = fields.take("messages", list)
+    if messages is None:
         raise fields.wrong("messages", "is missing")
     arguments = {**wants.arguments, **fields.some(OF_CHATS)}
     arguments["messages"] = [
         {**message, "role": "system"} if isinstance(message, dict) and message.get("role") == "developer" else message
-        for message in fields_list(arguments["messages"], fields)
+        for message in messages
     ]
     fields.only("parallel_tool_calls", True, why="a model may always call several")
     fields.only("modalities", ["text"], why="only text is generated")
@@ -100,12 +100,6 @@ async def completions(request: Request) -> Any:
         return [loaded.planner.completion(one, **arguments) for one in prompts]
 
     return await wants.answer(request, plan, CompletionAnswer)
-
-
-def fields_list(value: Any, fields: Fields) -> list[Any]:
-    if not isinstance(value, list):
-        raise fields.wrong("messages", f"must be a list, not {type(value).__name__}")
-    return value
 
 
 class Wants:
@@ -164,7 +158,7 @@ def _common(
         raise fields.wrong("stop", f"has {len(stop)} strings, {MOST_STOPS} at most")
     arguments["stop"] = stop
     arguments["draft"] = draft(fields)
-    rows(fields, entry, server, arguments)
+    rows(fields, server, arguments)
     wants.n = fields.integer("n", 1, 1, MOST_CHOICES)
     wants.stream = fields.take("stream", bool, False)
     options = Fields(fields.take("stream_options", dict, {}), "stream_options.")
@@ -185,7 +179,7 @@ def max_tokens(fields: Fields, names: Sequence[str], default: int | None) -> int
     """Of several names the first that is there; -1 and None: no limit."""
     found = default
     for name in reversed(names):
-        value = fields.integer(name, 0, -1, 2**31 - 1) if name in fields else fields.take(name, int)
+        value = fields.integer(name, None, -1, 2**31 - 1)
         if value == 0:
             raise fields.wrong(name, "must be at least 1, or -1 for no limit")
         found = found if value is None else value
@@ -201,7 +195,7 @@ def draft(fields: Fields) -> bool | None:
     return known[value]
 
 
-def rows(fields: Fields, entry: Entry, server: Server, arguments: dict[str, Any]) -> None:
+def rows(fields: Fields, server: Server, arguments: dict[str, Any]) -> None:
     """Rows of a pass are the engine's own: a request may have them, or one, which is plain decoding."""
     value = fields.take("rows", (int, str), None)
     own = server.settings.engine_options.get("rows", "auto")
@@ -222,8 +216,8 @@ async def embeddings(request: Request) -> Response:
     encoding = fields.take("encoding_format", str, "float")
     if encoding not in ("float", "base64"):
         raise fields.wrong("encoding_format", 'must be "float" or "base64"')
-    n_wanted = fields.integer("dimensions", 0, 1, 2**31 - 1) if "dimensions" in fields else None
-    fields.drop((*FOR_OTHERS, "dimensions"))
+    n_wanted = fields.integer("dimensions", None, 1, 2**31 - 1)
+    fields.drop(FOR_OTHERS)
     fields.done()
     is_several = isinstance(texts, list) and (not texts or isinstance(texts[0], str | list))
     found = await while_connected(

@@ -1,4 +1,4 @@
-"""The description of the routes at /openapi.json: what clients need to know, and nothing that is not so."""
+"""The description of the routes at /openapi.json: the fields that most clients need. docs/server.md has all."""
 
 from typing import Any
 

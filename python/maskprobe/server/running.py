@@ -8,7 +8,6 @@ from typing import Any
 
 from ..generation import AsyncGeneration, Stats, TokenResult
 from ..openai.requests import Plan
-from ..openai.results import evidence
 from .errors import ApiError, busy
 from .models import Entry, Loaded, Models, in_thread
 from .settings import Settings
@@ -45,9 +44,6 @@ class Run:
         self._server, self._loaded, self._client, self._deadline = server, loaded, client, deadline
         self._generation: AsyncGeneration | None = None
         self._started = time.perf_counter()
-        self._pass: dict[str, Any] = {}  # the newest
-        self._at_pass = (0, 0, 0, 0)  # passes, rows, drafted, accepted before it
-        self._of_pass: list[TokenResult] = []
         self._told_pass = 0  # by new_tree()
 
     async def results(self) -> AsyncGenerator[TokenResult, None]:
@@ -63,12 +59,14 @@ class Run:
             except TimeoutError:
                 raise self._too_late() from None
             generation = self._generation = await in_thread(self.plan.start_async, self._loaded.engine)
+            self.stats = generation.stats  # which each token brings up to date
             if self._server.stopping:
                 generation.cancel()
             timer = asyncio.get_running_loop().call_at(self._deadline, generation.cancel)
             try:
                 async for result in generation:
-                    self._note(result, generation)
+                    if result.token >= 0 and result.n_gen == 1:
+                        self.entry.metrics.first_token(time.perf_counter() - self._started)
                     client.tokens += result.token >= 0
                     if result.finish_reason == "cancelled":
                         if self._server.stopping:
@@ -82,7 +80,6 @@ class Run:
                 raise
             finally:
                 timer.cancel()
-                self.stats = generation.stats
                 await generation.aclose()
                 self.entry.metrics.end(self.stats, reason)
 
@@ -94,28 +91,6 @@ class Run:
         return ApiError(
             504, f"no token came within {self._server.settings.timeout_s:g} seconds (--timeout)", code="timeout"
         )
-
-    def _note(self, result: TokenResult, generation: AsyncGeneration) -> None:
-        stats = self.stats = generation.stats
-        if result.n_gen == 1:
-            self.entry.metrics.first_token(time.perf_counter() - self._started)
-        if (stats.passes, stats.rows) != self._at_pass[:2]:
-            before, self._at_pass = self._at_pass, (stats.passes, stats.rows, stats.n_drafted, stats.n_accepted)
-            names = ("passes", "rows", "drafted", "accepted")
-            self._pass = {name: now - was for name, now, was in zip(names, self._at_pass, before, strict=True)}
-            self._of_pass = []
-        self._of_pass.append(result)
-
-    def newest_pass(self) -> dict[str, Any]:
-        """What the newest passes gave, since the tokens before them were read. For the page."""
-        top = {
-            token.n_gen: [{"text": self._piece(id), "logprob": logprob} for id, logprob in token.top]
-            for token in self._of_pass
-        }
-        tokens = evidence(self._of_pass)
-        for token, result in zip(tokens, (one for one in self._of_pass if one.token >= 0), strict=True):
-            token["top"] = top[result.n_gen]
-        return {**self._pass, "tokens": tokens}
 
     def new_tree(self) -> dict[str, Any] | None:
         """The tree of the newest pass, parents before their children; None where it was told already. Passes are read

@@ -40,11 +40,12 @@ async function send() {
   const log = new PassLog();
   drawPanels(log);
   const result = await run(body, draft, log, (tokens) => {
+    if (history !== chat) return; // a new chat was begun meanwhile
     view.add(tokens);
     speaker.add(tokens.map((token) => token.text).join(""));
     drawPanels(log);
   });
-  if (history !== chat) return; // a new chat was begun meanwhile
+  if (history !== chat) return;
   const content = view.text.textContent;
   if (result.error && !content) {
     question.remove();
@@ -211,6 +212,7 @@ function newChat() {
   running?.abort();
   history = [];
   last = null;
+  speaker.rest = "";
   conversation.clear();
   drawPanels(new PassLog());
   drawLast();
