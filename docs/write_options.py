@@ -10,7 +10,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("command-line.md")
 MARK = "<!-- What follows is written by docs/write_options.py. -->\n"
-PROGRAMS = {  # module -> program; a module that is not there is left out
+PROGRAMS = {  # module -> program
     "maskprobe.cli.run": "maskprobe-run",
     "maskprobe.cli.chat": "maskprobe-chat",
     "maskprobe.cli.serve": "maskprobe-serve",
@@ -21,11 +21,7 @@ PROGRAMS = {  # module -> program; a module that is not there is left out
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Each program, and each command of one, with its parser."""
     for name, program in PROGRAMS.items():
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-        parser = module.setup_arg_parser()
+        parser = importlib.import_module(name).setup_arg_parser()
         commands = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
         if not commands:
             yield program, parser

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -112,20 +113,21 @@ def check_shared_options(args: argparse.Namespace, parser: Parser) -> None:
         parser.error("argument --json-whitespace: it is for -j/--json-schema and -jf/--json-schema-file")
 
 
-def check_files(args: argparse.Namespace, parser: Parser) -> None:
-    """That what is written at the end is none of the files that are read, nor one file for two."""
-    read = {
+def files_read(args: argparse.Namespace) -> dict[str, str | Path | None]:
+    """The files that are read beside the model, by the options that name them."""
+    return {
         "-f/--file": args.file and args.file.path,
         "--grammar-file": args.grammar_file and args.grammar_file.path,
         "-jf/--json-schema-file": args.json_schema_file and args.json_schema_file.path,
         "--mask-init": args.mask_init.removeprefix("file:") if args.mask_init.startswith("file:") else None,
     }
+
+
+def check_state_file(args: argparse.Namespace, parser: Parser) -> None:
+    """That it is none of the files that are read."""
     if args.state is not None:
         with usage(parser, "--state"):
-            files.check_apart(args.state, read)
-    if args.stats_json is not None:
-        with usage(parser, "--stats-json"):
-            files.check_apart(args.stats_json, {**read, "--state": args.state})
+            files.check_apart(args.state, files_read(args))
 
 
 def grammar(args: argparse.Namespace, parser: Parser) -> tuple[str, str | None]:

@@ -50,7 +50,6 @@ def setup_arg_parser() -> Parser:
     options.add_context_options(parser.add_argument_group("context and threads"))
     options.add_sampling_options(parser.add_argument_group("sampling"))
     options.add_probing_options(parser.add_argument_group("probing"))
-    parser.set_defaults(stats_json=None)  # build.py looks at it
     return parser
 
 
@@ -122,7 +121,7 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
         view.answer(version_text())
         return EXIT_DONE
     build.check_shared_options(args, parser)
-    build.check_files(args, parser)
+    build.check_state_file(args, parser)
     first = None
     if args.prompt is not None or args.file is not None:
         first = build.prompt_text(args, parser)
@@ -139,14 +138,7 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     with Interrupt() as ctrl_c:
         model = build.open_model(args, parser, ctrl_c)
     with model, Termination() as termination:
-        kept = {
-            "-m/--model": model.path,
-            "-f/--file": args.file and args.file.path,
-            "--grammar-file": args.grammar_file and args.grammar_file.path,
-            "-jf/--json-schema-file": args.json_schema_file and args.json_schema_file.path,
-            "--mask-init": args.mask_init.removeprefix("file:") if args.mask_init.startswith("file:") else None,
-            "--state": args.state,
-        }
+        kept = {"-m/--model": model.path, **build.files_read(args), "--state": args.state}
         if args.save is not None:
             with build.usage(parser, "--save"):
                 files.check_apart(args.save, kept)

@@ -1,7 +1,6 @@
 """Chat: what a running chat holds, and one turn of it."""
 
 import dataclasses
-import itertools
 import math
 import signal
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from .chat_view import Totals, View, status
 from .conversation import Conversation, Prompt
 from .interrupt import Interrupt
 from .options import SEED_MAX
-from .terminal import OutputClosed, Progress
+from .terminal import OutputClosed, with_bar
 
 
 class Terminated(SystemExit):
@@ -217,11 +216,7 @@ class Chat:
 
     def _show(self, generation: Generation, pieces: list[str]) -> None:
         """The answer as it comes; its text is put into `pieces`."""
-        with Progress("prompt") as bar:
-            generation.on_wait = lambda stats: bar(stats.n_prompt_done, stats.n_prompt)
-            first = next(generation, None)
-            generation.on_wait = None
-        for token in itertools.chain(() if first is None else (first,), generation):
+        for token in with_bar(generation):
             pieces.append(token.text)
             self.view.answer(token.text, drafted=token.from_draft)
 

@@ -54,11 +54,20 @@ def add_text_options(group: Any) -> None:
     group.add_argument("--ignore-eos", action="store_true", help="never generate a token that ends the text")
 
 
-def add_model_options(group: Any) -> None:
+def add_model_options(group: Any, several: bool = False) -> None:
+    """`several`: -m and -hf may be repeated and come together."""
     layers = values.integer(-1, auto=-1, all=-1)
-    source = group.add_mutually_exclusive_group()
-    option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a known model's name (default: smollm2)")
-    option(source, "-hf", "--hf-repo", metavar="REPO", help="user/repo[:quant] on Hugging Face, downloaded once")
+    source = group if several else group.add_mutually_exclusive_group()
+    file, what = "FILE", "a GGUF file or a known model's name (default: smollm2)"
+    repo = "user/repo[:quant] on Hugging Face, downloaded once"
+    repeats: dict[str, Any] = {}
+    if several:
+        file = "[NAME=]FILE"
+        what = "a GGUF file or a known model's name, served by its own name or by NAME; may be repeated"
+        repo += "; may be repeated"
+        repeats = {"action": "append", "default": []}
+    option(source, "-m", "--model", metavar=file, help=what, **repeats)
+    option(source, "-hf", "--hf-repo", metavar="REPO", help=repo, **repeats)
     option(
         group,
         "-ngl",

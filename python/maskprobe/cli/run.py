@@ -1,7 +1,6 @@
 """maskprobe-run: one prompt, one completion on standard output, exit."""
 
 import argparse
-import itertools
 import json
 import platform
 import sys
@@ -17,7 +16,7 @@ from .compare import Comparison, compare
 from .interrupt import Interrupt
 from .parser import HelpFormatter, Parser
 from .report import Report
-from .terminal import Completion, OutputClosed, Progress, say, secure_streams
+from .terminal import Completion, OutputClosed, say, secure_streams, with_bar
 
 if TYPE_CHECKING:
     from ..structured import JsonSchema, Regex
@@ -119,7 +118,10 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
         return EXIT_DONE
 
     check_combinations(args, parser)
-    build.check_files(args, parser)
+    build.check_state_file(args, parser)
+    if args.stats_json is not None:
+        with build.usage(parser, "--stats-json"):
+            files.check_apart(args.stats_json, {**build.files_read(args), "--state": args.state})
     text = build.prompt_text(args, parser)
     system = None
     if args.system_prompt is not None:
@@ -233,11 +235,7 @@ def generate(
     ):
         if out is not None:
             out.write(job.shown)
-        with Progress("prompt") as bar:
-            generation.on_wait = lambda stats: bar(stats.n_prompt_done, stats.n_prompt)
-            first = next(generation, None)
-            generation.on_wait = None
-        for token in itertools.chain(() if first is None else (first,), generation):
+        for token in with_bar(generation):
             if token.token >= 0:
                 margins.append(token.margin)
             if out is not None:

@@ -26,24 +26,6 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 CLOSING_S = 2  # for connections to end after all answers have
 
 
-class Repeated:
-    """A group whose -m and -hf may be given several times and together."""
-
-    def __init__(self, group: Any) -> None:
-        self._group = group
-
-    def add_mutually_exclusive_group(self) -> "Repeated":
-        return self
-
-    def add_argument(self, *names: str, **settings: Any) -> Any:
-        if "-m" in names:
-            what = "a GGUF file or a known model's name, served by its own name or by NAME; may be repeated"
-            settings = {"action": "append", "default": [], "metavar": "[NAME=]FILE", "help": what}
-        elif "-hf" in names:
-            settings |= {"action": "append", "default": [], "help": settings["help"] + "; may be repeated"}
-        return self._group.add_argument(*names, **settings)
-
-
 def setup_arg_parser() -> Parser:
     parser = Parser(
         prog=PROG,
@@ -53,7 +35,7 @@ def setup_arg_parser() -> Parser:
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("-v", "--verbose", action="store_true", help="log each request")
-    add_model_options(Repeated(parser.add_argument_group("models")))
+    add_model_options(parser.add_argument_group("models"), several=True)
     _add_server_options(parser.add_argument_group("server"))
     _add_drafting_options(parser.add_argument_group("drafting"))
     add_context_options(parser.add_argument_group("context, of each text"))
@@ -258,6 +240,7 @@ def _draining(base: type[Any]) -> type[Any]:
         was_up = warms_up = False
 
         async def startup(self, sockets: Any = None) -> None:
+            self._loop = asyncio.get_running_loop()  # a signal may come as soon as it listens
             models = self.config.app.state.server.models
             if self.warms_up:
                 try:
@@ -273,7 +256,6 @@ def _draining(base: type[Any]) -> type[Any]:
                 host, port = self.servers[0].sockets[0].getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
                 say(f"{PROG}: listening at http://{shown}:{port}")
-                self._loop = asyncio.get_running_loop()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.started:

@@ -5,8 +5,12 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from .. import Generation, TokenResult
 
 PROGRESS_AFTER_S = 2.0  # what takes less is not worth a bar
 
@@ -140,3 +144,14 @@ class Progress:
         bar.update(bar.add_task(self._label, total=self._total), completed=self._done)
         bar.start()
         self._bar = bar
+
+
+def with_bar(generation: "Generation") -> "Iterator[TokenResult]":
+    """Its results; until the first one comes, a bar shows how far the prompt is."""
+    with Progress("prompt") as bar:
+        generation.on_wait = lambda stats: bar(stats.n_prompt_done, stats.n_prompt)
+        first = next(generation, None)
+        generation.on_wait = None
+    if first is not None:
+        yield first
+        yield from generation
