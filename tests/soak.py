@@ -163,7 +163,8 @@ class Soak:
 
     def _end_round(self, under_way: bool) -> None:
         """Closes the engine, under way or when all rest."""
-        ending, self.round = self.round, None
+        with self._condition:  # a worker looks at it and takes it in one go
+            ending, self.round = self.round, None
         if under_way:
             ending.close()
         while any(worker.began for worker in self.workers) and not self._hung():

@@ -40,8 +40,8 @@ def repeats(turn: Turn) -> str:
         with turn.generate(job, known) as generation:
             results = list(generation)
         reason = turn.checked(results, job, turn.engine)
-    with world.lock:
-        world.n_compared += 1
+        with world.lock:
+            world.n_compared += 1
     assert outline(results) == outline(first), f"known job {number} differs:\n{outline(results)}\n{outline(first)}"
     return f"same, {reason}"
 

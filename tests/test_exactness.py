@@ -1,4 +1,4 @@
-"""What README says of exactness: with maskprobe's kernels, float weights and every type of the cache that these know
+"""What docs/exactness.md says: with maskprobe's kernels, float weights and every type of the cache that these know
 give, with drafting on, the bits of plain decoding, and so the same tokens with every seed."""
 
 import pytest

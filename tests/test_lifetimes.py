@@ -122,25 +122,20 @@ def test_a_call_is_never_told_of_a_closing_that_was_refused(model):
 
 def test_an_engine_closed_while_threads_iterate(model, plain):
     """Each thread has its whole text or is told that the engine is closed; who closes is never refused."""
-    told = 0
     for i in range(100):
         engine = Engine(model, n_ctx=512, n_parallel=2, **SHARED)
 
         def iterate(engine=engine):
-            done = 0
             try:
                 while True:
                     assert tokens_of(generated(engine)) == plain
-                    done += 1
             except StateError as error:
                 assert str(error) == "the engine is closed", error
-            return done
 
         crowd = Crowd(iterate, iterate, iterate)
         time.sleep(random.Random(i).uniform(0.0, 0.03))
         engine.close()
-        told += len(crowd.results())
-    assert told == 300
+        crowd.results()  # raises what one of them met beside that
 
 
 def test_closing_frees_and_writes_though_a_generation_is_kept(model, tmp_path):

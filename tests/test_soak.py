@@ -1,5 +1,6 @@
 """The soak: some seconds of it, and that it fails where something is wrong."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def run(path, *options: str, minutes: float = 0.15) -> tuple[int, str]:
 def test_some_seconds(tiny_model_path):
     status, said = run(tiny_model_path("tiny-llama"))
     assert status == 0, said
-    assert "all well" in said and "generates | " in said and "texts compared" in said
+    assert "all well" in said and "generates | " in said and re.search(r", [1-9]\d* texts compared", said)
 
 
 def raises_what_is_not_documented(turn: Turn) -> str:
