@@ -13,7 +13,7 @@ using namespace mp;
 constexpr int32_t MOST_PLANNED = 32;   // rows of one generation, where the planner chooses, beside what is forced
 constexpr int32_t LARGEST_PIECE = 512; // tokens of a prompt at once,
 constexpr int32_t LEAST_PIECE = 8;     // and where others wait for it
-constexpr double PIECE_PASSES = 1.5;   // usual passes that a piece may take then
+constexpr double PIECE_PASSES = 1.5;   // usual passes that a piece may take then at least
 constexpr double RATE = 1.0 / 8;       // of the newest value, in running means
 
 static std::optional<mask_kind> parse_masks(const char * name) {
@@ -261,12 +261,14 @@ bool mp_engine::evaluate_piece() {
         return false;
     }
     generation & g = *found;
-    const bool is_alone = std::none_of(active.begin(), active.end(), [](const generation_ref & other) {
+    const auto n_drawing = std::count_if(active.begin(), active.end(), [](const generation_ref & other) {
         return !other->has_prompt_left() && !other->ended();
     });
     int32_t n = LARGEST_PIECE;
-    if (!is_alone) {
-        const double fits = us_of_prompt_token > 0 ? PIECE_PASSES * us_of_pass / us_of_prompt_token : 0;
+    if (n_drawing > 0) {
+        // Where many wait for their prompts, these get the same share of the time as those that draw.
+        const double n_passes = std::max(PIECE_PASSES, (double) (active.size() - n_drawing) / n_drawing);
+        const double fits = us_of_prompt_token > 0 ? n_passes * us_of_pass / us_of_prompt_token : 0;
         n = (int32_t) std::clamp(fits, (double) LEAST_PIECE, (double) LARGEST_PIECE);
     }
     const int64_t started = ggml_time_us();
