@@ -40,9 +40,8 @@ mp_status set_last_error(mp_status status, const std::string & message) noexcept
     try {
         last_line = message;
         for (char & c : last_line) {
-            if (c == '\n' || c == '\r') {
-                c = ' ';
-            }
+            const bool is_control = (unsigned char) c < ' ' || c == 0x7f;
+            c = is_control ? ' ' : c;
         }
     } catch (...) {
         last_line.clear();

@@ -1,5 +1,6 @@
 #include "model/grammar_check.h"
 
+#include "gguf/reader.h"
 #include "model/grammar_reader.h"
 #include "status.h"
 
@@ -35,8 +36,8 @@ static void check_names(const read_grammar & read) {
     for (const read_rule & rule : read.rules) {
         for (const grammar_element & e : rule.elements) {
             if (e.is == grammar_element::rule && !read.rules[e.value].is_defined) {
-                fail(MP_ERR_ARGUMENT, "line %d of the grammar: there is no rule named '%s'", read.rules[e.value].line,
-                     std::string(read.rules[e.value].name).c_str());
+                fail(MP_ERR_ARGUMENT, "line %d of the grammar: there is no rule named %s", read.rules[e.value].line,
+                     quoted(read.rules[e.value].name).c_str());
             }
         }
     }
@@ -114,17 +115,17 @@ static void check_beginnings(const grammar_rules & rules, const std::vector<read
             const read_rule & name = named[v.rule];
             if (e.is == grammar_element::rule && stage[e.value] == UNDER_WAY) {
                 fail(MP_ERR_ARGUMENT,
-                     "line %d of the grammar: the rule '%s' comes back to itself before any character (left recursion): put "
+                     "line %d of the grammar: the rule %s comes back to itself before any character (left recursion): put "
                      "a character first, or repeat with * and +",
-                     name.line, std::string(name.name).c_str());
+                     name.line, quoted(name.name).c_str());
             }
             if (e.is == grammar_element::rule) {
                 chain[v.rule] = std::max(chain[v.rule], 1 + chain[e.value]);
                 if (chain[v.rule] > LONGEST_CHAIN) {
                     fail(MP_ERR_ARGUMENT,
-                         "line %d of the grammar: from the rule '%s' more than %d rules begin with each other before any "
+                         "line %d of the grammar: from the rule %s more than %d rules begin with each other before any "
                          "character: make the chain shorter",
-                         name.line, std::string(name.name).c_str(), LONGEST_CHAIN);
+                         name.line, quoted(name.name).c_str(), LONGEST_CHAIN);
                 }
             }
             if (e.is == grammar_element::rule && begins_empty[e.value]) {

@@ -1,5 +1,6 @@
 #include "model/grammar_reader.h"
 
+#include "gguf/reader.h"
 #include "model/text.h"
 #include "model/utf8.h"
 #include "status.h"
@@ -203,7 +204,7 @@ private:
         const uint32_t rule = rule_of(name, start);
         skip_space(false);
         if (strncmp(at, "::=", 3) != 0) {
-            refuse(at, "'::=' is missing after '" + std::string(name) + "', before " + seen(at) +
+            refuse(at, "'::=' is missing after " + quoted(name) + ", before " + seen(at) +
                            " (a name has letters, digits and '-' only)");
         }
         at += 3;
@@ -212,7 +213,7 @@ private:
         read_alternatives(name, rule, 0);
         if (*at && *at != '\r' && *at != '\n') {
             refuse(at, *at == ')' ? "a ')' without its '('"
-                                  : "a rule of '" + std::string(name) + "' cannot go on with " + seen(at) +
+                                  : "a rule of " + quoted(name) + " cannot go on with " + seen(at) +
                                         ": a new rule begins on a line of its own");
         }
         skip_space(true);

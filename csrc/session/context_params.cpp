@@ -1,5 +1,6 @@
 #include "session/context_params.h"
 
+#include "gguf/reader.h"
 #include "model/adapters.h"
 #include "platform/abort_guard.h"
 #include "platform/runtime.h"
@@ -35,8 +36,8 @@ static ggml_type parse_cache_type(const char * name, const char * which) {
             return t.type;
         }
     }
-    fail(MP_ERR_ARGUMENT, "%s = '%s' is not a cache type: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0", which,
-         name ? name : "NULL");
+    fail(MP_ERR_ARGUMENT, "%s = %s is not a cache type: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0", which,
+         quoted(name ? name : "NULL").c_str());
 }
 
 static void check_range(const char * name, int64_t value, int64_t low, int64_t high) {
