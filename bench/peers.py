@@ -26,7 +26,7 @@ from maskprobe.cli.bench_measure import PLAIN, first_difference, measure, speed_
 from maskprobe.cli.bench_prompts import Job, read_prompts, tokenized
 from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names
 from maskprobe.cli.bench_table import PER_PASS, SPEED, Column, Row, decimals, facts_of, plain_text, render
-from maskprobe.cli.parser import HelpFormatter, Parser
+from maskprobe.cli.parser import Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 from maskprobe.proposers import source_named
 
@@ -77,7 +77,7 @@ class Peer:
 
 
 def setup_arg_parser() -> Parser:
-    parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = Parser(prog=PROG, description=DESCRIPTION)
     add = partial(options.option, parser)
     bench_options.add_model(add)
     add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="as for maskprobe-bench run")

@@ -21,7 +21,7 @@ from maskprobe.cli import bench_options, options, values
 from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_measure import speed_up, timing_keys
 from maskprobe.cli.bench_table import PER_PASS, RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
-from maskprobe.cli.parser import HelpFormatter, Parser
+from maskprobe.cli.parser import Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 
 PROG = "synthetic.py"
@@ -47,7 +47,7 @@ oracle's own work, its draws are timed too.
 
 
 def setup_arg_parser() -> Parser:
-    parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = Parser(prog=PROG, description=DESCRIPTION)
     add = partial(options.option, parser)
     source = parser.add_mutually_exclusive_group()
     options.option(source, "-m", "--model", metavar="FILE", help="a GGUF file or a bundled model's name")

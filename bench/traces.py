@@ -18,7 +18,7 @@ from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_prompts import Prompt, read_prompts, spread
 from maskprobe.cli.bench_run import ALL_TASKS, AUTO, names, widths
 from maskprobe.cli.bench_table import PER_PASS, Column, Row, decimals, facts_of, plain_text, render
-from maskprobe.cli.parser import HelpFormatter, Parser
+from maskprobe.cli.parser import Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams
 from maskprobe.proposers import source_named
 
@@ -72,7 +72,7 @@ class NoOutputs:
 
 
 def setup_arg_parser() -> Parser:
-    parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = Parser(prog=PROG, description=DESCRIPTION)
     add = partial(options.option, parser)
     add(
         "-m",

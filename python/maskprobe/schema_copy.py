@@ -6,7 +6,7 @@ from typing import Any
 from llguidance import LLMatcher
 
 from .errors import ArgumentError
-from .schema_references import NO_SCHEMAS, Document, Path, pointer_of, printable, reference_to
+from .schema_references import NO_SCHEMAS, Document, Path, part_at, pointer_of, printable, reference_to
 
 N_CHECKED = 500  # parts of a schema that llguidance tries at once here: it takes stack for each
 NAMES = ("$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor")
@@ -22,10 +22,7 @@ class SchemaCopy:
         self.renamed: dict[Path, tuple[str | int, ...]] = {}  # last steps of paths that are others at the end
 
     def at(self, path: Path) -> Any:
-        part = self.schema
-        for step in path:
-            part = part[step]
-        return part
+        return part_at(self.schema, path)
 
     def finished(self, visited: set[Path]) -> dict:
         """The schema. Raises ArgumentError where llguidance refuses it, with the innermost part that it refuses."""

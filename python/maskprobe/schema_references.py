@@ -26,6 +26,13 @@ def reference_to(path: Path) -> str:
     return "#" + "".join("/" + quote(step, safe="~!$&'()*+,;=:@") for step in steps)
 
 
+def part_at(schema: Any, path: Path) -> Any:
+    """Raises LookupError, TypeError where there is none."""
+    for step in path:
+        schema = schema[step]
+    return schema
+
+
 def printable(text: str, n_max: int = 60) -> str:
     """The text on one line, cut after n_max characters."""
     cut = text if len(text) <= n_max else text[:n_max] + "..."
@@ -42,10 +49,7 @@ class Document:
         self._index()
 
     def at(self, path: Path) -> Any:
-        part = self.schema
-        for step in path:
-            part = part[step]
-        return part
+        return part_at(self.schema, path)
 
     def resolve(self, reference: str, path: Path) -> Path:
         """The path of what a $ref at `path` names. Raises KeyError where it is not in this document."""
@@ -56,7 +60,7 @@ class Document:
             return self.named[f"{address}#{unquote(fragment)}"]
         steps = [unquote(step).replace("~1", "/").replace("~0", "~") for step in fragment.split("/")[1:]]
         found = self.named[address]
-        part = self.at(found)
+        part = part_at(self.schema, found)
         for step in steps:
             key: str | int = step
             if isinstance(part, list):

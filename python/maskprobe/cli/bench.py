@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .. import Error
 from . import bench_cost, bench_run
 from .interrupt import EXIT_STATUS
-from .parser import HelpFormatter, Parser
+from .parser import Parser
 from .terminal import Completion, OutputClosed, say, secure_streams
 
 PROG = "maskprobe-bench"
@@ -23,11 +23,11 @@ share passes (shared.py), other programs' speculation (peers.py), a stated accep
 
 
 def setup_arg_parser() -> Parser:
-    parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = Parser(prog=PROG, description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         texts = {"help": module.HELP, "description": module.DESCRIPTION}
-        command = commands.add_parser(name, prog=module.PROG, formatter_class=HelpFormatter, **texts)
+        command = commands.add_parser(name, prog=module.PROG, **texts)
         command.set_defaults(run=module.run)
         module.add_options(command)
     return parser

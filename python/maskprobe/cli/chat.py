@@ -13,7 +13,7 @@ from .chat_turn import Chat, Settings, Terminated, Termination
 from .chat_view import View
 from .conversation import Conversation
 from .interrupt import Interrupt
-from .parser import HelpFormatter, Parser
+from .parser import Parser
 from .run import version_text
 from .terminal import Completion, OutputClosed, say, secure_streams
 
@@ -40,8 +40,6 @@ def setup_arg_parser() -> Parser:
         description="A conversation with a model, in its own chat template.\n"
         "Standard output carries the answers only; all else goes to standard error.",
         epilog=EPILOGUE,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the versions and exit")
     parser.add_argument("-v", "--verbose", action="store_true", help="show llama.cpp's own log lines")

@@ -29,6 +29,9 @@ class Parser(argparse.ArgumentParser):
     A usage error is one line that names the option, and a hint. The help may be cut short by its reader.
     """
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **settings})
+
     def parse_known_args(  # type: ignore[override]  # typeshed has it in overloads
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:

@@ -14,7 +14,7 @@ from .. import Cancelled, Error, MaskProbe, Model, Proposer, SamplingParams, Sta
 from . import build, files, interrupt, options, values
 from .compare import Comparison, compare
 from .interrupt import Interrupt
-from .parser import HelpFormatter, Parser
+from .parser import Parser
 from .report import Report
 from .terminal import Completion, OutputClosed, say, secure_streams, with_bar
 
@@ -41,8 +41,6 @@ def setup_arg_parser() -> Parser:
         description="Answers a prompt, or completes it where the model has no chat template.\n"
         "Standard output carries the answer only; all else goes to standard error.",
         epilog=EPILOGUE,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the versions and exit")
     parser.add_argument("--list-devices", action="store_true", help="print the compute devices and exit")

@@ -16,7 +16,7 @@ from ..errors import Error
 from ..model import version
 from . import values
 from .options import PROPOSE, SWITCH, add_context_options, add_model_options, option
-from .parser import HelpFormatter, Parser
+from .parser import Parser
 from .terminal import Progress, say, secure_streams
 
 PROG = "maskprobe-serve"
@@ -31,7 +31,6 @@ def setup_arg_parser() -> Parser:
         prog=PROG,
         usage=f"{PROG} [-m [NAME=]FILE ...] [options]",
         description="Serves GGUF models to clients of OpenAI, llama-server and Ollama.",
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("-v", "--verbose", action="store_true", help="log each request")
