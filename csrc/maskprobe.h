@@ -75,8 +75,7 @@ MP_API void         mp_set_verbose(bool verbose);          // pass llama.cpp's o
 
 // kind: "cpu", "gpu", "igpu", "accel"; memory in bytes.
 typedef struct mp_device { const char * name, * description, * kind; size_t memory_free, memory_total; } mp_device;
-// The i-th compute device of ggml. MP_ERR_ARGUMENT past the last.
-MP_API mp_status mp_device_get(int32_t i, mp_device * out);
+MP_API mp_status mp_device_get(int32_t i, mp_device * out); // the i-th of ggml. MP_ERR_ARGUMENT past the last
 
 // Ceilings for the time of a pass, measured now (half a second): reading a large buffer, and the dot instructions of the
 // kernels' instruction set on registers alone (0 where it has none). n_threads = 0: the physical cores. Errors: ARGUMENT.
@@ -117,7 +116,7 @@ typedef struct mp_model_info {
     char    description[128]; // llama.cpp's own, for instance "llama 1B Q4_0"
     int64_t size, n_params;   // size: bytes of all tensors
     int32_t n_vocab, n_embd, n_layer, n_ctx_train;
-    int32_t token_bos, token_eos; // -1 where the model has none
+    int32_t token_bos, token_eos, token_fim_pre, token_fim_suf, token_fim_mid; // -1 where the model has none
     bool    add_bos;          // the tokenizer puts BOS first
     bool    can_tree;         // the cache can be rolled back: trees of tokens can be verified
     int32_t max_chain;        // without can_tree: candidates of the longest chain that can be verified; 0 = none
@@ -138,6 +137,7 @@ MP_API mp_status       mp_model_open    (const char * path, const mp_model_param
 MP_API void            mp_model_free    (mp_model * model);
 MP_API mp_status       mp_model_get_info(const mp_model * model, mp_model_info * out);
 MP_API const char *    mp_model_metadata(const mp_model * model, const char * key); // as text, NULL: no such key
+MP_API const char *    mp_model_metadata_key(const mp_model * model, int32_t i); // of the i-th of these, NULL past the last
 
 // The input embeddings of tokens, as the file has them, dequantised: out is (n, n_embd).
 // Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table), FILE (it has shrunk).

@@ -250,6 +250,13 @@ int main(int argc, char ** argv) {
     mp_model_info info;
     EXPECT(mp_model_get_info(model, &info) == MP_OK && info.can_probe);
     EXPECT(mp_model_metadata(model, "general.architecture") && !mp_model_metadata(model, "no.such.key"));
+    int32_t n_keys = 0;
+    while (const char * key = mp_model_metadata_key(model, n_keys)) {
+        EXPECT(mp_model_metadata(model, key));
+        n_keys++;
+    }
+    EXPECT(n_keys > 0 && !mp_model_metadata_key(model, -1) && !mp_model_metadata_key(model, INT32_MAX));
+    EXPECT(!mp_model_metadata_key(nullptr, 0));
 
     mp_context_params params = mp_context_default_params();
     params.n_ctx = 1024;

@@ -118,7 +118,10 @@ def test_use_after_close(path):
     session.cancel()  # a signal may come late
     with Session(model, n_ctx=256, n_threads=1) as other, pytest.raises(StateError, match="the sampler is closed"):
         sampler.sample(other, 0)
+    model.token_bytes(5)
     model.close()
+    with pytest.raises(StateError, match="the model is closed"):
+        model.token_bytes(5)  # which it said before
     with pytest.raises(StateError, match="the model is closed"):
         model.tokenize("x")
     with pytest.raises(StateError, match="the model is closed"):

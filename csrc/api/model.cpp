@@ -4,6 +4,8 @@
 #include "platform/fork_check.h"
 #include "status.h"
 
+#include <iterator>
+
 using namespace mp;
 
 mp_model_params mp_model_default_params(void) {
@@ -51,6 +53,13 @@ const char * mp_model_metadata(const mp_model * model, const char * key) {
     }
     const auto found = model->metadata.find(key);
     return found != model->metadata.end() ? found->second.c_str() : nullptr;
+}
+
+const char * mp_model_metadata_key(const mp_model * model, int32_t i) {
+    if (!model || i < 0 || (size_t) i >= model->metadata.size()) {
+        return nullptr;
+    }
+    return std::next(model->metadata.begin(), i)->first.c_str();
 }
 
 mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out) {

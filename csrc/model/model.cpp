@@ -157,6 +157,9 @@ static void describe(mp_model & model) {
     info.n_ctx_train = llama_model_n_ctx_train(model.weights);
     info.token_bos = llama_vocab_bos(model.vocab);
     info.token_eos = llama_vocab_eos(model.vocab);
+    info.token_fim_pre = llama_vocab_fim_pre(model.vocab);
+    info.token_fim_suf = llama_vocab_fim_suf(model.vocab);
+    info.token_fim_mid = llama_vocab_fim_mid(model.vocab);
     info.add_bos = llama_vocab_get_add_bos(model.vocab);
     info.embd_scale = 1;
 

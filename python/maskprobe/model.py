@@ -51,6 +51,9 @@ class ModelInfo:
     n_ctx_train: int
     token_bos: int  # -1 where the model has none
     token_eos: int
+    token_fim_pre: int  # for filling in the middle: before what precedes it, before what follows it, before itself
+    token_fim_suf: int
+    token_fim_mid: int
     add_bos: bool  # the tokenizer puts BOS first
     can_tree: bool  # the cache can be rolled back: trees of tokens can be verified
     max_chain: int  # without can_tree: candidates of the longest chain that can be verified; 0 = none
@@ -182,6 +185,11 @@ class Model(Owner):
         self.info = self._read_info()
         self._pieces: dict[tuple[int, bool], bytes] = {}  # what token_bytes() has said
 
+    def close(self) -> None:
+        """Lets go of it; closing twice is fine. Raises StateError ("busy") while another thread is inside."""
+        super().close()
+        self._pieces = {}  # not cleared: what shares the model has them too
+
     def _shared(self) -> "Model":
         """The same model for others' use: it is closed by itself, and stays in memory until both are."""
         shared = copy.copy(self)
@@ -201,6 +209,14 @@ class Model(Owner):
         with self._handle as model:
             value = lib.mp_model_metadata(model, c_string(key, "the metadata key"))
             return None if value == NULL else text(value)
+
+    def metadata_keys(self) -> list[str]:
+        """The keys of all metadata but arrays, in alphabetical order."""
+        keys: list[str] = []
+        with self._handle as model:
+            while (key := lib.mp_model_metadata_key(model, len(keys))) != NULL:
+                keys.append(text(key))
+        return keys
 
     def tokenize(self, text: str | bytes, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Text to token ids. `add_special` puts BOS (and EOS) where the model wants them; `parse_special` reads the
@@ -240,6 +256,13 @@ class Model(Owner):
     def detokenize(self, tokens: Sequence[int], special: bool = False) -> bytes:
         """The bytes of all tokens, one after another."""
         return b"".join(self.token_bytes(token, special) for token in tokens)
+
+    def begins_with_bos(self, text: str) -> bool:
+        """Whether a text has the token that begins a text written out already. A model without one, or whose token has
+        no bytes, has no such texts."""
+        bos = self.info.token_bos
+        piece = self.token_bytes(bos, special=True) if bos >= 0 else b""
+        return piece != b"" and text.encode().startswith(piece)
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends the generation (EOS, EOT, ...)."""

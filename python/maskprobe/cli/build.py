@@ -26,7 +26,6 @@ from .. import (
 )
 from ..proposers import SOURCES
 from . import files, values
-from .conversation import begins_with_bos
 from .interrupt import Interrupt
 from .options import ESP_DEFAULTS, SEED_MAX, SWITCH
 from .parser import Parser
@@ -197,7 +196,7 @@ def prompt_tokens(
                 raise
             say(f"{parser.prog}: {error}: completing as it is (-no-cnv)")
         else:
-            add_special = not begins_with_bos(model, text)
+            add_special = not model.begins_with_bos(text)
     tokens = model.tokenize(text, add_special=add_special, parse_special=True)
     bos = model.info.token_bos
     if add_special and model.info.add_bos and tokens[:2] == [bos, bos]:

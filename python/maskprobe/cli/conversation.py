@@ -14,12 +14,6 @@ TURNS_TRIED = 64  # of a conversation from elsewhere, the newest: a template may
 PROBE = "maskprobe-asks-for-the-system-message"
 
 
-def begins_with_bos(model: Model, text: str) -> bool:
-    bos = model.info.token_bos
-    piece = model.token_bytes(bos, special=True) if bos >= 0 else b""
-    return piece != b"" and text.encode().startswith(piece)
-
-
 class Prompt(NamedTuple):
     tokens: list[int]
     n_dropped: int  # turns that the model saw before and does not see any more
@@ -232,7 +226,7 @@ class Conversation:
             if self._joins(kept[-1], rest):
                 return [*kept, rest] if rest.text else kept
             end -= len(kept.pop().text)
-        add_special = not begins_with_bos(self._model, text)
+        add_special = not self._model.begins_with_bos(text)
         return [Segment(data, self._model.tokenize(data, add_special=add_special, parse_special=True))]
 
     def _joins(self, before: Segment, rest: Segment) -> bool:
