@@ -95,6 +95,9 @@ WRONG_FIELDS = [
     (OLLAMA_TEXT, {"raw": True, "system": "x"}, 400, "system"),
     (OLLAMA_TEXT, {"images": ["x"]}, 400, "images"),
     (OLLAMA_TEXT, {"keep_alive": "1 year"}, 400, "keep_alive"),
+    (OLLAMA_TEXT, {"keep_alive": 10**400}, 400, "keep_alive"),
+    (CHAT, {"temperature": 10**400}, 400, "temperature"),
+    (CHAT, {"logit_bias": {"1": 10**400}}, 400, "logit_bias"),
     ("/api/embed", {"options": {"seed": 1}}, 400, "options.seed"),
     ("/api/show", {"model": "nothing"}, 404, "nothing"),
 ]

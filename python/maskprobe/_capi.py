@@ -133,9 +133,13 @@ def c_path(path: str | os.PathLike[str], what: str) -> bytes:
 
 def shown(value: Any) -> str:
     """A value as an error may show it: in one short line, and an object by its type."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # of a number with thousands of digits, of lists within lists without end
+        text = ""
     is_plain = isinstance(value, str) or "<" not in text  # of a function, a class, an array of them
-    return text if is_plain and text.isprintable() and len(text) <= LONGEST_SHOWN else f"({type(value).__name__})"
+    is_short = 0 < len(text) <= LONGEST_SHOWN
+    return text if is_plain and is_short and text.isprintable() else f"({type(value).__name__})"
 
 
 def fill(struct: Any, **fields: Any) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from . import template_sandbox
-from ._capi import c_string
+from ._capi import c_string, shown
 from .errors import ArgumentError, ModelError
+from .schema_references import printable
 from .template_meter import Exceeded
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class ChatTemplate:
         given = {**({"tools": tools} if tools else {}), **variables}
         unknown = [name for name, value in given.items() if value is not None and name not in template.names]
         if unknown:
-            raise ArgumentError(f"this model's chat template has no place for {', '.join(unknown)}")
+            raise ArgumentError(f"this model's chat template has no place for {printable(', '.join(unknown))}")
         everything = {
             **self._tokens,
             "messages": checked,
@@ -161,7 +162,7 @@ def _check_message(i: int, message: Mapping[str, Any]) -> None:
     role, content = message.get("role"), message.get("content")
     answers = role == "assistant" and len(message.keys() - {"role", "content"}) > 0
     if "role" not in message or ("content" not in message and not answers):
-        raise ArgumentError(f'message {i} needs "role" and "content", it has {sorted(map(str, message))}')
+        raise ArgumentError(f'message {i} needs "role" and "content", it has {shown(sorted(map(str, message)))}')
     if not isinstance(role, str):
         raise ArgumentError(f"the role of message {i} must be a text, not a {type(role).__name__}")
     c_string(role, f"the role of message {i}")

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ._capi import shown
 from .errors import ArgumentError, ModelError
-from .openai.values import Unsupported
+from .openai.values import only
 from .proposers import Proposer
 from .proposers.draft_function import DraftFunction
 
@@ -67,9 +68,7 @@ CACHE_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8
 def refuse(arguments: Mapping[str, Any]) -> None:
     """Raises Unsupported, a TypeError, for the first argument that would not be obeyed."""
     for name, (accepted, why) in REFUSED.items():
-        value = arguments[name]
-        if not any(value is one or (value == one and one is not None) for one in accepted):
-            raise Unsupported(f"{name} = {value!r} is not supported: {why}")
+        only(name, arguments[name], *accepted, why=why)
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
@@ -89,9 +88,9 @@ def cache_type(name: str, value: Any) -> str:
         return "f16"
     if isinstance(value, str):
         return value
-    if value not in CACHE_TYPES:
+    if not isinstance(value, int) or value not in CACHE_TYPES:
         known = ", ".join(f"{number} ({text})" for number, text in CACHE_TYPES.items())
-        raise ArgumentError(f"{name} = {value!r} is no type of a cache: {known}")
+        raise ArgumentError(f"{name} = {shown(value)} is no type of a cache: {known}")
     return CACHE_TYPES[value]
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, regex_to_lark
 
+from ._capi import shown
 from .constraints import N_BITS, Constraint
 from .errors import ArgumentError, CallbackError, OutOfMemory
 from .model import Model
@@ -189,7 +190,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
-            raise ValueError(f"an object has the member {name!r} twice")
+            raise ValueError(f"an object has the member {shown(name)} twice")
         members[name] = value
     return members
 

@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .._capi import shown
 from ..errors import ArgumentError
 from ..model import Model
+from ..schema_references import printable
 from .tools import ToolUse
-from .values import Unsupported, items, mapping
+from .values import Unsupported, is_equal, items, mapping
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 TOOLS_TEMPLATE_KEY = "tokenizer.chat_template.tool_use"
@@ -39,7 +41,7 @@ def checked_messages(messages: Any) -> list[dict[str, Any]]:
 def _checked(where: str, message: Any) -> dict[str, Any]:
     checked = dict(mapping(where, message))
     if not isinstance(checked.get("role"), str):
-        raise ArgumentError(f"{where}.role must be text, not {checked.get('role')!r}")
+        raise ArgumentError(f"{where}.role must be text, not {shown(checked.get('role'))}")
     content = checked.get("content")
     if isinstance(content, list | tuple):
         checked["content"] = "\n".join(_text_of(f"{where}.content[{i}]", part) for i, part in enumerate(content))
@@ -61,11 +63,11 @@ def _checked(where: str, message: Any) -> dict[str, Any]:
 
 def _text_of(where: str, part: Any) -> str:
     kind = mapping(where, part).get("type")
-    if kind != "text":
-        raise Unsupported(f"{where}.type = {kind!r} is not supported: maskprobe reads text only")
+    if not is_equal(kind, "text"):
+        raise Unsupported(f"{where}.type = {shown(kind)} is not supported: maskprobe reads text only")
     text = part.get("text")
     if not isinstance(text, str):
-        raise ArgumentError(f"{where}.text must be text, not {text!r}")
+        raise ArgumentError(f"{where}.text must be text, not {shown(text)}")
     return text
 
 
@@ -90,6 +92,8 @@ class ChatPrompts:
     """
 
     def __init__(self, model: Model, chat_format: str | None = None) -> None:
+        if chat_format is not None and not isinstance(chat_format, str):
+            raise ArgumentError(f"chat_format must be a name, not {shown(chat_format)}")
         self._model = model
         own = model.metadata(TEMPLATE_KEY) or ""
         self.template = model.metadata(TOOLS_TEMPLATE_KEY) or own  # which says more about tools
@@ -122,29 +126,29 @@ class ChatPrompts:
             elif use.choice == "auto":
                 raise Unsupported("tools are not supported by this model: its chat template has no place for them")
         text = self._model.chat_format(messages, **settings) + primer
-        bos = self._model.info.token_bos
-        has_bos = bos >= 0 and text.encode().startswith(self._model.token_bytes(bos, special=True))
-        return ChatPrompt(self._model.tokenize(text, add_special=not has_bos, parse_special=True), text, ())
+        adds_bos = not self._model.begins_with_bos(text)
+        return ChatPrompt(self._model.tokenize(text, add_special=adds_bos, parse_special=True), text, ())
 
     def _in_format(
         self, messages: Sequence[Mapping[str, Any]], use: ToolUse | None, primer: str, variables: Mapping[str, Any]
     ) -> ChatPrompt:
         for i, message in enumerate(messages):
             if message["role"] not in ROLES_OF_FORMATS:
-                raise ArgumentError(f"messages[{i}]: the format {self.format} has no role {message['role']!r}")
+                raise ArgumentError(f"messages[{i}]: the format {self.format} has no role {shown(message['role'])}")
         if use is not None and use.choice == "auto":
             raise Unsupported(
                 f"tools are not supported by chat_format = {self.format!r}, unless tool_choice forces one"
             )
         if variables:
-            raise Unsupported(f"{', '.join(variables)}: chat_format = {self.format!r} takes no variables")
+            names = printable(", ".join(map(str, variables)))
+            raise Unsupported(f"{names}: chat_format = {self.format!r} takes no variables")
         writer = _Writer(self._model, primer)
         try:
             self._plain(llama=writer, messages=list(messages))
         except _Written:
             pass
         except (KeyError, TypeError) as error:
-            raise ArgumentError(f"the format {self.format} cannot write these messages: {error!r}") from None
+            raise ArgumentError(f"the format {self.format} cannot write these messages: {shown(error)}") from None
         return ChatPrompt(writer.tokens, writer.text, writer.stop)
 
 
@@ -154,7 +158,7 @@ def _named(name: str) -> Any:
     try:
         return llama_chat_format.get_chat_completion_handler(name)
     except llama_chat_format.LlamaChatCompletionHandlerNotFoundException:
-        raise ArgumentError(f"chat_format = {name!r} is none that llama-cpp-python knows") from None
+        raise ArgumentError(f"chat_format = {shown(name)} is none that llama-cpp-python knows") from None
 
 
 class _Written(Exception):

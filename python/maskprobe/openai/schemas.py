@@ -1,13 +1,13 @@
 """JSON schemas of requests, compiled once each."""
 
+import functools
 import json
-import threading
-from collections import OrderedDict
 from typing import Any
 
+from .._capi import shown
 from ..errors import ArgumentError
 from ..model import Model
-from .values import Unsupported, mapping
+from .values import Unsupported, is_equal, mapping
 
 KEPT = 32  # compiled schemas, the most recently used ones
 
@@ -18,31 +18,20 @@ class SchemaCache:
     """Schemas of one model. Any thread may ask."""
 
     def __init__(self, model: Model) -> None:
-        self._model = model
-        self._lock = threading.Lock()
-        self._compiled: OrderedDict[str, Any] = OrderedDict()
+        self._of_text = functools.lru_cache(KEPT)(functools.partial(_compile, model))
 
     def compiled(self, schema: Any) -> Any:
         """The schema (an object, a bool, or text) as an object with .constraint().
 
         Raises ArgumentError for what is no schema, and for a keyword that would not be obeyed."""
         try:
-            key = schema if isinstance(schema, str) else json.dumps(schema)
+            text = schema if isinstance(schema, str) else json.dumps(schema)
         except (TypeError, ValueError, RecursionError) as error:
             raise ArgumentError(f"the schema is no JSON: {error}") from None
-        with self._lock:
-            if key in self._compiled:
-                self._compiled.move_to_end(key)
-                return self._compiled[key]
-        made = _compile(self._model, schema)
-        with self._lock:
-            self._compiled[key] = made
-            while len(self._compiled) > KEPT:
-                self._compiled.popitem(last=False)
-        return made
+        return self._of_text(text)
 
 
-def _compile(model: Model, schema: Any) -> Any:
+def _compile(model: Model, schema: str) -> Any:
     from ..structured import JsonSchema  # here, because it takes a while and is seldom needed
 
     return JsonSchema(model, schema)
@@ -53,14 +42,14 @@ def schema_of_format(response_format: Any) -> Any:
     if response_format is None:
         return None
     kind = mapping("response_format", response_format).get("type")
-    if kind == "text":
+    if is_equal(kind, "text"):
         return None
-    if kind == "json_object":  # "schema" beside it is llama-cpp-python's
+    if is_equal(kind, "json_object"):  # "schema" beside it is llama-cpp-python's
         schema = response_format.get("schema")
         return ANY_OBJECT if schema is None else schema
-    if kind == "json_schema":
+    if is_equal(kind, "json_schema"):
         named = mapping("response_format.json_schema", response_format.get("json_schema"))
         if "schema" not in named:
             raise ArgumentError('response_format.json_schema needs a "schema"')
         return named["schema"]
-    raise Unsupported(f"response_format.type = {kind!r} is not supported: text, json_object or json_schema")
+    raise Unsupported(f"response_format.type = {shown(kind)} is not supported: text, json_object or json_schema")

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._capi import shown
 from ..errors import ArgumentError
-from .values import Unsupported, items, mapping
+from ..schema_references import printable
+from .values import Unsupported, is_equal, items, mapping
 
 # How a template has its model write calls, by what stands in the template. The first that fits.
 STYLES = {
@@ -96,24 +98,24 @@ def tool_use(tools: Any, tool_choice: Any, functions: Any, function_call: Any, t
     checked = tuple(_checked(i, tool) for i, tool in enumerate(items("tools", () if tools is None else tools)))
     names = tuple(tool["function"]["name"] for tool in checked)
     if len(set(names)) < len(names):
-        raise ArgumentError(f"tools: two have the same name, of {', '.join(names)}")
+        raise ArgumentError(f"tools: two have the same name, of {printable(', '.join(names))}")
     choice, name = _choice(tool_choice, names)
     if choice == "none" or (choice == "auto" and not checked):
         return None
     if not checked:
-        raise ArgumentError(f"tool_choice = {tool_choice!r} needs tools")
+        raise ArgumentError(f"tool_choice = {shown(tool_choice)} needs tools")
     style = style_of(template)
     return ToolUse(checked, choice, names if name is None else (name,), style, legacy)
 
 
 def _checked(i: int, tool: Any) -> Mapping[str, Any]:
     kind = mapping(f"tools[{i}]", tool).get("type")
-    if kind != "function":
-        raise Unsupported(f"tools[{i}].type = {kind!r} is not supported: only functions are")
+    if not is_equal(kind, "function"):
+        raise Unsupported(f"tools[{i}].type = {shown(kind)} is not supported: only functions are")
     function = mapping(f"tools[{i}].function", tool.get("function"))
     name = function.get("name")
     if not isinstance(name, str) or not name:
-        raise ArgumentError(f"tools[{i}].function.name must be non-empty text, not {name!r}")
+        raise ArgumentError(f"tools[{i}].function.name must be non-empty text, not {shown(name)}")
     if function.get("parameters") is not None:
         mapping(f"tools[{i}].function.parameters", function["parameters"])
     return dict(tool)
@@ -125,12 +127,12 @@ def _choice(tool_choice: Any, names: Sequence[str]) -> tuple[str, str | None]:
         return "auto", None
     if isinstance(tool_choice, str):
         if tool_choice not in ("none", "auto", "required"):
-            raise ArgumentError(f"tool_choice = {tool_choice!r} must be none, auto, required or a function")
+            raise ArgumentError(f"tool_choice = {shown(tool_choice)} must be none, auto, required or a function")
         return tool_choice, None
     named = mapping("tool_choice", tool_choice)
-    if named.get("type", "function") != "function":
-        raise Unsupported(f"tool_choice.type = {named.get('type')!r} is not supported: only functions are")
+    if not is_equal(named.get("type", "function"), "function"):
+        raise Unsupported(f"tool_choice.type = {shown(named.get('type'))} is not supported: only functions are")
     name = mapping("tool_choice.function", named.get("function")).get("name")
-    if name not in names:
-        raise ArgumentError(f"tool_choice names {name!r}, the tools are {', '.join(names) or 'none'}")
+    if not isinstance(name, str) or name not in names:
+        raise ArgumentError(f"tool_choice names {shown(name)}, the tools are {printable(', '.join(names)) or 'none'}")
     return "named", name

@@ -1,10 +1,15 @@
 """Arguments of a request, checked one by one: each error names the argument."""
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._capi import shown
 from ..errors import ArgumentError, ContextFull, Error
+
+INT32 = 2**31 - 1
+N_DIGITS_MAX = 10  # of a token id
 
 
 class Unsupported(Error, TypeError):
@@ -14,16 +19,27 @@ class Unsupported(Error, TypeError):
 
 
 class ContextExceeded(ContextFull, ValueError):
-    """The prompt alone does not fit into the context."""
+    """The prompt alone, or a text to be embedded, does not fit into the context."""
+
+
+def as_float(value: Any) -> float:
+    """A number as a float; NaN for what is none, and for one beyond all floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def number(name: str, value: Any, default: float) -> float:
     """A finite number; None stands for the default."""
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ArgumentError(f"{name} must be a number, not {value!r}")
-    return float(value)
+    found = as_float(value)
+    if not math.isfinite(found):
+        raise ArgumentError(f"{name} must be a number, not {shown(value)}")
+    return found
 
 
 def integer(name: str, value: Any, default: int) -> int:
@@ -31,7 +47,7 @@ def integer(name: str, value: Any, default: int) -> int:
     if value is None:
         return default
     if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
-        raise ArgumentError(f"{name} must be a whole number, not {value!r}")
+        raise ArgumentError(f"{name} must be a whole number, not {shown(value)}")
     return int(value)
 
 
@@ -40,13 +56,13 @@ def flag(name: str, value: Any, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise ArgumentError(f"{name} must be true or false, not {value!r}")
+        raise ArgumentError(f"{name} must be true or false, not {shown(value)}")
     return value
 
 
 def within(name: str, value: int, low: int, high: int) -> int:
     if not low <= value <= high:
-        raise ArgumentError(f"{name} = {value} is out of range: {low} to {high}")
+        raise ArgumentError(f"{name} = {shown(value)} is out of range: {low} to {high}")
     return value
 
 
@@ -71,7 +87,7 @@ def stop_strings(value: Any) -> tuple[str, ...]:
     strings = [value] if isinstance(value, str) else items("stop", value)
     for i, string in enumerate(strings):
         if not isinstance(string, str) or not string:
-            raise ArgumentError(f"stop[{i}] must be non-empty text, not {string!r}")
+            raise ArgumentError(f"stop[{i}] must be non-empty text, not {shown(string)}")
     return tuple(strings)
 
 
@@ -81,17 +97,34 @@ def logit_biases(value: Any) -> dict[int, float]:
         return {}
     biases: dict[int, float] = {}
     for key, bias in mapping("logit_bias", value).items():
-        try:
-            token = int(key)
-        except (TypeError, ValueError):
-            raise ArgumentError(f"logit_bias: {key!r} is no token id") from None
-        if isinstance(bias, bool) or not isinstance(bias, int | float) or math.isnan(bias):
-            raise ArgumentError(f"logit_bias: the bias of token {token} must be a number, not {bias!r}")
-        biases[token] = float(bias)
+        is_digits = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= N_DIGITS_MAX
+        token = token_id(int(key) if is_digits else key)
+        if token < 0:
+            raise ArgumentError(f"logit_bias: {shown(key)} is no token id")
+        biases[token] = as_float(bias)
+        if math.isnan(biases[token]):
+            raise ArgumentError(f"logit_bias: the bias of token {token} must be a number, not {shown(bias)}")
     return biases
+
+
+def token_id(value: Any) -> int:
+    """A whole number of any kind that may be a token; -1 for anything else."""
+    try:
+        token = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return -1
+    return token if 0 <= token <= INT32 else -1
 
 
 def only(name: str, value: Any, *accepted: Any, why: str) -> None:
     """Refuses every value but those that change nothing."""
-    if not any(value is one or value == one for one in accepted):
-        raise Unsupported(f"{name} = {value!r} is not supported: {why}")
+    if not any(value is one or is_equal(value, one) for one in accepted):
+        raise Unsupported(f"{name} = {shown(value)} is not supported: {why}")
+
+
+def is_equal(a: Any, b: Any) -> bool:
+    """Whether two values are; False for an array, which may be so in part."""
+    try:
+        return bool(a == b)
+    except ValueError:
+        return False

@@ -5,6 +5,7 @@ import math
 import re
 from typing import Any
 
+from ..openai.values import as_float
 from .bodies import Fields
 
 DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -24,7 +25,7 @@ def keep_alive(fields: Fields) -> float | None:
     value = fields.take("keep_alive", (str, int, float))
     if value is None:
         return KEEP_AS_IT_IS
-    seconds = _seconds(value) if isinstance(value, str) else float(value)
+    seconds = _seconds(value) if isinstance(value, str) else as_float(value)
     if seconds is None or not math.isfinite(seconds):
         raise fields.wrong("keep_alive", 'must be a number of seconds, or a duration such as "5m"')
     return None if seconds < 0 else min(seconds, 1e9)
