@@ -1,17 +1,10 @@
 """Log-probabilities of an answer's tokens, in the shape of completions and in that of chats."""
 
 import codecs
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..model import Model
-
-
-class LoggedToken(NamedTuple):
-    text: str
-    data: bytes
-    offset: int  # characters before it
-    logprob: float | None
-    top: list[tuple[int, float]]  # most likely tokens
 
 
 def shown_text(data: bytes) -> str:
@@ -20,6 +13,27 @@ def shown_text(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+class Alternative(NamedTuple):
+    """A token that might stand at a place."""
+
+    data: bytes
+    logprob: float | None  # None: not known
+
+    @property
+    def text(self) -> str:
+        return shown_text(self.data)
+
+    def entry(self) -> dict[str, Any]:
+        """In the shape of a chat's."""
+        return {"token": self.text, "logprob": self.logprob, "bytes": list(self.data)}
+
+
+class LoggedToken(NamedTuple):
+    token: Alternative
+    offset: int  # characters before it
+    top: list[Alternative]  # the most likely ones
 
 
 class LogprobLog:
@@ -35,8 +49,8 @@ class LogprobLog:
         self._n_taken = 0
 
     def add(self, token: int, logprob: float | None, top: list[tuple[int, float]]) -> None:
-        data = self._model.token_bytes(token, special=True)
-        self._tokens.append(LoggedToken(shown_text(data), data, self._offset, logprob, top))
+        likely = [self._alternative(id, logprob) for id, logprob in top]
+        self._tokens.append(LoggedToken(self._alternative(token, logprob), self._offset, likely))
         self._offset += len(self._decoder.decode(self._model.token_bytes(token)))
 
     def take(self, end: int | None) -> list[LoggedToken]:
@@ -53,33 +67,31 @@ class LogprobLog:
         """Forgets the tokens that begin at character `end` or after it."""
         self._tokens = [token for token in self._tokens if token.offset < end]
 
-    def for_completion(self, tokens: list[LoggedToken]) -> dict[str, Any]:
-        """{"tokens", "text_offset", "token_logprobs", "top_logprobs"}, each with one entry per token."""
-        return {
-            "tokens": [token.text for token in tokens],
-            "text_offset": [token.offset for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [self._top_of_completion(token) for token in tokens],
-        }
+    def _alternative(self, token: int, logprob: float | None) -> Alternative:
+        return Alternative(self._model.token_bytes(token, special=True), logprob)
 
-    def _top_of_completion(self, token: LoggedToken) -> dict[str, float] | None:
-        """The alternatives and the token itself."""
-        if token.logprob is None:
-            return None
-        top = {shown_text(self._model.token_bytes(id, special=True)): logprob for id, logprob in reversed(token.top)}
-        return {**dict(reversed(top.items())), token.text: token.logprob}
 
-    def for_chat(self, tokens: list[LoggedToken]) -> dict[str, Any]:
-        """{"content": [{"token", "logprob", "bytes", "top_logprobs"}], "refusal": None}"""
-        return {"content": [self._entry_of_chat(token) for token in tokens], "refusal": None}
+def logprobs_of_completion(tokens: Sequence[LoggedToken]) -> dict[str, Any]:
+    """{"tokens", "text_offset", "token_logprobs", "top_logprobs"}, each with one entry per token."""
+    return {
+        "tokens": [logged.token.text for logged in tokens],
+        "text_offset": [logged.offset for logged in tokens],
+        "token_logprobs": [logged.token.logprob for logged in tokens],
+        "top_logprobs": [_top_of_completion(logged) for logged in tokens],
+    }
 
-    def _entry_of_chat(self, token: LoggedToken) -> dict[str, Any]:
-        tops = ((self._model.token_bytes(id, special=True), logprob) for id, logprob in token.top)
-        return {
-            "token": token.text,
-            "logprob": token.logprob,
-            "bytes": list(token.data),
-            "top_logprobs": [
-                {"token": shown_text(data), "logprob": logprob, "bytes": list(data)} for data, logprob in tops
-            ],
-        }
+
+def _top_of_completion(logged: LoggedToken) -> dict[str, float] | None:
+    """The alternatives and the token itself. Of several with one text, the most likely."""
+    if logged.token.logprob is None:
+        return None
+    top: dict[str, Any] = {}
+    for one in logged.top:
+        top.setdefault(one.text, one.logprob)
+    return {**top, logged.token.text: logged.token.logprob}
+
+
+def logprobs_of_chat(tokens: Sequence[LoggedToken]) -> dict[str, Any]:
+    """{"content": [{"token", "logprob", "bytes", "top_logprobs"}], "refusal": None}"""
+    content = [{**logged.token.entry(), "top_logprobs": [one.entry() for one in logged.top]} for logged in tokens]
+    return {"content": content, "refusal": None}

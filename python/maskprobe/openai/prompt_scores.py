@@ -5,7 +5,7 @@ from typing import Any
 
 from ..session import Session
 from ..tree import TokenTree
-from .logprobs import LogprobLog
+from .logprobs import LogprobLog, logprobs_of_completion
 
 ROWS = 32  # tokens of a pass at most
 
@@ -34,4 +34,4 @@ def prompt_logprobs(session: Session, tokens: Sequence[int], n_top: int) -> dict
             is_first = is_marked and begin + row == 0
             log.add(token, None if is_first else session.logprob(row, token), [] if is_first else list(top))
         session.commit(list(range(len(chunk))))
-    return log.for_completion(log.all())
+    return logprobs_of_completion(log.all())
