@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from maskprobe import hub
+from maskprobe.llama_hub import fetch_model
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -250,6 +251,16 @@ def test_refusals(serve, spec, message):
         hub.download(spec, endpoint=server.endpoint)
     assert "\n" not in str(caught.value)
     assert server.ranges == []
+
+
+def test_the_hub_goes_away_between_the_list_and_the_file(monkeypatch):
+    def gone(*_args, **_settings):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_args, **_settings: ["m.gguf"])
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", gone)
+    with pytest.raises(hub.DownloadError, match="is not here: no connection"):
+        fetch_model("some/repo", "m.gguf", (), None, None)
 
 
 def test_repository_without_a_model(serve):

@@ -268,6 +268,8 @@ def test_evidence_and_counts(ours):
     assert 0 < accepted <= details["accepted_tokens"] <= details["draft_tokens"]
     assert details["passes"] == answer.stats.passes < 39
     assert json.loads(json.dumps(answer)) == answer
+    theirs = {"accepted_prediction_tokens", "rejected_prediction_tokens"}
+    assert details.keys() - theirs == {"draft_tokens", "accepted_tokens", "passes"}
 
     plain = ours(PROMPT, max_tokens=40, temperature=0, draft=False)
     assert choice_of(plain)["text"] == choice_of(answer)["text"]

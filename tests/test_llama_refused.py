@@ -1,10 +1,13 @@
 """What Llama refuses: one line that names the argument, and the next request is none the worse."""
 
+import functools
 import warnings
 
+import numpy as np
 import pytest
 
 from maskprobe import ArgumentError, ContextFull, Llama, ModelError, StateError
+from maskprobe.openai.values import Unsupported
 
 PROMPT = "class Foo:\n"
 QUIET = {"verbose": False, "n_threads": 1}
@@ -34,6 +37,10 @@ def choice_of(result) -> dict:
         ({"logit_bias": {"x": 1}}, ValueError, "logit_bias"),
         ({"logit_bias": {1: "much"}}, ValueError, "logit_bias"),
         ({"logit_bias": {10**6: 1.0}}, ValueError, "1000000"),
+        ({"logit_bias": {1.5: 1.0}}, ValueError, "1.5 is no token id"),
+        ({"logit_bias": {True: 1.0}}, ValueError, "True is no token id"),
+        ({"logit_bias": {1: 10**400}}, ValueError, "bias of token 1"),
+        ({"temperature": 10**400}, ValueError, "temperature"),
         ({"logprobs": 65}, ValueError, "logprobs = 65"),
         ({"logprobs": -1}, ValueError, "logprobs"),
         ({"echo": 1}, ValueError, "echo"),
@@ -61,6 +68,55 @@ def test_refused_requests(llama, settings, error, message):
         llama(**{"prompt": PROMPT, **settings})
     assert "\n" not in str(raised.value)
     assert choice_of(llama(PROMPT, max_tokens=1, temperature=0))["text"]
+
+
+class Nameless:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+# Values that are hard to show.
+STRANGE = {
+    "beyond floats": 10**400,
+    "beyond int()": -(10**5000),
+    "long": "x" * 10**5,
+    "two lines": "a\n\x1b[2J",
+    "mapping": {"\n" * 500: "\n" * 500},
+    "array": np.zeros(3),
+    "no repr": Nameless(),
+}
+NUMBERS = ("temperature", "top_p", "min_p", "top_k", "seed", "max_tokens", "logprobs", "repeat_penalty")
+OTHERS = ("typical_p", "tfs_z", "mirostat_mode", "echo", "stop", "logit_bias", "grammar", "draft", "stream_options")
+
+
+@pytest.mark.parametrize("value", STRANGE.values(), ids=STRANGE)
+def test_errors_show_any_value_in_one_line(llama, bundled_model_path, value):
+    requests = [{name: value} for name in (*NUMBERS, *OTHERS)]
+    requests += [{"logit_bias": {5: value}}, {"stop": ["a", value]}, {"prompt": [1, value]}]
+    requests += [{"logit_bias": {value: 1.0}}] if value.__hash__ else []
+    messages = [{"role": value, "content": "x"}, {"role": "user", "content": [{"type": value}]}]
+    messages += [{"role": "user", "content": [{"type": "text", "text": value}]}]
+    chats = [{"messages": [message]} for message in messages]
+    chats += [{name: value} for name in ("tools", "tool_choice", "response_format", "chat_template_kwargs")]
+    chats += [{"response_format": {"type": value}}, {"tools": [{"type": value}]}, {"tool_choice": {"type": value}}]
+    chats += [{"tool_choice": {"type": "function", "function": {"name": value}}}]
+    chats += [{"tools": [{"type": "function", "function": {"name": value}}]}]
+    calls = [functools.partial(llama, **{"prompt": PROMPT, "max_tokens": 1, **request}) for request in requests]
+    user = [{"role": "user", "content": "x"}]
+    calls += [functools.partial(llama.create_chat_completion, **{"messages": user, **chat}) for chat in chats]
+    calls += [functools.partial(llama.sample, idx=value)]
+    calls += [
+        functools.partial(Llama, bundled_model_path, **QUIET, **{name: value})
+        for name in ("split_mode", "tensor_split", "kv_overrides", "type_k", "chat_format")
+    ]
+    n_refused = 0
+    for call in calls:
+        try:
+            call()
+        except (ArgumentError, Unsupported, ContextFull) as error:
+            n_refused += 1
+            assert str(error).isprintable() and len(str(error)) < 400, call.keywords.keys()
+    assert n_refused > len(calls) / 2
 
 
 def test_refused_models(bundled_model_path, tmp_path):

@@ -1,11 +1,13 @@
 """Requests and answers in OpenAI's shapes: tools and schemas, log-probabilities, streams against whole answers."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from chat_models import TEMPLATE, with_metadata
-from maskprobe import ArgumentError, Llama
+from maskprobe import ArgumentError, Llama, Model
+from maskprobe.openai.logprobs import LogprobLog, logprobs_of_completion
 from maskprobe.openai.requests import Seeds
 from maskprobe.openai.results import ChatAnswer, evidence
 from maskprobe.openai.streams import collect
@@ -309,6 +311,35 @@ def test_null_stands_for_the_default(plain):
     null, default = plain.planner.chat(USER, **dict.fromkeys(names)), plain.planner.chat(USER, seed=1)
     assert null.sampling.temp == default.sampling.temp == 0.2 and null.max_tokens == default.max_tokens
     assert null.sampling.top_k == default.sampling.top_k and null.stop == default.stop
+
+
+def test_a_constraint_of_another_model(plain, chat):
+    """Whatever else steers the text."""
+    structured = pytest.importorskip("maskprobe.structured")
+    constraint = structured.JsonSchema(chat.model, CITIES)
+    for settings in ({}, {"logits_processor": lambda tokens, scores: scores}):
+        with pytest.raises(ArgumentError, match="another Model"):
+            plain("x", constraint=constraint, **settings)
+        assert json.loads(chat("x", constraint=constraint, **settings)["choices"][0]["text"])
+
+
+@pytest.mark.parametrize(
+    "bos, data, begins",
+    [(1, b"<s>", True), (1, b"<t>", False), (1, b"", False), (-1, b"<s>", False)],
+    ids=["its bytes", "others", "no bytes", "no such token"],
+)
+def test_a_text_that_begins_with_bos(bos, data, begins):
+    model = SimpleNamespace(info=SimpleNamespace(token_bos=bos), token_bytes=lambda token, special: data)
+    assert Model.begins_with_bos(model, "<s>Hello") is begins
+
+
+def test_alternatives_with_one_text():
+    """Of several tokens that are written alike the most likely one counts; the token itself is always there."""
+    model = SimpleNamespace(token_bytes=lambda token, special=False: (b"a", b"a", b"b", b"c")[token])
+    log = LogprobLog(model, 0)
+    log.add(3, -4.0, [(0, -1.0), (2, -2.0), (1, -3.0)])
+    (top,) = logprobs_of_completion(log.all())["top_logprobs"]
+    assert list(top.items()) == [("a", -1.0), ("b", -2.0), ("c", -4.0)]
 
 
 def test_seeds_in_turn():

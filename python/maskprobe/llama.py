@@ -9,16 +9,16 @@ from typing import Any
 
 from . import llama_hub
 from .engine import Engine
+from .generation import AsyncGeneration, Generation
 from .llama_by_hand import ByHand
 from .llama_lower import LlamaLower, sampling_arguments
 from .llama_settings import OURS_IN_CHATS, USUAL_UBATCH, cache_type, check_path, draft_source, refuse, ubatch
 from .model import Model, set_verbose
 from .openai.chat_prompts import ChatPrompts
-from .openai.embeddings import embedded, embedding_list
 from .openai.requests import Plan, Planner, Seeds
 from .openai.results import Answer, ChatAnswer, CompletionAnswer, Result
 from .openai.steering import LogitsProcessor, StoppingCriteria
-from .openai.streams import AsyncChunkStream, ChunkStream, collect, collect_async
+from .openai.streams import AsyncChunkStream, ChunkStream, Source, collect, collect_async
 from .openai.values import Unsupported
 from .proposers import Proposer
 from .sampler import RANDOM_SEED
@@ -33,7 +33,7 @@ class Llama(LlamaLower):
     with n_ctx tokens; draft: guess ahead, unless a request says otherwise; proposer, rows, masks, state: as Engine has
     them; kernels: as Model has them; self_check: compare inputs at load, which masks need.
 
-    Results are dicts of exactly OpenAI's keys, with two attributes: `tokens` (a TokenResult each, with what guessed it)
+    Results are dicts with OpenAI's keys, and have two attributes: `tokens` (a TokenResult each, with what guessed it)
     and `stats`.
 
     Raises ValueError (no such file), ModelError, OutOfMemory, ArgumentError; Unsupported, a TypeError, for an argument
@@ -156,7 +156,8 @@ class Llama(LlamaLower):
         )
         self._by_hand = ByHand(functools.partial(Session, self.model, n_ctx=self.engine.context.n_ctx, **cache))
         self._newest = None
-        self._running: weakref.WeakSet[Any] = weakref.WeakSet()
+        # Each use of the set is one call on it: any thread may come, and a signal's handler in between.
+        self._running: set[weakref.ref[Generation | AsyncGeneration]] = set()
 
     # --- completions -------------------------------------------------------------------------------------------------
 
@@ -285,8 +286,9 @@ class Llama(LlamaLower):
 
     def cancel(self) -> None:
         """Ends every answer under way after its pass, from any thread: each returns what it has, as "length"."""
-        for generation in list(self._running):
-            generation.cancel()
+        for reference in list(self._running):
+            if (generation := reference()) is not None:
+                generation.cancel()
 
     def generate(
         self,
@@ -320,7 +322,7 @@ class Llama(LlamaLower):
         )
         answer = CompletionAnswer(plan, self.model, self.model_path)
         self._newest = (plan.tokens, answer)
-        with plan.start(self.engine) as generation:
+        with self._noted(plan.start(self.engine)) as generation:
             for result in generation:
                 answer.add(result)
                 if result.token >= 0:
@@ -328,49 +330,38 @@ class Llama(LlamaLower):
 
     def _answer(self, plan: Plan, shape: type[Answer], stream: bool) -> Result | ChunkStream:
         answer = self._begin(plan, shape)
-        generation = plan.start(self.engine)
-        self._running.add(generation)
+        if plan.scores_prompt:
+            self._score_prompt(plan, answer)
+        generation = self._noted(plan.start(self.engine))
         return ChunkStream(generation, answer) if stream else answer.whole(collect(generation, answer))
 
     def _answer_async(self, plan: Plan, shape: type[Answer], stream: bool) -> Awaitable[Result] | AsyncChunkStream:
         answer = self._begin(plan, shape)
-        generation = plan.start_async(self.engine)
-        self._running.add(generation)
+        prepare = functools.partial(self._score_prompt, plan, answer) if plan.scores_prompt else None
+        generation = self._noted(plan.start_async(self.engine))
         if stream:
-            return AsyncChunkStream(generation, answer)
+            return AsyncChunkStream(generation, answer, prepare)
 
         async def whole() -> Result:
-            return answer.whole(await collect_async(generation, answer))
+            return answer.whole(await collect_async(generation, answer, prepare))
 
         return whole()
+
+    def _noted(self, generation: Source) -> Source:
+        """The generation, for cancel()."""
+        self._running.add(weakref.ref(generation, self._running.discard))
+        return generation
 
     def _begin(self, plan: Plan, shape: type[Answer]) -> Answer:
         bos = self.model.info.token_bos
         if bos >= 0 and list(plan.tokens[:2]) == [bos, bos]:
             warnings.warn("the prompt begins with two tokens that begin a text", RuntimeWarning, stacklevel=4)
-        more: dict[str, Any] = {}
-        if plan.echo and plan.n_top is not None:
-            more["prompt_logprobs"] = self._by_hand.prompt_logprobs(plan.tokens, plan.n_top)
-        answer = shape(plan, self.model, self.model_path, **more)
+        answer = shape(plan, self.model, self.model_path)
         self._newest = (plan.tokens, answer)
         return answer
 
-    # --- embeddings --------------------------------------------------------------------------------------------------
-
-    def embed(
-        self, input: str | list[str], normalize: bool = False, truncate: bool = True, return_count: bool = False
-    ) -> Any:
-        """The mean of the last hidden states: n_embd numbers for a text, a list of such rows for a list; with
-        `return_count`, a pair of it and the number of tokens. Raises ArgumentError, ContextFull (not `truncate`)."""
-        texts = [input] if isinstance(input, str) else list(input)
-        rows, n_tokens = embedded(self.engine, texts, normalize, truncate)
-        found = rows[0] if isinstance(input, str) else rows
-        return (found, n_tokens) if return_count else found
-
-    def create_embedding(self, input: str | list[str], model: str | None = None) -> dict[str, Any]:
-        """The same in OpenAI's shape. Raises what embed() does."""
-        rows, n_tokens = embedded(self.engine, [input] if isinstance(input, str) else list(input), False, True)
-        return embedding_list(rows, n_tokens, self.model_path if model is None else model)
+    def _score_prompt(self, plan: Plan, answer: Answer) -> None:
+        answer.prompt_logprobs = self._by_hand.prompt_logprobs(plan.tokens, plan.n_top or 0)
 
     # --- the object --------------------------------------------------------------------------------------------------
 

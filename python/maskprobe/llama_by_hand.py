@@ -27,14 +27,14 @@ class LlamaState:
 class ByHand:
     """A sequence of tokens, and a session that holds them once something asks for it. Any thread may call.
 
-    `settings` are those of a Context."""
+    `open_session` opens that session, with the `n_rows_max` that it is given."""
 
     def __init__(self, open_session: Callable[..., Session]) -> None:
         self._open = open_session
         self._session: Session | None = None
         self._lock = threading.RLock()
         self._tokens: list[int] = []
-        self._is_evaluated = False  # the last token's row is the session's last pass
+        self._evaluated: list[int] = []  # the session's last pass is the row of the last of these; []: there is none
 
     @property
     def tokens(self) -> list[int]:
@@ -45,7 +45,6 @@ class ByHand:
         """These tokens and no others; nothing is evaluated yet."""
         with self._lock:
             self._tokens = list(tokens)
-            self._is_evaluated = False
 
     def evaluate(self, tokens: Sequence[int]) -> None:
         """Adds tokens. Raises what Session raises; then the tokens are as before."""
@@ -57,46 +56,50 @@ class ByHand:
             try:
                 self._evaluate()
             except BaseException:
-                self._tokens, self._is_evaluated = before, False
+                self._tokens = before
                 raise
 
     def draw(self, params: SamplingParams) -> int:
-        """A token that may follow; it is not added."""
+        """A token that may follow; it is not added. Penalties look back at the tokens that are there."""
         with self._lock:
             if not self._tokens:
                 raise StateError("there is nothing to sample from: eval() some tokens first")
-            if not self._is_evaluated:
-                self._evaluate()
-            session = self._opened()
+            session = self._evaluate()
             with Sampler(session.model, params) as sampler:
+                sampler.prime(self._tokens)
                 return sampler.sample(session, 0)
 
     def logits(self) -> np.ndarray:
         """What follows the last token, float32 (n_vocab,)."""
         with self._lock:
-            if not self._is_evaluated:
-                self._evaluate()
-            return self._opened().logits(0)
+            return self._evaluate().logits(0)
 
     def prompt_logprobs(self, tokens: Sequence[int], n_top: int) -> dict[str, Any]:
         """See openai.prompt_scores."""
         with self._lock:
-            self._is_evaluated = False
+            self._evaluated = []
             return prompt_logprobs(self._opened(), tokens, n_top)
 
     def close(self) -> None:
         with self._lock:
             if self._session is not None:
                 self._session.close()
-            self._session, self._is_evaluated = None, False
+            self._session, self._evaluated = None, []
 
     def _opened(self) -> Session:
         if self._session is None:
             self._session = self._open(n_rows_max=ROWS)
         return self._session
 
-    def _evaluate(self) -> None:
-        session = self._opened()
+    def _evaluate(self) -> Session:
+        """The session, whose last pass is the last token's row."""
+        session, before = self._opened(), self._evaluated
+        if before == self._tokens:
+            return session
+        self._evaluated = []
+        if before and before == self._tokens[: len(before)]:
+            session.commit([0])  # of the last pass: its token is in the cache and stays there
         session.set_prefix(self._tokens[:-1])
         session.decode(TokenTree(self._tokens[-1]), 1)
-        self._is_evaluated = True
+        self._evaluated = self._tokens
+        return session

@@ -24,19 +24,21 @@ def fetch_model(
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 
+    names, why = None, ""
     try:
         names = huggingface_hub.HfApi(library_name="maskprobe").list_repo_files(repo_id)
     except HFValidationError as error:
         raise DownloadError(f"'{repo_id}' is not a repository name: {one_line(error)}") from None
     except (HTTPError, OSError) as error:
-        names, why = None, one_line(error)
+        why = one_line(error)
     where: dict[str, Any] = {"local_dir": local_dir, "cache_dir": cache_dir, "local_files_only": names is None}
     paths = []
     for pattern in (filename, *additional_files):
         try:
             name = pattern if names is None else only_match(names, pattern, repo_id)
             paths.append(str(huggingface_hub.hf_hub_download(repo_id, name, **where)))
-        except LocalEntryNotFoundError:
+        except LocalEntryNotFoundError as error:  # or the Hub went away after it was asked
+            why = why or one_line(error)
             raise DownloadError(f"cannot reach the Hub for {repo_id}, and {pattern} is not here: {why}") from None
         except (HTTPError, OSError) as error:
             raise DownloadError(f"{name} of {repo_id} cannot be fetched: {one_line(error)}") from None

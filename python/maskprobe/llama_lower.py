@@ -1,4 +1,4 @@
-"""What Llama has below its completions: text and tokens, and a state that is evaluated and drawn from by hand."""
+"""What Llama has below its completions: text and tokens, embeddings, a state evaluated and drawn from by hand."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from ._capi import Owner
+from ._capi import Owner, shown
 from .engine import Engine
 from .llama_by_hand import ByHand, LlamaState
-from .metadata_keys import scalar_keys
 from .model import Model
+from .openai.embeddings import embedded, embedding_list
 from .openai.requests import Planner, Seeds, seed_or_none
 from .openai.results import Answer
-from .openai.steering import LogitsProcessor
-from .openai.values import Unsupported, only
+from .openai.steering import LogitsProcessor, grammar_parts
+from .openai.values import Unsupported, is_equal, only
 
 SAMPLING = (
     "top_k",
@@ -98,8 +98,25 @@ class LlamaLower(Owner):
     @functools.cached_property
     def metadata(self) -> dict[str, str]:
         """The file's metadata as text, arrays left out."""
-        values = ((key, self.model.metadata(key)) for key in scalar_keys(self.model_path))
+        values = ((key, self.model.metadata(key)) for key in self.model.metadata_keys())
         return {key: value for key, value in values if value is not None}
+
+    # --- embeddings --------------------------------------------------------------------------------------------------
+
+    def embed(
+        self, input: str | list[str], normalize: bool = False, truncate: bool = True, return_count: bool = False
+    ) -> Any:
+        """The mean of the last hidden states: n_embd numbers for a text, a list of such rows for a list; with
+        `return_count`, a pair with the number of tokens. Raises ArgumentError, ContextExceeded (not `truncate`)."""
+        texts = [input] if isinstance(input, str) else list(input)
+        rows, n_tokens = embedded(self.engine, texts, normalize, truncate)
+        found = rows[0] if isinstance(input, str) else rows
+        return (found, n_tokens) if return_count else found
+
+    def create_embedding(self, input: str | list[str], model: str | None = None) -> dict[str, Any]:
+        """The same in OpenAI's shape. Raises what embed() does."""
+        rows, n_tokens = embedded(self.engine, [input] if isinstance(input, str) else list(input), False, True)
+        return embedding_list(rows, n_tokens, self.model_path if model is None else model)
 
     # --- state, by hand ----------------------------------------------------------------------------------------------
 
@@ -157,13 +174,17 @@ class LlamaLower(Owner):
     ) -> int:
         """Draws a token that may follow those of the state; it is not added to them.
 
-        Raises StateError where there are none, Unsupported for a logits_processor and for a place before the last."""
+        Raises StateError where there are none, Unsupported for a logits_processor, for a schema as grammar and for a
+        place before the last."""
         if logits_processor is not None:
             raise Unsupported(
                 "logits_processor is not supported by sample(), but by create_completion() and generate()"
             )
-        if idx is not None and idx != self.n_tokens - 1:
-            raise Unsupported(f"idx = {idx} is not supported: only the logits of the last token are kept")
+        grammar, schema = grammar_parts(grammar)
+        if schema is not None:
+            raise Unsupported("a JSON schema is not supported by sample(), but by create_completion() and generate()")
+        if idx is not None and not is_equal(idx, self.n_tokens - 1):
+            raise Unsupported(f"idx = {shown(idx)} is not supported: only the logits of the last token are kept")
         self._take_over()
         return self._by_hand.draw(self.planner.sampling(**sampling_arguments(locals()), temperature_default=0.8))
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..engine import Engine
-from ..errors import ArgumentError, ContextFull
+from ..errors import ArgumentError
+from .values import ContextExceeded
 
 
 def unit(row: np.ndarray) -> np.ndarray:
@@ -17,7 +18,7 @@ def unit(row: np.ndarray) -> np.ndarray:
 
 def embedded(engine: Engine, texts: Sequence[str], normalize: bool, truncate: bool) -> tuple[list[list[float]], int]:
     """A row of n_embd numbers for each text, and the tokens of all. `truncate` takes the beginning of what is longer
-    than the context. Raises ArgumentError, ContextFull, and what Engine.embed() does."""
+    than the context. Raises ArgumentError, ContextExceeded, and what Engine.embed() does."""
     n_ctx = engine.context.n_ctx
     rows, n_tokens = [], 0
     for i, text in enumerate(texts):
@@ -27,7 +28,7 @@ def embedded(engine: Engine, texts: Sequence[str], normalize: bool, truncate: bo
         if not tokens:
             raise ArgumentError(f"text {i} is empty")
         if len(tokens) > n_ctx and not truncate:
-            raise ContextFull(f"text {i} has {len(tokens)} tokens, the context {n_ctx}")
+            raise ContextExceeded(f"text {i} has {len(tokens)} tokens, the context {n_ctx}")
         row = engine.embed(tokens[:n_ctx])
         rows.append([float(x) for x in (unit(row) if normalize else row)])
         n_tokens += min(len(tokens), n_ctx)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .._capi import shown
 from ..engine import Engine
 from ..errors import ArgumentError
 from ..generation import AsyncGeneration, Generation
 from ..model import Model
 from ..sampler import RANDOM_SEED, SamplingParams
+from ..schema_references import printable
 from .chat_prompts import ChatPrompts, checked_messages
 from .fill_in_middle import fill_prompt, fill_tokens
 from .schemas import SchemaCache, schema_of_format
@@ -28,6 +30,7 @@ from .values import (
     number,
     only,
     stop_strings,
+    token_id,
     within,
 )
 
@@ -58,10 +61,10 @@ class Plan:
 
     def start(self, engine: Engine) -> Generation:
         """Raises what Engine.generate() raises."""
-        return engine.generate(self.tokens, self.sampling, **self._settings())
+        return engine.generate(self.tokens, self.sampling, **self._settings(engine))
 
     def start_async(self, engine: Engine) -> AsyncGeneration:
-        return engine.generate_async(self.tokens, self.sampling, **self._settings())
+        return engine.generate_async(self.tokens, self.sampling, **self._settings(engine))
 
     def of_choice(self, index: int) -> "Plan":
         """For the index-th of several answers: its own seed, where one is told."""
@@ -70,13 +73,19 @@ class Plan:
         seed = (self.sampling.seed + index) % RANDOM_SEED
         return replace(self, sampling=replace(self.sampling, seed=seed))
 
-    def _settings(self) -> dict[str, Any]:
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether log-probabilities of the prompt's own tokens are wanted."""
+        return self.echo and self.n_top is not None
+
+    def _settings(self, engine: Engine) -> dict[str, Any]:
+        constraint = engine._constraint_of_one(self.constraint)
         return {
             "max_tokens": self.max_tokens,
             "stop": self.stop,
             "ignore_eos": self.ignore_eos,
             "draft": self.draft,
-            "constraint": steering(self.constraint, self.processor, self.criterion),
+            "constraint": steering(constraint, self.processor, self.criterion),
             "top_logprobs": self.n_top or 0,
         }
 
@@ -89,7 +98,8 @@ class Seeds:
         self.restart(seed)
 
     def restart(self, seed: int | None) -> None:
-        self._random = None if seed is None else random.Random(seed)
+        with self._lock:
+            self._random = None if seed is None else random.Random(seed)
 
     def __call__(self) -> int:
         with self._lock:
@@ -213,8 +223,8 @@ class Planner:
         tokens = list(items("prompt", prompt))
         n_vocab = self.model.info.n_vocab
         for i, token in enumerate(tokens):
-            if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= token < n_vocab:
-                raise ArgumentError(f"prompt[{i}] = {token!r} is no token: a number from 0 to {n_vocab - 1}")
+            if not 0 <= token_id(token) < n_vocab:
+                raise ArgumentError(f"prompt[{i}] = {shown(token)} is no token: a number from 0 to {n_vocab - 1}")
         if not tokens:
             raise ArgumentError("the prompt is empty")
         return tokens, self.model.detokenize(tokens).decode("utf-8", errors="ignore")
@@ -236,10 +246,10 @@ class Planner:
         mirostat_mode: Any = None,
         mirostat_tau: Any = None,
         mirostat_eta: Any = None,
-        grammar: Any = None,
+        grammar: str | None = None,
         logit_bias: Any = None,
     ) -> SamplingParams:
-        """What these arguments of a request come to; of a grammar, GBNF alone.
+        """What these arguments of a request come to; `grammar` is GBNF, see grammar_parts().
 
         Raises ArgumentError, Unsupported; TypeError for an argument that is not known."""
         only("typical_p", typical_p, None, 1.0, why=NO_TYPICAL)
@@ -261,7 +271,7 @@ class Planner:
             penalty_presence=number("presence_penalty", presence_penalty, 0.0),
             seed=-1 if wanted_seed is None else wanted_seed,
             logit_bias=logit_biases(logit_bias),
-            grammar=grammar_parts(grammar)[0],
+            grammar=grammar,
         )
 
     def _plan(
@@ -296,15 +306,15 @@ class Planner:
                 raise ArgumentError(f"{name} must be callable, not {type(call).__name__}")
         if constraint is not None and grammar is not None:
             raise ArgumentError("grammar and constraint exclude each other")
-        schema = grammar_parts(grammar)[1]
+        gbnf, schema = grammar_parts(grammar)
         options = {} if stream_options is None else mapping("stream_options", stream_options)
         for name in options:
             if name != "include_usage":
-                raise Unsupported(f"stream_options.{name} is not supported: only include_usage is")
+                raise Unsupported(f"stream_options.{printable(str(name))} is not supported: only include_usage is")
         return Plan(
             tokens=tokens,
             prompt=prompt,
-            sampling=self.sampling(grammar=grammar, **sampling),
+            sampling=self.sampling(grammar=gbnf, **sampling),
             max_tokens=min(n_max, n_left) if n_max > 0 else n_left,
             stop=stop_strings(stop),
             constraint=constraint if schema is None else self.schemas.compiled(schema),

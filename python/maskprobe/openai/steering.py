@@ -49,13 +49,12 @@ class Steering:
     """A Constraint out of an inner one (or None), a processor and a criterion (each a callable or None).
 
     It has the inner one's methods, and logits() where processor or criterion need it. A text that the criterion ends
-    has no further token: all logits are minus infinity, and `has_stopped` is set.
+    has no further token: all logits are minus infinity.
     """
 
     def __init__(
         self, inner: Any, processor: LogitsProcessor | None = None, criterion: StoppingCriteria | None = None
     ) -> None:
-        self.has_stopped = False
         self._inner, self._processor, self._criterion = inner, processor, criterion
         for name in CALLBACKS:
             if name != "logits" and callable(getattr(inner, name, None)):
@@ -67,7 +66,6 @@ class Steering:
             inner(tokens, logits)
         ids = np.asarray(tokens, np.intc)
         if self._criterion is not None and self._criterion(ids, logits.copy()):
-            self.has_stopped = True
             logits[:] = -np.inf
         elif self._processor is not None:
             changed = self._processor(ids, logits)
@@ -76,10 +74,7 @@ class Steering:
 
 
 def steering(inner: Any, processor: LogitsProcessor | None, criterion: StoppingCriteria | None) -> Any:
-    """The constraint of one generation, made anew where `inner` can make one; None where nothing steers."""
-    make = getattr(inner, "constraint", None)
-    if callable(make):
-        inner = make()
+    """`inner`, the constraint of one generation or None, with processor and criterion; None where nothing steers."""
     if processor is None and criterion is None:
         return inner
     return Steering(inner, processor, criterion)

@@ -165,9 +165,9 @@ class Job:
             yield loaded
 
     async def _prompt_scores(self, loaded: Loaded, plan: Plan) -> dict[str, Any]:
-        if not plan.echo or plan.n_top is None:
+        if not plan.scores_prompt:
             return {}
-        return {"prompt_logprobs": await in_thread(loaded.by_hand.prompt_logprobs, plan.tokens, plan.n_top)}
+        return {"prompt_logprobs": await in_thread(loaded.by_hand.prompt_logprobs, plan.tokens, plan.n_top or 0)}
 
     async def _collect(self, run: Run, answer: Answer) -> Result:
         async with contextlib.aclosing(run.results()) as results:
