@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-import huggingface_hub
-
 from maskprobe import ArgumentError
+from maskprobe.cli.bench_llama_tools import cache_folder
 from maskprobe.cli.terminal import say
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -14,13 +13,6 @@ sys.path.insert(0, str(PROJECT / "models"))
 
 from random_gguf import SHAPES, write_random_gguf  # noqa: E402
 from random_weights import MIXES  # noqa: E402
-
-
-def cache_folder(name: str) -> Path:
-    """A folder for files that can be made again; it is made if it does not exist."""
-    folder = Path(huggingface_hub.cached_assets_path("maskprobe", namespace="bench", subfolder=name))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def kept_random_model(shape: str, weight_type: str) -> Path:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from plain_llama_cpp import LlamaCpp
 from real_plan import Plan, best_speed
 from real_report import Asked
 
@@ -16,6 +15,7 @@ from maskprobe import Engine, Model, ModelError, SamplingParams
 from maskprobe.cli.bench_measure import PLAIN as NO_DRAFT
 from maskprobe.cli.bench_measure import first_difference, speed_up, warm_up
 from maskprobe.cli.bench_measure import measure as generate
+from maskprobe.cli.bench_plain import LlamaCpp
 from maskprobe.cli.bench_prompts import Job, Prompt, read_prompts, spread, tokenized
 from maskprobe.cli.bench_run import ROWS_ROOM
 from maskprobe.cli.bench_table import PER_PASS, Column, Row, decimals, facts_of, markdown, plain_text, quartiles

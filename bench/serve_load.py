@@ -1,11 +1,17 @@
-"""maskprobe-serve under load: many clients, some of which go away, some with schemas; and the same answers alone.
+"""A server under load: many clients, some of which go away, some with schemas; and the same answers alone.
 
-    python bench/serve_load.py -m MODEL -n 16 -s 60
-    python bench/serve_load.py --url http://127.0.0.1:8080 -n 64 -s 600     of a server that runs already
+    python bench/serve_load.py -m MODEL -n 64 -np 64 -s 300 --alone 60
+    python bench/serve_load.py -m MODEL -n 64 -np 64 -s 300 --alone 60 --server llama-cpp-python
+    python bench/serve_load.py -m MODEL -n 64 -s 300 --url http://127.0.0.1:8080 --pid 1234    of one that runs already
 
 Prompts have 50 to 1500 tokens, answers 20 to 300. A tenth of the clients' requests is given up under way, a tenth has a
-JSON schema, half are greedy, half are seeded. Afterwards a sample of the answers is asked for again, alone. Exit status
-1 where an answer failed, a text differs, or memory grows.
+JSON schema, half are greedy, half are seeded. One client comes first, with other requests of the same kind. Afterwards
+a sample of the answers is asked for again, alone. Exit status 1 where an answer failed, a text differs, or memory
+grows.
+
+--server names who is started: maskprobe; llama-cpp-python, its own server (pip install "llama-cpp-python[server]"); or
+xllamacpp, which is llama-server in a Python package, with -np slots. --server-python names the interpreter that has it.
+All get the same texts, as text. A server that takes no JSON schema gets none, and the table says so.
 """
 
 import argparse
@@ -13,34 +19,23 @@ import asyncio
 import json
 import os
 import random
-import re
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import httpx
+from load_requests import Request, Texts, known_response_format, requests
+from load_servers import SERVERS, Server, Setting
 
-PROMPTS = Path(__file__).parent / "prompts"
-PROMPT_TOKENS, ANSWER_TOKENS = (50, 1500), (20, 300)
-GIVEN_UP, WITH_SCHEMA = 0.1, 0.1
+from maskprobe import Model, resolve_model
+
+GIVEN_UP = 0.1
 WARM_UP = 0.4  # of the time: from then on memory must be flat
 FLAT = 0.02
+REQUEST_LIMIT_S = 3600  # a server that answers one after another lets the last of 64 wait long
 MIB = 1 << 20
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "title": {"type": "string", "maxLength": 60},
-        "tags": {"type": "array", "items": {"type": "string", "maxLength": 12}, "maxItems": 4},
-        "year": {"type": "integer", "minimum": 1900, "maximum": 2100},
-    },
-    "required": ["title", "tags", "year"],
-    "additionalProperties": False,
-}
 
 
 @dataclass
@@ -49,47 +44,19 @@ class Found:
 
     kinds: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
-    answers: list[tuple[dict[str, Any], str]] = field(
-        default_factory=list
-    )  # request, text; of those that were finished
+    answers: list[tuple[Request, str]] = field(default_factory=list)  # of those that were finished
     first_token_s: list[float] = field(default_factory=list)
     n_tokens: int = 0
     rss: list[tuple[float, int]] = field(default_factory=list)  # seconds since the start, bytes
     seconds: float = 0.0
 
 
-class Requests:
-    """Made-up requests, the same for the same seed."""
-
-    def __init__(self, tokens: list[int], seed: int) -> None:
-        self._tokens, self._random = tokens, random.Random(seed)
-
-    def next(self) -> dict[str, Any]:
-        draw = self._random
-        n = draw.randint(*PROMPT_TOKENS)
-        begin = draw.randrange(max(1, len(self._tokens) - n))
-        body: dict[str, Any] = {"max_tokens": draw.randint(*ANSWER_TOKENS), "stream": True}
-        body["stream_options"] = {"include_usage": True}
-        if draw.random() < 0.5:
-            body["temperature"] = 0
-        else:
-            body |= {"temperature": 0.8, "seed": draw.randrange(2**31)}
-        if draw.random() < WITH_SCHEMA:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "book", "schema": SCHEMA}}
-            body["messages"] = [{"role": "user", "content": "Describe a book as JSON."}]
-        else:
-            body["prompt"] = self._tokens[begin : begin + n]
-        return body
-
-    def gives_up(self) -> bool:
-        return self._random.random() < GIVEN_UP
-
-
-async def ask(client: httpx.AsyncClient, body: dict[str, Any], found: Found, stops_at: int | None) -> str | None:
+async def ask(
+    client: httpx.AsyncClient, request: Request, texts: Texts, found: Found, stops_at: int | None
+) -> str | None:
     """The text; None where it was given up after `stops_at` pieces, or failed."""
-    route = "/v1/chat/completions" if "messages" in body else "/v1/completions"
     started, pieces, usage, reason = time.perf_counter(), [], None, None
-    async with client.stream("POST", route, json=body) as answer:
+    async with client.stream("POST", request.route, json=request.body) as answer:
         if answer.status_code != 200:
             found.errors.append(f"{answer.status_code} {(await answer.aread())[:200]!r}")
             return None
@@ -102,41 +69,43 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any], found: Found, sto
                 return None
             usage = chunk.get("usage") or usage
             for choice in chunk["choices"]:
-                if not pieces:
+                piece = choice.get("text") or choice.get("delta", {}).get("content") or ""
+                if piece and not pieces:
                     found.first_token_s.append(time.perf_counter() - started)
-                pieces.append(choice.get("text") or choice.get("delta", {}).get("content") or "")
+                pieces += [piece] * bool(piece)
                 reason = choice["finish_reason"] or reason
             if stops_at is not None and len(pieces) >= stops_at:
                 found.kinds["given up"] += 1
                 return None
-    if usage is None or reason is None:
+    if reason is None:
         found.errors.append("the stream ended before its end")
         return None
-    found.n_tokens += usage["completion_tokens"]
-    if "messages" in body and reason == "stop":
-        json.loads("".join(pieces))
-    return "".join(pieces)
+    text = "".join(pieces)
+    found.n_tokens += usage["completion_tokens"] if usage else texts.n_tokens(text)
+    if request.kind == "with a schema" and reason == "stop":
+        json.loads(text)
+    return text
 
 
-async def run_load(url: str, requests: Requests, n_clients: int, seconds: float, pid: int | None) -> Found:
+async def run_load(
+    url: str, coming: Iterator[Request], texts: Texts, n_clients: int, seconds: float, pid: int | None
+) -> Found:
     found = Found()
     started = time.perf_counter()
-    limits = httpx.Limits(max_connections=None)
+    draw, limits = random.Random(n_clients), httpx.Limits(max_connections=None)
 
     async def one(client: httpx.AsyncClient) -> None:
         while time.perf_counter() - started < seconds:
-            body = requests.next()
-            stops_at = random.randint(1, 10) if requests.gives_up() else None
+            request = next(coming)
+            stops_at = draw.randint(1, 10) if draw.random() < GIVEN_UP else None
             try:
-                text = await ask(client, body, found, stops_at)
+                text = await ask(client, request, texts, found, stops_at)
             except (httpx.HTTPError, ValueError) as error:
                 found.errors.append(f"{type(error).__name__}: {error}")
                 continue
             if text is not None:
-                found.kinds[
-                    "with a schema" if "messages" in body else "greedy" if not body["temperature"] else "seeded"
-                ] += 1
-                found.answers.append((body, text))
+                found.kinds[request.kind] += 1
+                found.answers.append((request, text))
 
     async def watch() -> None:
         while True:
@@ -144,7 +113,7 @@ async def run_load(url: str, requests: Requests, n_clients: int, seconds: float,
                 found.rss.append((time.perf_counter() - started, rss_of(pid)))
             await asyncio.sleep(1)
 
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=REQUEST_LIMIT_S, limits=limits) as client:
         watcher = asyncio.create_task(watch())
         await asyncio.gather(*(one(client) for _ in range(n_clients)))
         watcher.cancel()
@@ -152,12 +121,12 @@ async def run_load(url: str, requests: Requests, n_clients: int, seconds: float,
     return found
 
 
-async def differences(url: str, answers: list[tuple[dict[str, Any], str]]) -> int:
+async def differences(url: str, answers: list[tuple[Request, str]], texts: Texts) -> int:
     """How many of these are other texts when they are asked for alone."""
     n = 0
-    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-        for body, text in answers:
-            n += await ask(client, body, Found(), None) != text
+    async with httpx.AsyncClient(base_url=url, timeout=REQUEST_LIMIT_S) as client:
+        for request, text in answers:
+            n += await ask(client, request, texts, Found(), None) != text
     return n
 
 
@@ -173,58 +142,65 @@ def growth(found: Found) -> float | None:
     return max(late) / max(early) - 1 if early and late else None
 
 
-def start(args: argparse.Namespace) -> tuple[subprocess.Popen[str], str]:
-    command = [sys.executable, "-m", "maskprobe.cli.serve", "-m", args.model, "--port", "0", "-c", "2048", "--no-state"]
-    server = subprocess.Popen([*command, "-np", str(args.parallel), *args.options], stderr=subprocess.PIPE, text=True)
-    for line in server.stderr:
-        if listening := re.search(r"listening at (\S+)", line):
-            threading.Thread(target=server.stderr.read, daemon=True).start()  # its log, which nobody reads
-            return server, listening[1]
-    raise SystemExit("the server did not start")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model", default="smollm2")
-    parser.add_argument("--url", help="of a server that runs already; its memory is not looked at")
+    parser.add_argument("-m", "--model", help="a GGUF file or a known model's name; with --url that server's")
+    parser.add_argument("--server", choices=SERVERS, default="maskprobe", help="who is started (default: maskprobe)")
+    parser.add_argument("--server-python", metavar="FILE", default=sys.executable, help="the Python that has it")
+    parser.add_argument("--url", help="of a server that runs already, instead of one that is started")
+    parser.add_argument("--pid", type=int, help="its process, whose memory is looked at")
     parser.add_argument("-n", "--clients", type=int, default=16)
     parser.add_argument("-s", "--seconds", type=float, default=60)
-    parser.add_argument("-np", "--parallel", type=int, default=8)
+    parser.add_argument("--alone", metavar="S", type=float, help="seconds of one client; default: a third of -s")
+    parser.add_argument("-np", "--parallel", type=int, default=8, help="texts at once, of a server that has these")
+    parser.add_argument("-t", "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the server")
     parser.add_argument("--sample", type=int, default=30, help="answers that are asked for again, alone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("options", nargs="*", help="of the server, after --")
     args = parser.parse_args()
-    server, url = (None, args.url) if args.url else start(args)
-    try:
-        texts = "\n".join(path.read_text(encoding="utf-8") for path in sorted(PROMPTS.glob("*.txt")))
-        tokens = httpx.post(f"{url}/tokenize", json={"content": texts}, timeout=600).json()["tokens"]
-        tokens = (tokens * (1 + 4 * PROMPT_TOKENS[1] // len(tokens)))[: 64 * PROMPT_TOKENS[1]]
-        alone = asyncio.run(run_load(url, Requests(tokens, args.seed), 1, args.seconds / 3, None))
-        pid = None if server is None else server.pid
-        found = asyncio.run(run_load(url, Requests(tokens, args.seed + 1), args.clients, args.seconds, pid))
-        sample = random.Random(args.seed).sample(found.answers, min(args.sample, len(found.answers)))
-        n_different = asyncio.run(differences(url, sample))
-    finally:
-        if server is not None:
-            server.terminate()
-            server.wait(120)
-    return report(args, alone, found, len(sample), n_different)
+    path = resolve_model(args.model)
+    with Model(path, kernels="stock") as model:
+        texts = Texts(model)
+        if args.url:
+            return measure(args, args.url, args.pid, texts)
+        setting = Setting(str(path), args.parallel, args.threads, args.options)
+        with Server(args.server, args.server_python, setting) as server:
+            return measure(args, server.url, server.pid, texts)
 
 
-def report(args: argparse.Namespace, alone: Found, found: Found, n_sample: int, n_different: int) -> int:
+def measure(args: argparse.Namespace, url: str, pid: int | None, texts: Texts) -> int:
+    form = known_response_format(url)
+    seconds = args.seconds / 3 if args.alone is None else args.alone
+    alone = asyncio.run(run_load(url, requests(texts, args.seed, form), texts, 1, seconds, None))
+    found = asyncio.run(run_load(url, requests(texts, args.seed + 1, form), texts, args.clients, args.seconds, pid))
+    sample = random.Random(args.seed).sample(found.answers, min(args.sample, len(found.answers)))
+    n_different = asyncio.run(differences(url, sample, texts))
+    return report(
+        args, alone, found, len(sample), n_different, "none: it takes no schema" if form is None else form["type"]
+    )
+
+
+def middle_and_95(found: Found) -> str:
+    waits = sorted(found.first_token_s)
+    return f"{waits[len(waits) // 2]:.2f}, {waits[int(0.95 * len(waits))]:.2f}" if waits else "-"
+
+
+def report(args: argparse.Namespace, alone: Found, found: Found, n_sample: int, n_different: int, schemas: str) -> int:
     grown = growth(found)
-    waits = sorted(found.first_token_s) or [0.0]
     rate, rate_alone = found.n_tokens / found.seconds, alone.n_tokens / alone.seconds
     rows = [
+        ("server", args.url or args.server),
         ("clients", args.clients),
         ("seconds", f"{found.seconds:.0f}"),
         ("answers", ", ".join(f"{n} {kind}" for kind, n in sorted(found.kinds.items()))),
+        ("schemas, as response_format", schemas),
         ("errors", len(found.errors)),
         ("asked again alone, other text", f"{n_different} of {n_sample}"),
         ("tokens/s", f"{rate:.1f}"),
         ("tokens/s of one client", f"{rate_alone:.1f}"),
         ("ratio", f"{rate / rate_alone:.2f}" if rate_alone else "-"),
-        ("first token, median and 95 %, s", f"{waits[len(waits) // 2]:.2f}, {waits[int(0.95 * len(waits))]:.2f}"),
+        ("first token, median and 95 %, s", middle_and_95(found)),
+        ("of one client", middle_and_95(alone)),
         ("memory, MiB", f"{max(rss for _, rss in found.rss) / MIB:.0f}" if found.rss else "-"),
         ("growth of memory", "-" if grown is None else f"{100 * grown:.1f} %"),
     ]

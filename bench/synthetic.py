@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from functools import partial
 
 from checkout import kept_random_model
-from plain_llama_cpp import LlamaCpp
 from synthetic_turns import FIXED_ROWS, Decoder, Offer, Series, sweep
 
 from maskprobe import ArgumentError, Model
 from maskprobe.cli import bench_options, options, values
 from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_measure import speed_up, timing_keys
+from maskprobe.cli.bench_plain import LlamaCpp
 from maskprobe.cli.bench_table import PER_PASS, RATE, Column, Row, decimals, facts_of, plain_text, quartiles, render
 from maskprobe.cli.parser import Parser
 from maskprobe.cli.terminal import Progress, say, secure_streams

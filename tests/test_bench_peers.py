@@ -1,16 +1,20 @@
-"""bench/peers.py: every peer is a row, and one that cannot run says why."""
+"""maskprobe-bench peers: every peer is a row, and one that cannot run says why."""
 
 import json
 import stat
 import sys
+from pathlib import Path
 
-import llama_tools as tools
-import peers
 import pytest
 
 from maskprobe import ArgumentError
+from maskprobe.cli import bench_llama_tools as tools
+from maskprobe.cli import bench_peer as peer_module
+from maskprobe.cli.bench import main
+from maskprobe.cli.bench_peers_table import places, speed_up_cell
 
 N = 12
+STAND_INS = Path(__file__).with_name("stand_ins") / "peers"
 SETTINGS = ["-t", "1", "-n", str(N)]
 
 # What stands in for a program of llama.cpp: it writes the prompt and says how long it took.
@@ -69,8 +73,17 @@ def source(tmp_path, monkeypatch):
     return tree
 
 
+@pytest.fixture
+def other_python(tmp_path):
+    """An interpreter that has stand-ins for ik-llama-cpp-python and xllamacpp, as another environment's would be."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{STAND_INS}" exec "{sys.executable}" "$@"\n')
+    path.chmod(stat.S_IRWXU)
+    return path
+
+
 def rows_of(capfd, *arguments) -> dict[tuple[str, str], dict]:
-    assert peers.main([*arguments, "-o", "json"]) == 0
+    assert main(["peers", *arguments, "-o", "json"]) == 0
     return {(row["task"], row["peer"]): row for row in json.loads(capfd.readouterr().out)}
 
 
@@ -107,11 +120,65 @@ def test_every_peer_is_a_row(capfd, arguments, source):
     assert failure == "llama-speculative-simple printed no times"
 
 
+def test_packages_of_another_python(capfd, arguments, other_python):
+    arguments = [*arguments, "--peers", "ik-llama-cpp-python,xllamacpp", "--peer-python", str(other_python)]
+    rows = rows_of(capfd, *arguments, "--draft", "5")
+    names = ("ik-llama-cpp-python", "xllamacpp none", "xllamacpp ngram-simple")
+    for name in (*names, "ik-llama-cpp-python, fast draw", "ik-llama-cpp-python, fast draw, repacked"):
+        row = rows["all", name]
+        assert row["n_identical"] == row["n_runs"] == 3, name
+    assert rows["all", "ik-llama-cpp-python"]["tokens_per_step"] == 1.0
+    plain, drafted = rows["ab", "xllamacpp none"], rows["ab", "xllamacpp ngram-simple"]
+    assert (plain["avg_ts"], plain["tokens_per_step"]) == (pytest.approx(100.0), 1.0)
+    assert drafted["tokens_per_step"] > 1.5 and drafted["draft_n"] > drafted["draft_n_accepted"]
+    assert rows["all", "xllamacpp draft-mtp"]["failure"].endswith("RuntimeError: Failed to init server")
+    assert not [name for _, name in rows if "draft-simple" in name or "transformers" in name or "prompt lookup" in name]
+
+
+def test_what_is_not_installed_is_a_line(capfd, arguments, tmp_path):
+    arguments = [*arguments, "--peers", "ik-llama-cpp-python,xllamacpp", "--peer-python"]
+    failing = tmp_path / "failing"
+    failing.write_text("#!/bin/sh\necho boom >&2\nexit 3\n")
+    failing.chmod(stat.S_IRWXU)
+    for python, why in ((str(tmp_path / "none"), "cannot be run"), (str(failing), "ended with status 3: boom")):
+        rows = rows_of(capfd, *arguments, python)
+        for name in ("ik-llama-cpp-python", "xllamacpp none"):
+            assert why in rows["all", name]["failure"]
+
+
+def test_ours_beside_the_fastest_other(capfd, arguments, other_python):
+    arguments = [*arguments, "--peers", "xllamacpp", "--peer-python", str(other_python)]
+    assert main(["peers", *arguments]) == 0
+    table, matrix, details = capfd.readouterr().out.split("\n\n")[-3:]
+    assert table.startswith("| task | ours | over llama.cpp | fastest other |")
+    lines = table.splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == ["| ab", "| xy", "| all"]
+    assert all("maskprobe lookup, stock" in line for line in lines)
+    header = "| over llama.cpp | llama.cpp | maskprobe none, stock | maskprobe lookup, stock | xllamacpp none |"
+    assert matrix.startswith(header) and len(matrix.splitlines()) == 5
+    assert "| ab | xllamacpp ngram-simple |" in details
+
+
+def test_a_place_that_is_not_the_first_says_by_how_much():
+    def row(peer, speed_up, per_pass, n_identical=4):
+        facts = {"task": "ab", "peer": peer, "is_ours": peer.startswith("maskprobe all"), "n_runs": 4}
+        times = {"speed_up": speed_up, "ours_speed_up": 2.0 / speed_up, "tokens_per_step": per_pass}
+        return {**facts, **times, "n_identical": n_identical}
+
+    rows = [row("llama.cpp", 1.0, 1.0), row("maskprobe all, ours", 2.0, 1.5), row("maskprobe none, ours", 4.0, 1.0)]
+    (place,) = places([*rows, {"task": "ab", "peer": "gone", "is_ours": False, "failure": "boom"}])
+    assert (place["best"], place["lead"], place["place"]) == ("llama.cpp", 2.0, "first")
+    (place,) = places([*rows, row("other", 2.5, 3.25)])
+    assert (place["best"], place["lead"]) == ("other", 0.8)
+    assert place["place"] == "20 % slower; tokens/pass of ours and of it: 1.50 and 3.25"
+    assert speed_up_cell(row("other", 2.5, 3.25, n_identical=3)) == "2.50 (1 of 4 differ)"
+
+
 def test_the_table_says_what_is_timed_and_what_could_not_run(capfd, arguments):
-    assert peers.main(arguments) == 0
+    assert main(["peers", *arguments]) == 0
     text = capfd.readouterr().out
     assert "Timed is generation alone" in text
-    assert "| llama.cpp's programs | - | - | - | - | - | - | no source tree named (--llama-source) |" in text
+    assert "| llama.cpp's programs | - | - | - | - | - | - | - | no source tree named (--llama-source) |" in text
 
 
 def test_programs_are_built_once(source, tmp_path, monkeypatch):
@@ -131,19 +198,19 @@ def test_programs_are_built_once(source, tmp_path, monkeypatch):
 
 def test_a_peer_that_dies_is_a_line(capfd, arguments, monkeypatch):
     script = "import sys; print('{}', flush=True); sys.stdin.readline(); sys.exit('boom')"
-    start = peers.Worker.__init__
+    start = peer_module.Worker.__init__
 
     def doomed(worker, *arguments):
         start(worker, *arguments)
         worker._command = [sys.executable, "-c", script]
 
-    monkeypatch.setattr(peers.Worker, "__init__", doomed)
+    monkeypatch.setattr(peer_module.Worker, "__init__", doomed)
     rows = rows_of(capfd, *arguments)
     assert rows["all", "llama-cpp-python prompt lookup"]["failure"] == "ended with status 1: boom"
     assert rows["all", "llama.cpp"]["n_identical"] == 3
 
 
 def test_unknown_names_are_refused(capfd, arguments):
-    for option, name in (("--modes", "ngram-magic"), ("--propose", "magic")):
-        assert peers.main([*arguments, option, name]) == 1
+    for option, name in (("--modes", "ngram-magic"), ("--propose", "magic"), ("--peers", "magic")):
+        assert main(["peers", *arguments, option, name]) == 1
         assert name in capfd.readouterr().err

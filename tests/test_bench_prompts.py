@@ -33,6 +33,12 @@ def test_spec_bench_has_six_tasks_and_gives_first_turns(tmp_path):
     assert len(notes) == 1 and "first turn only (7 later ones" in notes[0]
 
 
+def test_speed_bench_keeps_its_categories(tmp_path):
+    entry = {"question_id": "a1", "category": "writing", "sub_category": "", "turns": ["first"], "multiturn": False}
+    prompt = read_one(jsonl(tmp_path / "qualitative.jsonl", entry))
+    assert (prompt.task, prompt.name, prompt.text) == ("writing", "a1", "first")
+
+
 def test_other_benchmarks(tmp_path):
     gsm8k = read_one(jsonl(tmp_path / "test.jsonl", {"question": "How many?", "answer": "Two.\n#### 2"}))
     assert (gsm8k.task, gsm8k.name, gsm8k.text) == ("gsm8k", "1", "How many?")

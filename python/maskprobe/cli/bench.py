@@ -5,20 +5,19 @@ import sys
 from collections.abc import Callable
 
 from .. import Error
-from . import bench_cost, bench_run
+from . import bench_cost, bench_peers, bench_run
 from .interrupt import EXIT_STATUS
 from .parser import Parser
 from .terminal import Completion, OutputClosed, say, secure_streams
 
 PROG = "maskprobe-bench"
-COMMANDS = {"cost": bench_cost, "run": bench_run}
+COMMANDS = {"cost": bench_cost, "run": bench_run, "peers": bench_peers}
 
 DESCRIPTION = """\
 What a pass costs on this machine, and what candidates gain on it.
 
 More programs that measure are in the folder bench/ of a checkout: real models (real_models.py), conversations that
-share passes (shared.py), other programs' speculation (peers.py), a stated acceptance (synthetic.py), recorded texts
-(traces.py).
+share passes (shared.py), a stated acceptance (synthetic.py), recorded texts (traces.py).
 """
 
 

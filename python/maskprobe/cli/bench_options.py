@@ -23,6 +23,12 @@ def model_path(args: argparse.Namespace, prog: str) -> Path:
     return resolve_model(args.model, warn=lambda line: say(f"{prog}: {line}"))
 
 
+def add_prompts(parser: argparse.ArgumentParser, add: Add) -> None:
+    add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="code, stories, or files; default: both sets")
+    add("--limit", metavar="N", type=values.integer(1), help="prompts of each task at most, evenly spread")
+    parser.add_argument("--single-turn", "-st", action="store_true", help="prompts in the model's chat template")
+
+
 def add_threads(add: Add) -> None:
     add(
         "-t",

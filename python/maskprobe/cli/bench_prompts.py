@@ -5,7 +5,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,7 +128,10 @@ def from_entry(entry: Any, stem: str, number: int, where: str) -> tuple[Prompt, 
     if isinstance(turns := fields.get("turns"), list) and turns:
         text, n_turns = turns[0], len(turns)
     if fields.keys() >= SPEC_BENCH_FIELDS:
-        task, name = "mt_bench" if task in MT_BENCH else task, str(fields["question_id"])
+        is_mt_bench = (
+            task in MT_BENCH and "sub_category" not in fields
+        )  # SPEED-Bench has these as categories of its own
+        task, name = "mt_bench" if is_mt_bench else task, str(fields["question_id"])
     elif isinstance(fields.get("task_id"), str):  # HumanEval/0
         task, _, name = fields["task_id"].partition("/")
     elif "question" in fields and "answer" in fields and "task" not in fields:
@@ -147,6 +150,11 @@ def answer_of(fields: dict[str, Any]) -> str:
         if isinstance(value, str):
             return value
     return ""
+
+
+def in_chat_template(model: Model, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The same prompts, each a user's first message in the model's own template. Raises ModelError."""
+    return [replace(p, text=model.chat_format([{"role": "user", "content": p.text}])) for p in prompts]
 
 
 def tokenized(

@@ -5,7 +5,7 @@ import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from .bench_measure import (
     timing_keys,
     warm_up,
 )
-from .bench_prompts import Job, read_prompts, tokenized
+from .bench_prompts import Job, in_chat_template, read_prompts, tokenized
 from .bench_results import ResultFile
 from .bench_table import PER_PASS, SPEED, Column, Row, facts_of, plain_text, render
 from .interrupt import Interrupt
@@ -46,8 +46,8 @@ A source that learns keeps what it has learned from prompt to prompt, apart for 
 never sees a prompt twice. Repetition i of a temperature above 0 has the seed + i.
 
 Prompts: code and stories are the project's own, in a checkout. Files are told by their fields: Spec-Bench's
-question.jsonl (first turns only), GSM8K, HumanEval (.jsonl or .jsonl.gz), any JSON lines with a field prompt, question
-or turns, and text files with one prompt per line.
+question.jsonl and SPEED-Bench as JSON lines (first turns only), GSM8K, HumanEval (.jsonl or .jsonl.gz), any JSON lines
+with a field prompt, question or turns, and text files with one prompt per line.
 """
 
 
@@ -69,9 +69,7 @@ Case = tuple[Source, float, int]  # with a temperature and a repetition
 def add_options(parser: Parser) -> None:
     add = partial(options.option, parser)
     bench_options.add_model(add)
-    add("--prompts", metavar="SET|FILE", nargs="+", default=[], help="code, stories, or files; default: both sets")
-    add("--limit", metavar="N", type=values.integer(1), help="prompts of each task at most, evenly spread")
-    parser.add_argument("--single-turn", "-st", action="store_true", help="prompts in the model's chat template")
+    bench_options.add_prompts(parser, add)
     add(
         "--propose",
         metavar="NAME,...",
@@ -146,7 +144,7 @@ def run(args: argparse.Namespace) -> str:
         if args.kernels == "ours" and bench_options.kernels_of(model) == "stock":
             raise ArgumentError(f"--kernels ours: {model.info.kernels_reason}")
         if args.single_turn:
-            prompts = [replace(p, text=model.chat_format([{"role": "user", "content": p.text}])) for p in prompts]
+            prompts = in_chat_template(model, prompts)
         limit = args.ctx_size or model.info.n_ctx_train
         jobs, left_out = tokenized(model, prompts, args.predict, limit, args.limit)
         for line in (notes := notes + left_out):

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import llama_cpp
 
-from maskprobe import ArgumentError, DecodeError, OutOfMemory, SamplingParams
+from .. import ArgumentError, DecodeError, OutOfMemory, SamplingParams
 
 CACHE_TYPES = {
     "f32": llama_cpp.GGML_TYPE_F32,
@@ -95,7 +95,7 @@ class LlamaCpp:
 
     def _next(self, token: int, sampler: Any) -> int:
         self._decode([token])
-        return llama_cpp.llama_sampler_sample(sampler, self._context, -1)
+        return int(llama_cpp.llama_sampler_sample(sampler, self._context, -1))
 
     def _evaluate(self, prompt: Sequence[int]) -> bool:
         """All but the last token. False where they are in the cache."""
@@ -126,7 +126,9 @@ def sampler_chain(sampling: SamplingParams, forbidden: Sequence[int], n_vocab: i
         llama_cpp.llama_sampler_chain_add(chain, link)
 
     if forbidden:
-        biases = (llama_cpp.llama_logit_bias * len(forbidden))(*((token, -math.inf) for token in forbidden))
+        biases = (llama_cpp.llama_logit_bias * len(forbidden))()
+        for bias, token in zip(biases, forbidden, strict=True):
+            bias.token, bias.bias = token, -math.inf
         add(llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(forbidden), biases))
     if sampling.temp == 0.0:
         add(llama_cpp.llama_sampler_init_greedy())

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkout import cache_folder
+import huggingface_hub
 
-from maskprobe import ArgumentError
-from maskprobe.cli.terminal import say
+from .. import ArgumentError
+from .terminal import say
 
 PLAIN = "llama-completion"
 SPECULATIVE = "llama-speculative-simple"
@@ -73,6 +73,13 @@ class ToolRun:
     gen_ns: int
     passes: int
     rows: int | None
+
+
+def cache_folder(name: str) -> Path:
+    """A folder for files of benchmarks that can be made again; it is made if it does not exist."""
+    folder = Path(huggingface_hub.cached_assets_path("maskprobe", namespace="bench", subfolder=name))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def build(source: Path) -> Path:
@@ -147,6 +154,7 @@ def parsed(program: str, log: str, text: str) -> ToolRun | None:
     from the prompt's pass and is not counted."""
     evaluated, sampled = EVALUATED.search(log), SAMPLED.search(log)
     decoded, accepted, drafted = DECODED.search(log), N_ACCEPTED.search(log), N_DRAFTED.search(log)
+    n_rows: int | None
     if program == PLAIN and evaluated and sampled:
         n_tokens = passes = n_rows = int(evaluated[2])
         ms = float(evaluated[1]) + float(sampled[1])
