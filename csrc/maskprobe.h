@@ -359,8 +359,8 @@ typedef struct mp_generation_params {
     int64_t              n_max;         // tokens to emit at most, -1 = no limit. Default -1
     const char * const * stop;          // (n_stop) the text ends before any of these, also before a special token's text
     int32_t              n_stop;
-    bool                 ignore_end;    // never emit a token that ends the text. Default false
-    bool                 draft;         // false: plain decoding. Default true
+    bool                 ignore_end, draft; // never emit a token that ends the text, default false; draft, default true
+    int32_t              n_rows;        // of a pass, 0 = the engine's; at most so many where it plans them. Default 0
     int32_t              n_top;         // most likely tokens wanted with each token, 0..n_top_max. Default 0
     const mp_proposer *  proposer;      // NULL: the engine's own, all evidence in one tree
     const mp_constraint * constraint;   // NULL: none

@@ -138,6 +138,21 @@ def test_the_engines_own_drafts_change_no_token(model, plain, sampling, rows, ma
         assert (stats.tokens_per_pass > 1.5) == (rows > 1)
 
 
+@BOTH
+@pytest.mark.parametrize("own", ["auto", 4])
+def test_a_generation_may_have_its_own_rows(model, plain, sampling, own):
+    """At most so many where the engine plans them, else in place of the engine's number."""
+    with Engine(model, n_ctx=512, rows=own, n_rows_max=16, **EXACT) as engine:
+        run(engine, "all", sampling, max_tokens=60)  # from here on it knows the text
+        for rows in (1, 3, 16):
+            results, stats = run(engine, "all", sampling, max_tokens=60, rows=rows)
+            assert tokens_of(results) == plain(sampling) and stats.rows <= rows * stats.passes
+            assert stats.n_drafted == 0 if rows == 1 else stats.n_drafted > 0 or own == "auto"
+        if own == 4:
+            assert stats.rows > 4 * stats.passes
+        assert run(engine, "all", sampling, max_tokens=60)[1].rows_per_pass <= (4 if own == 4 else 16)
+
+
 class RandomTrees(Proposer):
     """Trees from drawn numbers. Every third candidate is the true token at its place, if its parents are too."""
 
@@ -399,6 +414,9 @@ def test_arguments_are_checked_at_once(engine, model):
         (lambda: engine.generate(PROMPT, stop=["a", ""]), "stop string 1"),
         (lambda: engine.generate(PROMPT, stop=[3]), "stop string 0"),
         (lambda: engine.generate(PROMPT, stop="a\0b"), "NUL"),
+        (lambda: engine.generate(PROMPT, rows=0), "not 0"),
+        (lambda: engine.generate(PROMPT, rows="auto"), "not 'auto'"),
+        (lambda: engine.generate(PROMPT, rows=65), "n_rows = 65 .* n_rows_max = 64"),
         (lambda: engine.generate(PROMPT, top_logprobs=-1), "-1"),
         (lambda: engine.generate(PROMPT, top_logprobs=65), "65"),
         (lambda: engine.generate(PROMPT, SamplingParams(temp=-1.0)), "temp"),
@@ -473,3 +491,5 @@ def test_a_recurrent_model(tiny_model_path):
             results, stats = run(engine, proposer, max_tokens=30)
             assert tokens_of(results) == expected
             assert stats.rows <= (1 + engine.context.max_chain) * stats.passes
+        results, stats = run(engine, Oracle(PROMPT + expected, 3), max_tokens=30, rows=2)
+        assert tokens_of(results) == expected and stats.rows <= 2 * stats.passes

@@ -121,6 +121,16 @@ def test_passes_are_shared(engine, alone):
     assert [r.token for r in second] == alone[1]
 
 
+def test_rows_of_its_own_are_the_room_of_a_proposer_and_no_neighbours(engine, alone):
+    few, one, all_of_it = [
+        generated(engine, JOBS[0], proposer=Oracle(JOBS[0][0] + alone[0], 5), rows=rows) for rows in (3, 1, None)
+    ]
+    assert [[r.token for r in generation] for generation in (few, one, all_of_it)] == [alone[0]] * 3
+    assert few.stats.accept_hist == [0, 0, 13] and few.stats.rows == 3 * few.stats.passes
+    assert one.stats.rows == one.stats.passes == N - 1
+    assert all_of_it.stats.accept_hist[5] == 6
+
+
 def test_a_long_prompt_beside_others(engine, alone):
     """It is evaluated in pieces between their passes; all of them have the tokens that they have alone."""
     long = ([3 + i % 200 for i in range(450)], SAMPLINGS[0])

@@ -99,6 +99,10 @@ static void check(const mp_engine & engine, const int32_t * tokens, int32_t n, c
         fail(MP_ERR_ARGUMENT, "n_top = %d must be between 0 and the context's n_top_max = %d", p.n_top,
              engine.context->n_top_max);
     }
+    if (p.n_rows < 0 || p.n_rows > engine.context->n_rows_max) {
+        fail(MP_ERR_ARGUMENT, "n_rows = %d must be between 0 (as the engine has it) and the context's n_rows_max = %d",
+             p.n_rows, engine.context->n_rows_max);
+    }
     if (p.n_stop < 0 || (p.n_stop > 0 && !p.stop)) {
         fail(MP_ERR_ARGUMENT, "%d stop strings need their array", p.n_stop);
     }

@@ -130,15 +130,16 @@ void mp_engine::plan() {
         const std::lock_guard<std::mutex> lock(state->mutex);
         claims = state->claims;
     }
-    int32_t room = context->n_rows_max / (int32_t) drawing.size(); // a root of each has its place in any case
+    int32_t most = context->n_rows_max / (int32_t) drawing.size(); // a root of each has its place in any case
     if (!context->model->info.can_tree) {
-        room = std::min(room, 1 + context->max_chain);
-    }
-    if (n_rows_fixed > 0) {
-        room = std::min(room, n_rows_fixed);
+        most = std::min(most, 1 + context->max_chain);
     }
     shares.assign(drawing.size(), {});
-    each([&](size_t i) { shares[i] = drawing[i]->start_draft(room); });
+    each([&](size_t i) {
+        const int32_t own = drawing[i]->n_rows_wanted();
+        const int32_t wanted = own > 0 ? own : n_rows_fixed;
+        shares[i] = drawing[i]->start_draft(wanted > 0 ? std::min(most, wanted) : most);
+    });
     leave_out_ended();
     if (drawing.empty()) {
         return;

@@ -16,7 +16,8 @@ generation::generation(model_ref model_, const int32_t * tokens, int32_t n, cons
                        std::unique_ptr<proposer> source_)
     : model(std::move(model_)), text(tokens, tokens + n), n_prompt(n), n_to_evaluate(n),
       n_left(params.n_max < 0 ? std::numeric_limits<int64_t>::max() : params.n_max), n_top(params.n_top),
-      sampler(model, *params.sampler), source(std::move(source_)), stream(strings(params.stop, params.n_stop)) {
+      n_rows(params.n_rows), sampler(model, *params.sampler), source(std::move(source_)),
+      stream(strings(params.stop, params.n_stop)) {
     counts.n_prompt = n;
     sampler.prime(tokens, n);
     if (params.constraint) {

@@ -70,6 +70,8 @@ public:
     void finish(mp_finish why);
     void fail_with(const failure & why);
     bool ended() const { return is_ended; }
+    // Rows of its own in a pass at most, 0: as many as the engine says.
+    int32_t n_rows_wanted() const { return n_rows; }
     bool wants_pass_alone() const { return is_suspect; }
 
     void count_prompt(int64_t us);
@@ -105,6 +107,7 @@ private:
     bool is_resumed = false;
     int64_t n_left;      // tokens that may still be emitted
     const int32_t n_top; // wanted with each token
+    const int32_t n_rows;
     mp_sampler sampler;
     std::optional<constraint> rules;
     std::unique_ptr<proposer> source;

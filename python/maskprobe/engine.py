@@ -102,15 +102,17 @@ class Engine(Owner):
         stop: str | Sequence[str] = (),
         ignore_eos: bool = False,
         draft: bool = True,
+        rows: int | None = None,
         constraint: Any = None,
         top_logprobs: int = 0,
         proposer: ProposerLike | None = None,
     ) -> Generation:
         """The tokens that follow the prompt `tokens`, until an end token, a stop string, `max_tokens` (-1: no limit) or
         the end of the context. `ignore_eos` forbids end tokens. The text ends before a stop string. `draft` False
-        decodes plainly. `constraint` is a Constraint, or makes one for each text: a JsonSchema, Regex or LarkGrammar.
-        With each token come its `top_logprobs` most likely alternatives. `proposer` takes the place of the engine's
-        for this generation.
+        decodes plainly. `rows`, from 1 to the context's n_rows_max, are those of this text in a pass: at most so many
+        where the engine's are "auto", else instead of its number; None: as the engine has them. `constraint` is a
+        Constraint, or makes one for each text: a JsonSchema, Regex or LarkGrammar. With each token come its
+        `top_logprobs` most likely alternatives. `proposer` takes the place of the engine's for this generation.
 
         The arguments are checked at once; work starts with the first token asked for, of this or another generation.
 
@@ -121,6 +123,8 @@ class Engine(Owner):
                 raise ArgumentError(f"stop string {i} must be non-empty text, not {shown(string)}")
         strings = [ffi.new("char[]", c_string(string, f"stop string {i}")) for i, string in enumerate(stop)]
         array = ffi.new("char * const []", strings)
+        if rows is not None and (not isinstance(rows, int) or rows < 1):
+            raise ArgumentError(f"rows must be None (as the engine has them) or a number from 1, not {shown(rows)}")
         sampler, _arrays = c_params(sampling)
         params = ffi.new("mp_generation_params *", lib.mp_generation_default_params())
         fill(
@@ -131,6 +135,7 @@ class Engine(Owner):
             n_stop=len(strings),
             ignore_end=ignore_eos,
             n_top=top_logprobs,
+            n_rows=rows or 0,
         )
         ids, prompt = token_array(tokens)
         bridges: list[Bridge] = []
