@@ -274,6 +274,12 @@ def test_evidence_and_counts(ours):
     plain = ours(PROMPT, max_tokens=40, temperature=0, draft=False)
     assert choice_of(plain)["text"] == choice_of(answer)["text"]
     assert plain["usage"]["completion_tokens_details"]["draft_tokens"] == 0
+    few = ours(PROMPT, max_tokens=40, temperature=0, rows=2)
+    assert few["choices"] == plain["choices"] and few.stats.rows <= 2 * few.stats.passes
+    assert few.stats.n_drafted > 0 == ours(PROMPT, max_tokens=40, temperature=0, rows=1).stats.n_drafted
+    for bad in (0, 65, 1.5, "many", True):
+        with pytest.raises(ValueError, match="rows"):
+            ours(PROMPT, rows=bad)
 
     chunks = list(ours(PROMPT, max_tokens=40, temperature=0, stream=True, stream_options={"include_usage": True}))
     assert [result.token for chunk in chunks for result in chunk.tokens] == [result.token for result in answer.tokens]

@@ -148,6 +148,7 @@ class Llama(LlamaLower):
             self.model,
             n_ctx=self.engine.context.n_ctx,
             n_top_max=self.engine.context.n_top_max,
+            n_rows_max=self.engine.context.n_rows_max,
             chat=chat,
             seeds=self._seeds,
             penalty_last_n=last_n_tokens_size,
@@ -191,13 +192,14 @@ class Llama(LlamaLower):
         *,
         constraint: Any = None,
         draft: bool | None = None,
+        rows: int | None = None,
         ignore_eos: bool = False,
         stream_options: Mapping[str, Any] | None = None,
     ) -> Result | ChunkStream:
         """The text that follows a prompt: a "text_completion", or with `stream` its chunks.
 
-        The last group is maskprobe's own: a Constraint (or JsonSchema, Regex, LarkGrammar), drafting on or off, end
-        tokens forbidden, {"include_usage": True}.
+        The last group is maskprobe's own: a Constraint (or JsonSchema, Regex, LarkGrammar), drafting on or off, rows of
+        a pass as Engine.generate() has them, end tokens forbidden, {"include_usage": True}.
 
         Raises ArgumentError, a ValueError; Unsupported, a TypeError; what Engine.generate() and Generation raise."""
         arguments = {name: value for name, value in locals().items() if name not in ("self", "stream")}
@@ -239,6 +241,7 @@ class Llama(LlamaLower):
         stopping_criteria: StoppingCriteria | None = None,
         constraint: Any = None,
         draft: bool | None = None,
+        rows: int | None = None,
         ignore_eos: bool = False,
         stream_options: Mapping[str, Any] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,

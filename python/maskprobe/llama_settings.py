@@ -16,6 +16,7 @@ OURS_IN_CHATS = {
     "stopping_criteria": None,
     "constraint": None,
     "draft": None,
+    "rows": None,
     "ignore_eos": False,
     "stream_options": None,
     "chat_template_kwargs": None,

@@ -53,6 +53,7 @@ class Plan:
     criterion: StoppingCriteria | None
     n_top: int | None  # alternatives wanted with each token's log-probability; None: no log-probabilities
     draft: bool
+    rows: int | None  # of a pass; None: as the engine has them
     ignore_eos: bool
     echo: bool
     model_name: str | None
@@ -85,6 +86,7 @@ class Plan:
             "stop": self.stop,
             "ignore_eos": self.ignore_eos,
             "draft": self.draft,
+            "rows": self.rows,
             "constraint": steering(constraint, self.processor, self.criterion),
             "top_logprobs": self.n_top or 0,
         }
@@ -119,8 +121,8 @@ def seed_or_none(seed: Any) -> int | None:
 class Planner:
     """Checks requests for one model and makes Plans of them. Any thread may ask.
 
-    penalty_last_n: tokens that penalties look back at. draft: what requests have that do not say. suffix_first: the
-    order of a prompt to be filled in. seeds: of requests that name none.
+    n_rows_max: of a pass. penalty_last_n: tokens that penalties look back at. draft: what requests have that do not
+    say. suffix_first: the order of a prompt to be filled in. seeds: of requests that name none.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Planner:
         *,
         n_ctx: int,
         n_top_max: int,
+        n_rows_max: int,
         chat: ChatPrompts,
         seeds: Callable[[], int],
         penalty_last_n: int = 64,
@@ -138,7 +141,7 @@ class Planner:
         self.model, self.n_ctx, self.chat_prompts = model, n_ctx, chat
         self.schemas = SchemaCache(model)
         self._n_top_max, self._seeds, self._penalty_last_n = n_top_max, seeds, penalty_last_n
-        self._draft, self._suffix_first = draft, suffix_first
+        self._n_rows_max, self._draft, self._suffix_first = n_rows_max, draft, suffix_first
 
     def completion(
         self,
@@ -289,6 +292,7 @@ class Planner:
         grammar: Any = None,
         constraint: Any = None,
         draft: Any = None,
+        rows: Any = None,
         ignore_eos: Any = None,
         stream_options: Any = None,
         **sampling: Any,
@@ -322,6 +326,7 @@ class Planner:
             criterion=stopping_criteria,
             n_top=n_top,
             draft=flag("draft", draft, self._draft),
+            rows=None if rows is None else within("rows", integer("rows", rows, 1), 1, self._n_rows_max),
             ignore_eos=flag("ignore_eos", ignore_eos, False),
             echo=echo,
             model_name=model,

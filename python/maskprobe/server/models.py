@@ -51,6 +51,7 @@ class Loaded:
                 self.model,
                 n_ctx=self.n_ctx,
                 n_top_max=self.engine.context.n_top_max,
+                n_rows_max=self.engine.context.n_rows_max,
                 chat=ChatPrompts(self.model),
                 seeds=Seeds(),
                 draft=settings.draft,
