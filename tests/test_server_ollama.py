@@ -56,6 +56,16 @@ def test_generate_with_and_without_the_template(client):
     assert client.generate(prompt="def f(", suffix="return x", **settings).done
 
 
+def test_rows_and_draft_are_options(client):
+    def asked(**options):
+        settings = {**SETTINGS, "options": {"num_predict": 16, "temperature": 0, **options}}
+        return client.chat(messages=MESSAGES, **settings).message.content
+
+    assert asked(rows=1) == asked(rows=4) == asked(draft="off") == asked()
+    with pytest.raises(ollama.ResponseError, match="rows = 65 is out of range: 1 to 64"):
+        asked(rows=65)
+
+
 def test_formats_are_obeyed(client):
     settings = {"model": "tiny", "options": {"seed": 2}}
     assert set(json.loads(client.chat(messages=MESSAGES, format=POINT, **settings).message.content)) == {"x"}

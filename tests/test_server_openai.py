@@ -166,11 +166,14 @@ def test_errors_are_those_of_the_client(client, kind, settings):
 
 def test_drafting_changes_no_text_and_is_counted(client):
     wanted = {**GREEDY, "messages": MESSAGES, "max_tokens": 32}
-    said = [{"draft": what} for what in ("on", "auto", "off", True, False)] + [{"rows": 1}, {"rows": "auto"}]
-    answers = [client.chat.completions.create(**wanted, extra_body=extra) for extra in said]
+    said = [{"draft": what} for what in ("on", "auto", "off", True, False)] + [{"rows": n} for n in (1, 2, 64, "auto")]
+    evidence = {"maskprobe": {"evidence": True}}
+    answers = [client.chat.completions.create(**wanted, extra_body={**extra, **evidence}) for extra in said]
     assert len({answer.choices[0].message.content for answer in answers}) == 1
     drafted = [answer.usage.completion_tokens_details.draft_tokens for answer in answers]
     assert drafted[2] == drafted[4] == drafted[5] == 0 < min(drafted[0], drafted[3])
+    one, two = (answers[i].maskprobe[0]["stats"] for i in (5, 6))
+    assert one["rows"] == one["passes"] == 31 and two["rows"] <= 2 * two["passes"]
 
 
 def test_evidence_comes_with_the_chunks_that_ask_for_it(client):

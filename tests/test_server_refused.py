@@ -60,7 +60,11 @@ WRONG_FIELDS = [
     (CHAT, {"grammar": {"a": 1}}, 400, "grammar"),
     (CHAT, {"mirostat_mode": 2}, 400, "mirostat_mode"),
     (CHAT, {"draft": "maybe"}, 400, "draft"),
-    (CHAT, {"rows": 7}, 400, "rows"),
+    (CHAT, {"rows": 0}, 400, "rows"),
+    (CHAT, {"rows": 65}, 400, "rows"),
+    (CHAT, {"rows": 1.5}, 400, "rows"),
+    (CHAT, {"rows": True}, 400, "rows"),
+    (COMPLETION, {"rows": "many"}, 400, "rows"),
     (CHAT, {"maskprobe": {"magic": True}}, 400, "maskprobe.magic"),
     (CHAT, {"store": True}, 400, "store"),
     (CHAT, {"parallel_tool_calls": False}, 400, "parallel_tool_calls"),
@@ -130,6 +134,10 @@ def message_of(answer) -> str:
 @pytest.mark.parametrize(("route", "fields", "status", "named"), WRONG_FIELDS)
 @pytest.mark.parametrize("stream", [False, True])
 def test_wrong_fields_are_named(client, route, fields, status, named, stream):
+    (OLLAMA_CHAT, {"rows": 65}, 400, "rows"),
+    (OLLAMA_CHAT, {"options": {"rows": 65}}, 400, "rows"),
+    (OLLAMA_CHAT, {"options": {"draft": "maybe"}}, 400, "options.draft"),
+    (OLLAMA_CHAT, {"rows": 2, "options": {"rows": 2}}, 400, "options.rows"),
     body = {**NEEDED.get(route, {}), **fields}
     if route in (CHAT, COMPLETION, OLLAMA_CHAT, OLLAMA_TEXT):
         body.setdefault("stream", stream)

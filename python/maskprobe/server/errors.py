@@ -92,7 +92,7 @@ def field_of(message: str) -> str | None:
 
 # Names of fields that are words of the language too.
 WORDS = frozenset(("prompt", "suffix", "stop", "seed", "temperature", "messages", "tools", "functions", "grammar"))
-WORDS |= {"logprobs", "echo", "draft", "model"}
+WORDS |= {"logprobs", "echo", "draft", "rows", "model"}
 
 
 def shape(error: ApiError, ollama: bool) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from .embedding import embeddings_of
 from .errors import ApiError, shape
 from .models import Entry, Loaded, in_thread
 from .ollama_fields import KEEP_AS_IT_IS, arguments_of, keep_alive, model_name, response_format
-from .openai_routes import MOST_STOPS, draft, rows
+from .openai_routes import MOST_STOPS, drafting
 from .running import Run, Server
 
 # Options as Ollama has them, and its defaults.
@@ -51,9 +51,14 @@ class Wants:
         fields.only("think", False, why="thoughts are not told apart from the answer")
         fields.only("logprobs", False, why="/v1/chat/completions has them")
         fields.only("top_logprobs", 0, why="/v1/chat/completions has them")
-        self.arguments: dict[str, Any] = {"draft": draft(fields)}
-        rows(fields, server, self.arguments)
-        self._options(Fields(fields.take("options", dict, {}), "options."))
+        self.arguments: dict[str, Any] = {}
+        options = Fields(fields.take("options", dict, {}), "options.")
+        for name in ("draft", "rows"):  # Ollama's own clients send what they do not know among the options only
+            if name in fields and name in options:
+                raise fields.wrong(name, f"and options.{name} are one thing: give one of them")
+        for given in (fields, options):
+            self.arguments |= {name: value for name, value in drafting(given).items() if value is not None}
+        self._options(options)
 
     def _options(self, fields: Fields) -> None:
         arguments = self.arguments

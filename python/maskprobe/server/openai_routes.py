@@ -63,7 +63,7 @@ async def chat_completions(request: Request) -> Any:
     server: Server = request.app.state.server
     fields = Fields(await read_json(request, server.settings.max_body))
     entry = server.models.find(fields.take("model", str))
-    wants = _common(fields, entry, server, max_names=("max_completion_tokens", "max_tokens", "n_predict"))
+    wants = common(fields, entry, server, max_names=("max_completion_tokens", "max_tokens", "n_predict"))
     messages = fields.take("messages", list)
     if messages is None:
         raise fields.wrong("messages", "is missing")
@@ -82,7 +82,7 @@ async def completions(request: Request) -> Any:
     server: Server = request.app.state.server
     fields = Fields(await read_json(request, server.settings.max_body))
     entry = server.models.find(fields.take("model", str))
-    wants = _common(fields, entry, server, max_names=("max_tokens", "n_predict"), max_default=COMPLETION_TOKENS)
+    wants = common(fields, entry, server, max_names=("max_tokens", "n_predict"), max_default=COMPLETION_TOKENS)
     prompt = fields.take("prompt", (str, list))
     if prompt is None:
         raise fields.wrong("prompt", "is missing")
@@ -143,7 +143,7 @@ def _failed(error: ApiError) -> bytes:
     return b"data: " + json.dumps(shape(error, ollama=False)).encode() + b"\n\ndata: [DONE]\n\n"
 
 
-def _common(
+def common(
     fields: Fields, entry: Entry, server: Server, *, max_names: Sequence[str], max_default: int | None = None
 ) -> Wants:
     wants = Wants(entry, server, fields.some(SAMPLING))
@@ -157,8 +157,7 @@ def _common(
     if len(stop) > MOST_STOPS and isinstance(stop, list):
         raise fields.wrong("stop", f"has {len(stop)} strings, {MOST_STOPS} at most")
     arguments["stop"] = stop
-    arguments["draft"] = draft(fields)
-    rows(fields, server, arguments)
+    arguments |= drafting(fields)
     wants.n = fields.integer("n", 1, 1, MOST_CHOICES)
     wants.stream = fields.take("stream", bool, False)
     options = Fields(fields.take("stream_options", dict, {}), "stream_options.")
@@ -186,24 +185,14 @@ def max_tokens(fields: Fields, names: Sequence[str], default: int | None) -> int
     return None if found == -1 else found
 
 
-def draft(fields: Fields) -> bool | None:
-    """None: as the server has it."""
-    value = fields.take("draft", (str, bool), "auto")
+def drafting(fields: Fields) -> dict[str, Any]:
+    """draft and rows, as arguments of a Planner; None: as the server has them."""
+    draft = fields.take("draft", (str, bool), "auto")
     known = {"on": True, True: True, "off": False, False: False, "auto": None}
-    if value not in known:
+    if draft not in known:
         raise fields.wrong("draft", 'must be "on", "off" or "auto"')
-    return known[value]
-
-
-def rows(fields: Fields, server: Server, arguments: dict[str, Any]) -> None:
-    """Rows of a pass are the engine's own: a request may have them, or one, which is plain decoding."""
-    value = fields.take("rows", (int, str), None)
-    own = server.settings.engine_options.get("rows", "auto")
-    if value is None or value in ("auto", own):
-        return
-    if value != 1:
-        raise fields.wrong("rows", f'must be 1 (plain decoding), "auto" or the server\'s own: {own}')
-    arguments["draft"] = False
+    rows = fields.take("rows", (int, float, str), "auto")
+    return {"draft": known[draft], "rows": None if rows == "auto" else rows}
 
 
 async def embeddings(request: Request) -> Response:

@@ -44,7 +44,10 @@ SHARED: Schema = {
     "stream_options": _object({"include_usage": FLAG}),
     "user": TEXT,
     "draft": {"enum": ["on", "off", "auto", True, False], "description": "Whether candidates are drafted."},
-    "rows": {"anyOf": [{"type": "integer"}, {"const": "auto"}], "description": "1: plain decoding; else the server's."},
+    "rows": {
+        "anyOf": [_integer(1, 256), {"const": "auto"}],
+        "description": "Rows of a pass that this text has at most; 1: plain decoding.",
+    },
     "maskprobe": _object({"evidence": FLAG}),
 }
 COMPLETION = _object(
@@ -193,6 +196,8 @@ DESCRIPTION: Schema = {
         "version": "1",
         "description": "Text from GGUF models, in passes of many tokens.",
     },
+        "draft": SHARED["draft"],
+        "rows": SHARED["rows"],
     "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     "security": [{}, {"key": []}],
     "paths": {
