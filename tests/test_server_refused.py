@@ -7,6 +7,7 @@ import pytest
 from serving import N_CTX, application
 
 CHAT, COMPLETION, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RESPONSE = "/v1/responses"
 OLLAMA_CHAT, OLLAMA_TEXT = "/api/chat", "/api/generate"
 MESSAGES = [{"role": "user", "content": "hi"}]
 LONG = "x " * 2 * N_CTX
@@ -80,6 +81,42 @@ WRONG_FIELDS = [
     (COMPLETION, {"best_of": 5}, 400, "best_of"),
     (COMPLETION, {"logprobs": 1000}, 400, "logprobs"),
     (COMPLETION, {"echo": 1}, 400, "echo"),
+    (RESPONSE, {"input": None}, 400, "input"),
+    (RESPONSE, {"input": []}, 400, "input"),
+    (RESPONSE, {"input": 5}, 400, "input"),
+    (RESPONSE, {"input": ["hi"]}, 400, "input[0]"),
+    (RESPONSE, {"input": [{"content": "hi"}]}, 400, "input[0].role"),
+    (RESPONSE, {"input": [{"role": "user"}]}, 400, "input[0].content"),
+    (RESPONSE, {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, 400, "input[0].content[0].type"),
+    (RESPONSE, {"input": [{"role": "user", "content": "hi", "hue": 1}]}, 400, "input[0].hue"),
+    (RESPONSE, {"input": [{"type": "reasoning", "summary": []}]}, 400, "input[0].type"),
+    (RESPONSE, {"input": [{"type": "function_call", "call_id": "1", "name": "f"}]}, 400, "input[0].arguments"),
+    (RESPONSE, {"input": [{"type": "function_call_output", "output": "1"}]}, 400, "input[0].call_id"),
+    (RESPONSE, {"input": LONG}, 400, None),
+    (RESPONSE, {"model": "nothing"}, 404, "model"),
+    (RESPONSE, {"store": True}, 400, "store"),
+    (RESPONSE, {"previous_response_id": "resp_1"}, 400, "previous_response_id"),
+    (RESPONSE, {"conversation": "conv_1"}, 400, "conversation"),
+    (RESPONSE, {"prompt": {"id": "1"}}, 400, "prompt"),
+    (RESPONSE, {"background": True}, 400, "background"),
+    (RESPONSE, {"include": ["message.output_text.logprobs"]}, 400, "include"),
+    (RESPONSE, {"reasoning": {"effort": "low"}}, 400, "reasoning"),
+    (RESPONSE, {"truncation": "auto"}, 400, "truncation"),
+    (RESPONSE, {"n": 2}, 400, "n"),
+    (RESPONSE, {"max_output_tokens": 0}, 400, "max_output_tokens"),
+    (RESPONSE, {"max_tokens": 5}, 400, "max_tokens"),
+    (RESPONSE, {"temperature": -1}, 400, "temperature"),
+    (RESPONSE, {"rows": 0}, 400, "rows"),
+    (RESPONSE, {"text": {"format": {"type": "xml"}}}, 400, "text.format.type"),
+    (RESPONSE, {"text": {"format": {"type": "json_schema"}}}, 400, "text.format.schema"),
+    (RESPONSE, {"text": {"format": {"type": "json_schema", "schema": {"type": "hat"}}}}, 400, None),
+    (RESPONSE, {"text": {"verbosity": "low"}}, 400, "text.verbosity"),
+    (RESPONSE, {"tools": [{"type": "web_search"}]}, 400, "tools[0].type"),
+    (RESPONSE, {"tools": [{"type": "function"}]}, 400, "tools[0].name"),
+    (RESPONSE, {"tools": [{"type": "function", "name": "f", "defer": True}]}, 400, "tools[0].defer"),
+    (RESPONSE, {"tool_choice": {"type": "web_search"}}, 400, "tool_choice.type"),
+    (RESPONSE, {"tool_choice": "required"}, 400, "tool_choice"),
+    (RESPONSE, {"unheard_of": 1}, 400, "unheard_of"),
     (EMBED, {"input": None}, 400, "input"),
     (EMBED, {"input": []}, 400, "input"),
     (EMBED, {"input": LONG}, 400, None),
@@ -94,6 +131,10 @@ WRONG_FIELDS = [
     (OLLAMA_CHAT, {"think": True}, 400, "think"),
     (OLLAMA_CHAT, {"options": {"num_gpu": 3}}, 400, "options.num_gpu"),
     (OLLAMA_CHAT, {"options": {"num_predict": "x"}}, 400, "options.num_predict"),
+    (OLLAMA_CHAT, {"rows": 65}, 400, "rows"),
+    (OLLAMA_CHAT, {"options": {"rows": 65}}, 400, "rows"),
+    (OLLAMA_CHAT, {"options": {"draft": "maybe"}}, 400, "options.draft"),
+    (OLLAMA_CHAT, {"rows": 2, "options": {"rows": 2}}, 400, "options.rows"),
     (OLLAMA_CHAT, {"model": "nothing"}, 404, "nothing"),
     (OLLAMA_TEXT, {"template": "x"}, 400, "template"),
     (OLLAMA_TEXT, {"raw": True, "system": "x"}, 400, "system"),
@@ -108,6 +149,7 @@ WRONG_FIELDS = [
 NEEDED = {
     CHAT: {"messages": MESSAGES, "max_tokens": 4},
     COMPLETION: {"prompt": "a", "max_tokens": 4},
+    RESPONSE: {"input": "a", "max_output_tokens": 4},
     EMBED: {"input": "a"},
     OLLAMA_CHAT: {"messages": MESSAGES},
     OLLAMA_TEXT: {"prompt": "a"},
@@ -134,12 +176,8 @@ def message_of(answer) -> str:
 @pytest.mark.parametrize(("route", "fields", "status", "named"), WRONG_FIELDS)
 @pytest.mark.parametrize("stream", [False, True])
 def test_wrong_fields_are_named(client, route, fields, status, named, stream):
-    (OLLAMA_CHAT, {"rows": 65}, 400, "rows"),
-    (OLLAMA_CHAT, {"options": {"rows": 65}}, 400, "rows"),
-    (OLLAMA_CHAT, {"options": {"draft": "maybe"}}, 400, "options.draft"),
-    (OLLAMA_CHAT, {"rows": 2, "options": {"rows": 2}}, 400, "options.rows"),
     body = {**NEEDED.get(route, {}), **fields}
-    if route in (CHAT, COMPLETION, OLLAMA_CHAT, OLLAMA_TEXT):
+    if route in (CHAT, COMPLETION, RESPONSE, OLLAMA_CHAT, OLLAMA_TEXT):
         body.setdefault("stream", stream)
     answer = client.post(route, content=json.dumps(body), headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text

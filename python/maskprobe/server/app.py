@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from ..errors import Error
-from . import native_routes, ollama_routes, openai_routes
+from . import native_routes, ollama_routes, openai_routes, responses
 from .answering import ClientGone
 from .errors import LOG, ApiError, handle
 from .guard import Guard
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> Starlette:
         )
         middleware.insert(0, answers_to)
     app = Starlette(
-        routes=[*openai_routes.ROUTES, *ollama_routes.ROUTES, *native_routes.ROUTES, *page],
+        routes=[*openai_routes.ROUTES, *responses.ROUTES, *ollama_routes.ROUTES, *native_routes.ROUTES, *page],
         middleware=middleware,
         exception_handlers={
             ApiError: handle,

@@ -57,6 +57,7 @@ OF_COMPLETIONS = ("suffix", "logprobs", "echo")
 FOR_OTHERS = ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prediction")
 TEMPERATURE = 0.8  # llama-server's
 COMPLETION_TOKENS = 16  # OpenAI's
+EVENTS = "text/event-stream; charset=utf-8"
 
 
 async def chat_completions(request: Request) -> Any:
@@ -116,7 +117,19 @@ class Wants:
         plan: Callable[[Loaded], Sequence[Plan]],
         shape_of: type[ChatAnswer] | type[CompletionAnswer],
     ) -> Any:
-        job = Job(
+        job = self.job(request, plan, shape_of)
+        if self.stream:
+            return EventStream(_events(job), EVENTS, _failed, self.server.settings.timeout_s)
+        result, _ = await while_connected(request.receive, job.whole())
+        return JSONResponse(result)
+
+    def job(
+        self,
+        request: Request,
+        plan: Callable[[Loaded], Sequence[Plan]],
+        shape_of: type[ChatAnswer] | type[CompletionAnswer],
+    ) -> Job:
+        return Job(
             self.server,
             self.entry,
             client_of(request),
@@ -126,11 +139,6 @@ class Wants:
             include_usage=self.include_usage,
             wants_evidence=self.evidence,
         )
-        if self.stream:
-            patience_s = self.server.settings.timeout_s
-            return EventStream(_events(job), "text/event-stream; charset=utf-8", _failed, patience_s)
-        result, _ = await while_connected(request.receive, job.whole())
-        return JSONResponse(result)
 
 
 async def _events(job: Job) -> AsyncIterator[bytes]:

@@ -114,6 +114,69 @@ CHAT = _object(
     },
     ("messages",),
 )
+PART: Schema = {
+    "type": "object",
+    "properties": {"type": {"enum": ["input_text", "output_text"]}, "text": TEXT},
+    "required": ["type", "text"],
+}
+INPUT: Schema = {
+    "oneOf": [
+        _object(
+            {
+                "type": {"const": "message"},
+                "role": MESSAGE["properties"]["role"],
+                "content": {"anyOf": [TEXT, {"type": "array", "items": PART}]},
+            },
+            ("role", "content"),
+        ),
+        _object(
+            {"type": {"const": "function_call"}, "call_id": TEXT, "name": TEXT, "arguments": TEXT},
+            ("type", "call_id", "name", "arguments"),
+        ),
+        _object(
+            {"type": {"const": "function_call_output"}, "call_id": TEXT, "output": TEXT}, ("type", "call_id", "output")
+        ),
+    ]
+}
+RESPONSE_TEXT = _object(
+    {
+        "format": {
+            "oneOf": [
+                _object({"type": {"enum": ["text", "json_object"]}}, ("type",)),
+                _object(
+                    {"type": {"const": "json_schema"}, "name": TEXT, "schema": ANYTHING, "strict": FLAG},
+                    ("type", "schema"),
+                ),
+            ]
+        }
+    }
+)
+RESPONSE = _object(
+    {
+        "input": {"anyOf": [TEXT, {"type": "array", "items": INPUT, "minItems": 1}]},
+        "instructions": TEXT,
+        "max_output_tokens": {"type": "integer", "minimum": -1, "description": "-1: no limit."},
+        "text": RESPONSE_TEXT,
+        "tools": {
+            "type": "array",
+            "items": _object(
+                {
+                    "type": {"const": "function"},
+                    "name": {"type": "string", "minLength": 1},
+                    "description": TEXT,
+                    "parameters": ANYTHING,
+                    "strict": FLAG,
+                },
+                ("type", "name"),
+            ),
+        },
+        "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required"]}, ANYTHING]},
+        "metadata": ANYTHING,
+        "store": {"const": False, "description": "Nothing is stored."},
+        **{name: field for name, field in SHARED.items() if name not in ("n", "maskprobe", "stream_options")},
+    },
+    ("input",),
+)
 EMBEDDING = _object(
     {
         "model": MODEL,
@@ -133,6 +196,8 @@ OPTIONS = _object(
         "num_predict": {"type": "integer", "minimum": -2},
         "num_ctx": _integer(1),
         "stop": STOP,
+        "draft": SHARED["draft"],
+        "rows": SHARED["rows"],
     }
 )
 OLLAMA: Schema = {
@@ -196,13 +261,12 @@ DESCRIPTION: Schema = {
         "version": "1",
         "description": "Text from GGUF models, in passes of many tokens.",
     },
-        "draft": SHARED["draft"],
-        "rows": SHARED["rows"],
     "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     "security": [{}, {"key": []}],
     "paths": {
         "/v1/completions": _post("The text that follows a prompt.", COMPLETION, EVENTS),
         "/v1/chat/completions": _post("The assistant's next message.", CHAT, EVENTS),
+        "/v1/responses": _post("A response, which is not stored.", RESPONSE, EVENTS),
         "/v1/embeddings": _post("Embeddings of length 1: the mean of the last hidden states.", EMBEDDING),
         "/v1/models": _get("The models by name."),
         "/v1/models/{model}": _get("One of them.", "application/json", "model"),
