@@ -81,7 +81,11 @@ async def ask(
         found.errors.append("the stream ended before its end")
         return None
     text = "".join(pieces)
-    found.n_tokens += usage["completion_tokens"] if usage else texts.n_tokens(text)
+    n_tokens = usage["completion_tokens"] if usage else texts.n_tokens(text)
+    found.n_tokens += n_tokens
+    if usage and reason == "length" and n_tokens < request.body["max_tokens"]:
+        found.errors.append("an answer was cut at the server's time limit")
+        return None
     if request.kind == "with a schema" and reason == "stop":
         json.loads(text)
     return text
