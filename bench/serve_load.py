@@ -127,8 +127,8 @@ async def run_load(
 
 async def differences(url: str, answers: list[tuple[Request, str]], texts: Texts) -> int:
     """How many of these are other texts when they are asked for alone."""
-    n = 0
-    async with httpx.AsyncClient(base_url=url, timeout=REQUEST_LIMIT_S) as client:
+    n, limits = 0, httpx.Limits(max_keepalive_connections=0)  # llama-server closes those that waited
+    async with httpx.AsyncClient(base_url=url, timeout=REQUEST_LIMIT_S, limits=limits) as client:
         for request, text in answers:
             n += await ask(client, request, texts, Found(), None) != text
     return n
