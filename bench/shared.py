@@ -211,7 +211,8 @@ def wait_for_long(model: Model, prompts: Sequence[list[int]], args: argparse.Nam
         for reader in done:
             reader.result()
     usual = statistics.median(gap for reader in readers for gap in reader.gaps(0.0, handed_over))
-    longest = max(gap for reader in readers for gap in reader.gaps(handed_over, first))
+    gaps = [gap for reader in readers for gap in reader.gaps(handed_over, first)]
+    longest = max(gaps, default=first - handed_over)  # without any, nobody had a pass in all that time
     return {
         "n": n,
         "n_long": n_long,
