@@ -37,12 +37,9 @@
 extern "C" {
 #endif
 
-typedef struct mp_model   mp_model;
-typedef struct mp_context mp_context;
-typedef struct mp_session mp_session;
-typedef struct mp_sampler mp_sampler;
-typedef struct mp_engine  mp_engine;
-typedef struct mp_generation mp_generation;
+typedef struct mp_model   mp_model;   typedef struct mp_context mp_context;
+typedef struct mp_session mp_session; typedef struct mp_sampler mp_sampler;
+typedef struct mp_engine  mp_engine;  typedef struct mp_generation mp_generation;
 
 // Sessions of a context; rows of a pass: each may need a sequence of its own, llama.cpp has so many.
 enum { MP_N_SESSIONS_LIMIT = 64, MP_N_ROWS_LIMIT = 256 };
@@ -358,10 +355,10 @@ typedef struct mp_generation_params {
     const mp_sampler_params * sampler;  // NULL: the defaults
     int64_t              n_max;         // tokens to emit at most, -1 = no limit. Default -1
     const char * const * stop;          // (n_stop) the text ends before any of these, also before a special token's text
-    int32_t              n_stop;
-    bool                 ignore_end, draft; // never emit a token that ends the text, default false; draft, default true
+    int32_t              n_stop, n_top; // n_top: most likely tokens wanted with each token, 0..n_top_max. Default 0
     int32_t              n_rows;        // of a pass, 0 = the engine's; at most so many where it plans them. Default 0
-    int32_t              n_top;         // most likely tokens wanted with each token, 0..n_top_max. Default 0
+    bool                 ignore_end;    // never emit a token that ends the text. Default false
+    bool                 draft, hidden; // false: plain decoding, default true; with each token its hidden state, default false
     const mp_proposer *  proposer;      // NULL: the engine's own, all evidence in one tree
     const mp_constraint * constraint;   // NULL: none
 } mp_generation_params;
@@ -379,6 +376,7 @@ typedef struct mp_token {
     int32_t         n_top;
     const int32_t * top_tokens;   // (n_top) most likely first
     const float *   top_logprobs; // (n_top)
+    const float *   hidden;       // (n_embd) after the last norm, in the row it was drawn from; NULL unless wanted
     const char *    text;         // (n_text) what is certain now: whole UTF-8, nothing that may become a stop string
     size_t          n_text;
     mp_finish       finish;       // NONE until the last
@@ -392,8 +390,8 @@ typedef struct mp_stats {
 } mp_stats;
 
 // Starts after tokens[0..n), n >= 1, with the next step; where all sessions are taken they take turns. params may be NULL.
-// Errors: ARGUMENT, CONTEXT_FULL (the prompt does not fit). Freed under way, it ends; its callbacks may still be called by
-// the step that another thread is in.
+// Errors: ARGUMENT, CONTEXT_FULL (the prompt does not fit), UNSUPPORTED (hidden: this model has none). Freed under way, it
+// ends; its callbacks may still be called by the step that another thread is in.
 MP_API mp_generation_params mp_generation_default_params(void);
 MP_API mp_status mp_generation_open(mp_engine * engine, const int32_t * tokens, int32_t n, const mp_generation_params * params,
                                     mp_generation ** out);

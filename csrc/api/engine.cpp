@@ -155,6 +155,7 @@ mp_status mp_generation_next(mp_generation * generation, mp_token * out) {
             out->n_top = (int32_t) last.top_tokens.size();
             out->top_tokens = last.top_tokens.data();
             out->top_logprobs = last.top_logprobs.data();
+            out->hidden = last.hidden.empty() ? nullptr : last.hidden.data();
             out->text = last.text.data();
             out->n_text = last.text.size();
         }

@@ -197,7 +197,8 @@ void mp_engine::pass(int64_t started) {
         sessions.push_back(drawing[i]->session.get());
         trees.push_back(drawing[i]->tree(shares[i].n_rows));
     }
-    with_room([&] { context->decode((int32_t) drawing.size(), sessions.data(), trees.data(), passes.data()); });
+    const bool hidden = std::any_of(drawing.begin(), drawing.end(), [](const auto & g) { return g->wants_hidden(); });
+    with_room([&] { context->decode((int32_t) drawing.size(), sessions.data(), trees.data(), passes.data(), hidden); });
     each([&](size_t i) { drawing[i]->accept(passes[i]); });
     {
         const std::lock_guard<std::mutex> lock(state->mutex);
@@ -312,6 +313,9 @@ std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, c
         sampling.n_logit_bias = (int32_t) biases.size();
         sampling.bias_tokens = tokens_of_bias.data();
         sampling.bias_values = biases.data();
+    }
+    if (params.hidden) {
+        context->check_hidden(true);
     }
     const bool can_draft = params.draft && (model->info.can_tree || context->max_chain > 0);
     const bool chains_only = !model->info.can_tree;

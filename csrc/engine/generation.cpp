@@ -16,7 +16,7 @@ generation::generation(model_ref model_, const int32_t * tokens, int32_t n, cons
                        std::unique_ptr<proposer> source_)
     : model(std::move(model_)), text(tokens, tokens + n), n_prompt(n), n_to_evaluate(n),
       n_left(params.n_max < 0 ? std::numeric_limits<int64_t>::max() : params.n_max), n_top(params.n_top),
-      n_rows(params.n_rows), sampler(model, *params.sampler), source(std::move(source_)),
+      n_rows(params.n_rows), gives_hidden(params.hidden), sampler(model, *params.sampler), source(std::move(source_)),
       stream(strings(params.stop, params.n_stop)) {
     counts.n_prompt = n;
     sampler.prime(tokens, n);
@@ -54,7 +54,8 @@ int32_t generation::evaluate_prompt(int32_t n) {
     const int32_t end = (int32_t) std::min<int64_t>((int64_t) n_evaluated + n, n_to_evaluate);
     const bool is_last = !is_resumed && end == n_prompt;
     mp_prefix rows = {};
-    session->set_prefix(text.data(), end, is_last ? 1 + (source ? source->n_prompt_rows() : 0) : 0, n_top_of_pass(), rows);
+    session->set_prefix(text.data(), end, is_last ? 1 + (source ? source->n_prompt_rows() : 0) : 0, n_top_of_pass(), rows,
+                        is_last && gives_hidden);
     const int32_t n_new = end - rows.n_reused;
     n_evaluated = end;
     if (!is_resumed) {
@@ -80,7 +81,7 @@ int32_t generation::evaluate_prompt(int32_t n) {
     path.clear();
     drawn.clear();
     if (draw(logits, tops[0])) {
-        emit(logits[drawn[0]] - session->prefix_log_sum(row), MP_BY_MODEL, tops, logprobs);
+        emit(logits[drawn[0]] - session->prefix_log_sum(row), MP_BY_MODEL, tops, logprobs, session->prefix_hidden(row));
         finish_if_full();
     }
     if (source && !is_ended) {
@@ -201,7 +202,7 @@ void generation::accept(const mp_pass & pass) {
              next < 0        ? MP_BY_MODEL
              : draft.sources ? (mp_source) draft.sources[next]
                              : MP_BY_PROPOSER,
-             pass.top_tokens + tops, pass.top_logprobs + tops);
+             pass.top_tokens + tops, pass.top_logprobs + tops, session->hidden(node));
         node = is_ended ? -1 : next;
     }
     session->commit(path.data(), (int32_t) path.size());
@@ -267,7 +268,8 @@ bool generation::draw(const float * logits, int32_t best) {
 }
 
 // The newest token of `drawn`.
-void generation::emit(float logprob, mp_source source_of, const int32_t * tops, const float * logprobs) {
+void generation::emit(float logprob, mp_source source_of, const int32_t * tops, const float * logprobs,
+                      const float * hidden) {
     const int32_t id = drawn.back();
     text.push_back(id);
     n_left--;
@@ -279,6 +281,9 @@ void generation::emit(float logprob, mp_source source_of, const int32_t * tops, 
     e.token.source = source_of;
     e.top_tokens.assign(tops, tops + n_top);
     e.top_logprobs.assign(logprobs, logprobs + n_top);
+    if (gives_hidden) {
+        e.hidden.assign(hidden, hidden + model->info.n_embd);
+    }
     const bool is_end = llama_vocab_is_eog(model->vocab, id);
     if (!is_end) {
         const std::string shown = token_text(*model, id, false);

@@ -26,6 +26,7 @@ struct emitted_token {
     mp_token token = {};
     std::vector<int32_t> top_tokens;
     std::vector<float> top_logprobs;
+    std::vector<float> hidden; // (n_embd) or empty
     std::string text;
 };
 
@@ -73,6 +74,7 @@ public:
     // Rows of its own in a pass at most, 0: as many as the engine says.
     int32_t n_rows_wanted() const { return n_rows; }
     bool wants_pass_alone() const { return is_suspect; }
+    bool wants_hidden() const { return gives_hidden; } // of the rows of its passes
 
     void count_prompt(int64_t us);
     void count_pass(int64_t us, int64_t decode_us);
@@ -96,7 +98,7 @@ private:
     int32_t child(int32_t node, int32_t token, const mp_pass & pass) const;
     void note_draft(const draft_view & draft);
     bool draw(const float * logits, int32_t best);
-    void emit(float logprob, mp_source source_of, const int32_t * tops, const float * logprobs);
+    void emit(float logprob, mp_source source_of, const int32_t * tops, const float * logprobs, const float * hidden);
     void finish_if_full();
 
     const model_ref model;
@@ -105,9 +107,10 @@ private:
     int32_t n_to_evaluate;   // tokens before passes can be made: of the prompt, or of all but the newest
     int32_t n_evaluated = 0; // of these
     bool is_resumed = false;
-    int64_t n_left;      // tokens that may still be emitted
-    const int32_t n_top; // wanted with each token
+    int64_t n_left;          // tokens that may still be emitted
+    const int32_t n_top;     // wanted with each token
     const int32_t n_rows;
+    const bool gives_hidden; // with each token, of the row that it was drawn from
     mp_sampler sampler;
     std::optional<constraint> rules;
     std::unique_ptr<proposer> source;

@@ -76,4 +76,8 @@ bool aborts_on_embeddings(const std::string & arch) {
     return is_one_of(arch, "graniteswitch glm4 glm4moe");
 }
 
+bool has_states_or_logits(const std::string & arch) {
+    return is_one_of(arch, "lfm2 lfm2moe");
+}
+
 } // namespace mp

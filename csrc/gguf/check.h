@@ -44,4 +44,7 @@ bool gguf_check_adapter(const std::string & path, const gguf_summary & model);
 // Whether llama.cpp ends the process when this architecture is given embedding rows.
 bool aborts_on_embeddings(const std::string & arch);
 
+// Whether llama.cpp's graph of this architecture has no logits where hidden states are wanted.
+bool has_states_or_logits(const std::string & arch);
+
 } // namespace mp

@@ -126,12 +126,13 @@ void mp_context::free_closed_sessions() {
 // one call of llama.cpp
 
 void mp_context::run(const llama_batch & rows, int32_t n_sequences, int32_t n_threads_of_pass, mp_session * const * in_pass,
-                     int32_t n) {
+                     int32_t n, bool with_hidden) {
     check_process(); // a callback may have made a child, and come back in it
     if (cancel_requested.exchange(false)) {
         fail(MP_ERR_CANCELLED, "cancelled");
     }
     set_threads(ctx.get(), *model, kernels, n_threads_of_pass);
+    llama_set_embeddings(ctx.get(), with_hidden);
     clear_log_error();
     for (mp_session * session : sessions) {
         session->moved = session->moved || session->n_in_pass > 0;
@@ -246,15 +247,31 @@ const llama_batch & mp_context::make_batch(int32_t n, mp_session * const * in_pa
     return batch.finish();
 }
 
-void mp_context::read_outputs(int32_t n, mp_session * const * in_pass, const mp_tree * trees) {
+void mp_context::check_hidden(bool with_logits) const {
+    if (llama_model_n_embd_out(model->weights) != model->info.n_embd) {
+        fail(MP_ERR_UNSUPPORTED, "this %s model has hidden states of another size at its end", model->info.arch);
+    }
+    if (with_logits && has_states_or_logits(model->summary.arch)) {
+        fail(MP_ERR_UNSUPPORTED, "llama.cpp gives hidden states or logits of this %s model, not both", model->info.arch);
+    }
+}
+
+void mp_context::find_output(row_outputs & outputs, int32_t row, int32_t batch_row) const {
+    outputs.logits[row] = llama_get_logits_ith(ctx.get(), batch_row);
+    if (!outputs.hidden.empty()) {
+        outputs.hidden[row] = llama_get_embeddings_ith(ctx.get(), batch_row);
+    }
+}
+
+void mp_context::read_outputs(int32_t n, mp_session * const * in_pass, const mp_tree * trees, bool with_hidden) {
     int32_t batch_row = 0;
     for (int32_t i = 0; i < n; i++) {
         mp_session & session = *in_pass[i];
         const int32_t n_rows = session.pass.n_rows();
-        session.outputs.resize(n_rows, trees[i].n_top);
+        session.outputs.resize(n_rows, trees[i].n_top, with_hidden);
         for (int32_t row = 0; row < n_rows; row++) {
             // Asked for here: the first call puts the rows in order, which is not for several threads.
-            session.outputs.logits[row] = llama_get_logits_ith(ctx.get(), batch_row++);
+            find_output(session.outputs, row, batch_row++);
         }
         reader.add(session.outputs, 0, n_rows);
         session.has_outputs = true;
@@ -266,7 +283,7 @@ void mp_context::read_outputs(int32_t n, mp_session * const * in_pass, const mp_
     }
 }
 
-int64_t mp_context::run_trees(int32_t n, mp_session * const * in_pass, const mp_tree * trees) {
+int64_t mp_context::run_trees(int32_t n, mp_session * const * in_pass, const mp_tree * trees, bool with_hidden) {
     for (int32_t i = 0; i < n; i++) {
         in_pass[i]->drop_pass();
     }
@@ -279,19 +296,19 @@ int64_t mp_context::run_trees(int32_t n, mp_session * const * in_pass, const mp_
     const int32_t n_sequences = lend_sequences(n, in_pass, n_rows);
     const llama_batch & rows = make_batch(n, in_pass, trees, n_rows);
     const int64_t t_decode = ggml_time_us();
-    run(rows, n_sequences, n_threads, in_pass, n);
+    run(rows, n_sequences, n_threads, in_pass, n, with_hidden);
     const int64_t decode_us = ggml_time_us() - t_decode;
-    read_outputs(n, in_pass, trees);
+    read_outputs(n, in_pass, trees, with_hidden);
     return decode_us;
 }
 
-void mp_context::decode(int32_t n, mp_session * const * in_pass, const mp_tree * trees, mp_pass * passes) {
+void mp_context::decode(int32_t n, mp_session * const * in_pass, const mp_tree * trees, mp_pass * passes, bool with_hidden) {
     free_closed_sessions();
     check_sessions(n, in_pass);
     const int64_t t_start = ggml_time_us();
-    int64_t decode_us = run_trees(n, in_pass, trees);
+    int64_t decode_us = run_trees(n, in_pass, trees, with_hidden);
     if (is_spoilt && has_unseen) { // what was evaluated before may be the reason, and not this pass
-        decode_us += run_trees(n, in_pass, trees);
+        decode_us += run_trees(n, in_pass, trees, with_hidden);
     }
     const int64_t engine_us = ggml_time_us() - t_start - decode_us;
     for (int32_t i = 0; i < n; i++) {

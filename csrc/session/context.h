@@ -32,8 +32,12 @@ void context_close(mp_context * context);
 struct mp_context : std::enable_shared_from_this<mp_context> {
     mp_context(mp::model_ref model, const mp_context_params & params); // for context_open()
 
-    // One pass over the trees of n different sessions; passes[i] is what came of trees[i].
-    void decode(int32_t n, mp_session * const * sessions, const mp_tree * trees, mp_pass * passes);
+    // One pass over the trees of n different sessions; passes[i] is what came of trees[i]. with_hidden: and of all rows the
+    // hidden states, which check_hidden() must allow.
+    void decode(int32_t n, mp_session * const * sessions, const mp_tree * trees, mp_pass * passes, bool with_hidden = false);
+
+    // MP_ERR_UNSUPPORTED where llama.cpp gives no states of n_embd after the last norm, or none together with logits.
+    void check_hidden(bool with_logits) const;
 
     bool part(int32_t i, mp_part & out) const; // false past the last one
 
@@ -69,13 +73,16 @@ private:
     void check_n_top(int32_t n_top) const;
     int32_t lay_out(int32_t n, mp_session * const * in_pass, const mp_tree * trees); // returns the rows
     const llama_batch & make_batch(int32_t n, mp_session * const * in_pass, const mp_tree * trees, int32_t n_rows);
-    int64_t run_trees(int32_t n, mp_session * const * in_pass, const mp_tree * trees); // us inside llama_decode
-    void read_outputs(int32_t n, mp_session * const * in_pass, const mp_tree * trees);
+    int64_t run_trees(int32_t n, mp_session * const * in_pass, const mp_tree * trees,
+                      bool with_hidden); // us in llama_decode
+    void read_outputs(int32_t n, mp_session * const * in_pass, const mp_tree * trees, bool with_hidden);
+    // Notes where llama.cpp has the outputs of a row of its last batch, until its next decode.
+    void find_output(mp::row_outputs & outputs, int32_t row, int32_t batch_row) const;
 
     // llama_decode with its codes as failures, after which all sessions hold their committed tokens only. The rows of the
-    // batch are of in_pass[0..n) and carry n_sequences.
+    // batch are of in_pass[0..n) and carry n_sequences; with hidden states, all of them must be outputs.
     void run(const llama_batch & rows, int32_t n_sequences, int32_t n_threads_of_pass, mp_session * const * in_pass,
-             int32_t n);
+             int32_t n, bool with_hidden);
     void drop_failed_pass(mp_session * const * in_pass, int32_t n);
 
     // NaN in cells: spoilt_cells.cpp

@@ -187,6 +187,7 @@ llama_context_params choose_context_params(const mp_model & model, const mp_cont
     cp.type_k = type_k;
     cp.type_v = type_v;
     cp.offload_kqv = params.offload_kqv;
+    cp.pooling_type = LLAMA_POOLING_TYPE_NONE; // hidden states row by row, where they are wanted
     cp.no_perf = true;
     cp.flash_attn_type = choose_flash_attn(model, params, type_v);
     return cp;

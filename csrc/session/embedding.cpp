@@ -13,20 +13,13 @@ static constexpr int32_t PIECE = 64;
 void mp_session::mean_embedding(const int32_t * text, int32_t n, float * out) {
     llama_context * const ctx = context->ctx.get();
     const int32_t n_embd = context->model->info.n_embd;
-    if (llama_model_n_embd_out(context->model->weights) != n_embd) {
-        fail(MP_ERR_UNSUPPORTED, "this %s model has hidden states of another size at its end", context->model->info.arch);
-    }
+    context->check_hidden(false);
     mp_prefix ignored = {};
     set_prefix(text, 0, 0, 0, ignored); // the state after each token is needed
     std::vector<double> sum(n_embd);    // (n_embd)
-    struct switched {
-        llama_context * ctx;
-        explicit switched(llama_context * ctx) : ctx(ctx) { llama_set_embeddings(ctx, true); }
-        ~switched() { llama_set_embeddings(ctx, false); }
-    } const on(ctx);
     for (int32_t done = 0; done < n;) {
         const int32_t n_piece = std::min({PIECE, context->n_batch, n - done});
-        set_prefix(text, done + n_piece, n_piece, 1, ignored);
+        set_prefix(text, done + n_piece, n_piece, 1, ignored, true);
         for (int32_t row = 0; row < n_piece; row++) {
             // Of the last rows: where cells were cleaned, more of the text was evaluated again.
             const float * state = llama_get_embeddings_ith(ctx, row - n_piece);

@@ -2,10 +2,11 @@
 
 namespace mp {
 
-void row_outputs::resize(int32_t n_rows_, int32_t n_top_) {
+void row_outputs::resize(int32_t n_rows_, int32_t n_top_, bool with_hidden) {
     n_rows = n_rows_;
     n_top = n_top_;
     logits.resize(n_rows);
+    hidden.resize(with_hidden ? n_rows : 0);
     best.resize(n_rows);
     tokens.resize((size_t) n_rows * n_top);
     logprobs.resize((size_t) n_rows * n_top);

@@ -14,12 +14,13 @@ struct row_outputs {
     int32_t n_rows = 0;
     int32_t n_top = 0;
     std::vector<const float *> logits; // (n_rows) of (n_vocab), llama.cpp's own until its next decode
+    std::vector<const float *> hidden; // (n_rows) of (n_embd), likewise: states after the last norm; or empty
     std::vector<int32_t> best;         // (n_rows), -1 where the logits are not finite
     std::vector<int32_t> tokens;       // (n_rows, n_top), undefined where they are not
     std::vector<float> logprobs;       // (n_rows, n_top)
     std::vector<float> log_sum;        // (n_rows)
 
-    void resize(int32_t n_rows, int32_t n_top);
+    void resize(int32_t n_rows, int32_t n_top, bool with_hidden);
 };
 
 // Finds the most likely tokens of rows of any number of outputs, with all workers at once.

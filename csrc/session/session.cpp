@@ -71,8 +71,8 @@ void mp_session::truncate(int32_t n_keep) {
 }
 
 // Appends tokens to the trunk in pieces of n_batch; what is complete stays if a piece fails. The outputs after the last
-// n_outputs of them go into prefix_outputs.
-void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs) {
+// n_outputs of them go into prefix_outputs. llama.cpp gives hidden states of whole batches only, whose rows are all outputs.
+void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs, bool with_hidden) {
     mp_session * self = this;
     const int32_t size = std::min(context->n_batch, n);
     std::vector<llama_pos> pos(size);
@@ -81,7 +81,8 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outpu
     std::vector<int8_t> output(size);
     pass.clear();
     for (int32_t done = 0; done < n;) {
-        const int32_t n_piece = std::min(size, n - done);
+        const bool is_before = with_hidden && done < n - n_outputs;
+        const int32_t n_piece = std::min(size, is_before ? n - n_outputs - done : n - done);
         const int32_t first_row = done - (n - n_outputs); // of the piece's first token; negative: none before -first_row
         for (int32_t i = 0; i < n_piece; i++) {
             pos[i] = (llama_pos) tokens.size() + i;
@@ -95,7 +96,7 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outpu
         batch.seq_id = seq.data();
         batch.logits = output.data();
         context->has_unseen = true;
-        context->run(batch, 1, context->n_threads_batch, &self, 1);
+        context->run(batch, 1, context->n_threads_batch, &self, 1, with_hidden && !is_before);
         n_in_pass = 0;
         tokens.insert(tokens.end(), new_tokens + done, new_tokens + done + n_piece);
         filled[0] = (int32_t) tokens.size();
@@ -104,7 +105,7 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outpu
         prefix_at = context->n_decodes;
         const int32_t end_row = first_row + n_piece;
         for (int32_t row = prefix_readable; row < end_row; row++) {
-            prefix_outputs.logits[row] = llama_get_logits_ith(context->ctx.get(), row - first_row);
+            context->find_output(prefix_outputs, row, row - first_row);
         }
         if (prefix_readable < end_row) { // now: the next piece overwrites llama.cpp's logits
             context->reader.add(prefix_outputs, prefix_readable, end_row);
@@ -114,7 +115,8 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outpu
     }
 }
 
-void mp_session::set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out) {
+void mp_session::set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out,
+                            bool with_hidden) {
     const int32_t n_vocab = context->model->info.n_vocab;
     if (n_outputs < 0 || n_outputs > MP_N_ROWS_LIMIT) {
         fail(MP_ERR_ARGUMENT, "n_outputs = %d must be between 0 and %d", n_outputs, MP_N_ROWS_LIMIT);
@@ -132,13 +134,14 @@ void mp_session::set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_out
     }
     context->free_closed_sessions();
     const bool had_unseen = context->has_unseen;
-    take_prefix(new_tokens, n, n_outputs, n_top, out);
+    take_prefix(new_tokens, n, n_outputs, n_top, out, with_hidden);
     if (context->is_spoilt && had_unseen) { // what was evaluated before may be the reason, and not these tokens
-        take_prefix(new_tokens, n, n_outputs, n_top, out);
+        take_prefix(new_tokens, n, n_outputs, n_top, out, with_hidden);
     }
 }
 
-void mp_session::take_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out) {
+void mp_session::take_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out,
+                             bool with_hidden) {
     drop_pass();
     context->clean_cells();
     int32_t n_same = 0;
@@ -154,9 +157,9 @@ void mp_session::take_prefix(const int32_t * new_tokens, int32_t n, int32_t n_ou
         lost = false;
     }
     n_outputs = std::min(n_outputs, n - n_same);
-    prefix_outputs.resize(n_outputs, n_outputs > 0 ? n_top : 0);
+    prefix_outputs.resize(n_outputs, n_outputs > 0 ? n_top : 0, with_hidden);
     prefix_first = n_outputs;
-    evaluate(new_tokens + n_same, n - n_same, n_outputs);
+    evaluate(new_tokens + n_same, n - n_same, n_outputs, with_hidden);
     if (n_same < n) {
         copy_state();
     }
@@ -273,6 +276,11 @@ const float * mp_session::logits(int32_t row) const {
     return outputs.logits[row];
 }
 
+const float * mp_session::hidden(int32_t row) const {
+    logits(row); // checks the row
+    return outputs.hidden.empty() ? nullptr : outputs.hidden[row];
+}
+
 float mp_session::logprob(int32_t row, int32_t token) const {
     const float * row_values = logits(row);
     if (token < 0 || token >= context->model->info.n_vocab) {
@@ -290,6 +298,11 @@ const float * mp_session::prefix_logits(int32_t row) const {
         fail(MP_ERR_STATE, "the logits of row %d of the prefix are gone: more was evaluated since", row);
     }
     return prefix_outputs.logits[prefix_first + row];
+}
+
+const float * mp_session::prefix_hidden(int32_t row) const {
+    prefix_logits(row); // checks the row
+    return prefix_outputs.hidden.empty() ? nullptr : prefix_outputs.hidden[prefix_first + row];
 }
 
 float mp_session::prefix_log_sum(int32_t row) const {

@@ -24,7 +24,9 @@ struct mp_session {
     // Another session of the context with the same committed tokens, whose cells they share.
     std::unique_ptr<mp_session> fork();
 
-    void set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out);
+    // with_hidden: of the outputs the hidden states too, for which those rows are a batch of their own.
+    void set_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out,
+                    bool with_hidden = false);
 
     // Makes the session hold exactly `text` and writes the mean of the last hidden states after its tokens, (n_embd).
     void mean_embedding(const int32_t * text, int32_t n, float * out);
@@ -32,12 +34,14 @@ struct mp_session {
     // Of row i of the last prefix. MP_ERR_STATE where a later decode of the context has overwritten it.
     const float * prefix_logits(int32_t row) const;
     float prefix_log_sum(int32_t row) const;
+    const float * prefix_hidden(int32_t row) const; // (n_embd), nullptr where they were not wanted
 
     void check(const mp_tree & tree) const; // whether it can be decoded now: as tree_pass::check()
     void commit(const int32_t * path, int32_t n);
 
     // Of the rows of the last pass.
     const float * logits(int32_t row) const;
+    const float * hidden(int32_t row) const; // (n_embd), nullptr where they were not wanted
     float logprob(int32_t row, int32_t token) const;
     int32_t best(int32_t row) const; // -1: the row is not finite
 
@@ -49,9 +53,10 @@ private:
 
     void drop_pass();
     void forget_cells(); // the cache has none of its tokens any more
-    void take_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out);
+    void take_prefix(const int32_t * new_tokens, int32_t n, int32_t n_outputs, int32_t n_top, mp_prefix & out,
+                     bool with_hidden);
     void truncate(int32_t n_keep);
-    void evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs);
+    void evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs, bool with_hidden = false);
     void check_path(const int32_t * path, int32_t n) const;
     void check_row(int32_t row) const;
     bool can_tree() const { return context->model->info.can_tree; }

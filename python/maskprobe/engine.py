@@ -105,6 +105,7 @@ class Engine(Owner):
         rows: int | None = None,
         constraint: Any = None,
         top_logprobs: int = 0,
+        hidden: bool = False,
         proposer: ProposerLike | None = None,
     ) -> Generation:
         """The tokens that follow the prompt `tokens`, until an end token, a stop string, `max_tokens` (-1: no limit) or
@@ -112,11 +113,13 @@ class Engine(Owner):
         decodes plainly. `rows`, from 1 to the context's n_rows_max, are those of this text in a pass: at most so many
         where the engine's are "auto", else instead of its number; None: as the engine has them. `constraint` is a
         Constraint, or makes one for each text: a JsonSchema, Regex or LarkGrammar. With each token come its
-        `top_logprobs` most likely alternatives. `proposer` takes the place of the engine's for this generation.
+        `top_logprobs` most likely alternatives and, with `hidden`, the model's state after its last norm in the row that
+        the token was drawn from. `proposer` takes the place of the engine's for this generation.
 
         The arguments are checked at once; work starts with the first token asked for, of this or another generation.
 
-        Raises ArgumentError, ContextFull (the prompt does not fit), StateError."""
+        Raises ArgumentError, ContextFull (the prompt does not fit), ModelError (`hidden`: this model gives none),
+        StateError."""
         stop = [stop] if isinstance(stop, str) else list(stop)
         for i, string in enumerate(stop):
             if not isinstance(string, str) or not string:
@@ -136,6 +139,7 @@ class Engine(Owner):
             ignore_end=ignore_eos,
             n_top=top_logprobs,
             n_rows=rows or 0,
+            hidden=hidden,
         )
         ids, prompt = token_array(tokens)
         bridges: list[Bridge] = []
@@ -155,7 +159,7 @@ class Engine(Owner):
             for bridge in bridges:
                 bridge.release()
             raise
-        return Generation(self._stepper, out[0], bridges)
+        return Generation(self._stepper, out[0], bridges, self.model.info.n_embd)
 
     def generate_async(
         self, tokens: Sequence[int], sampling: SamplingParams = DEFAULT_SAMPLING, **settings: Any

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+
 from ._capi import Bridge, Handle, Owner, check, ffi, lib, text
 from .errors import StateError
 from .stepping import Stepper
@@ -32,6 +34,8 @@ class TokenResult(NamedTuple):
     # None until the last: "stop" (an end token, a stop string), "length" (max_tokens), "context" (it is full),
     # "constraint" (it allows no token), "cancelled"
     finish_reason: str | None
+    # float32 (n_embd,): the model's state after its last norm that the token was drawn from, where it was wanted
+    hidden: np.ndarray | None = None
 
 
 @dataclass(slots=True)
@@ -103,8 +107,9 @@ class Generation(Owner):
     (the engine is closed; a second thread; a forked child), and what a proposer or a constraint raised.
     """
 
-    def __init__(self, stepper: Stepper, pointer: Any, bridges: Sequence[Bridge]) -> None:
+    def __init__(self, stepper: Stepper, pointer: Any, bridges: Sequence[Bridge], n_embd: int) -> None:
         self._stepper = stepper
+        self._n_embd = n_embd
         self._bridges = bridges
         self._token: Any = ffi.new("mp_token *")
         self._counts: Any = ffi.new("mp_stats *")
@@ -230,10 +235,16 @@ class Generation(Owner):
             prompt_tps=self._stats.prompt_tps,
             generation_tps=self._stats.gen_tps,
             finish_reason=self._stats.finish_reason,
+            hidden=self._hidden(found.hidden),
         )
         if result.finish_reason is not None:
             self._end()
         return result
+
+    def _hidden(self, state: Any) -> np.ndarray | None:
+        if state == ffi.NULL:
+            return None
+        return np.frombuffer(ffi.buffer(state, self._n_embd * np.float32().itemsize), np.float32).copy()
 
     def _note(self, found: Any) -> None:
         """Counts an emitted token. A pass accepts some candidates and adds a token of the model's own."""
