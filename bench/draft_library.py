@@ -14,8 +14,8 @@ import numpy as np
 from maskprobe import TokenTree
 
 CSRC = Path(__file__).parent.parent / "csrc"
-SOURCES = ("acceptance_model", "drafter", "evidence_tables", "knowledge", "learning")
-N_EVIDENCE = 8  # csrc/draft/acceptance_model.h
+SOURCES = ("acceptance_model", "drafter", "evidence_tables", "head_evidence", "knowledge", "learning")
+N_EVIDENCE = 9  # csrc/draft/acceptance_model.h
 
 
 @functools.cache

@@ -68,6 +68,7 @@ GUESSES = {
     "BY_LAST": PROBABILITY,
     "BY_SIBLING": PROBABILITY,
     "BY_EARLIER": [0, 40, 10, -20, 90, 60, 40, 160, 120, 100, 220, 180, 150],
+    "BY_HEAD": [200, 140, 90, 40, 0, -40, -80, -120, 160, 110, 70, 30, -10, -50, -90, -130, 0, -80],
 }
 BIAS = -200
 
@@ -82,7 +83,8 @@ namespace mp {
 
 constexpr int16_t FIRST_BIAS[N_DEPTHS] = {%s};
 
-// The rows of a depth are the kinds of evidence, in their order. No mask was learned from: its levels are guesses.
+// The rows of a depth are the kinds of evidence, in their order. No mask and no head was learned from: their levels are
+// guesses.
 constexpr int16_t FIRST_WEIGHTS[N_DEPTHS][N_EVIDENCE][N_LEVELS] = {
 %s};
 

@@ -135,6 +135,9 @@ MP_API void            mp_model_free    (mp_model * model);
 MP_API mp_status       mp_model_get_info(const mp_model * model, mp_model_info * out);
 MP_API const char *    mp_model_metadata(const mp_model * model, const char * key); // as text, NULL: no such key
 MP_API const char *    mp_model_metadata_key(const mp_model * model, int32_t i); // of the i-th of these, NULL past the last
+// What tells the model from others, and the place of heads for it in the user's cache folder, "" without a home. Both are
+// valid until the thread's next call of this function.
+MP_API mp_status       mp_model_identity(const mp_model * model, const char ** identity, const char ** heads);
 
 // The input embeddings of tokens, as the file has them, dequantised: out is (n, n_embd).
 // Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table), FILE (it has shrunk).
@@ -321,10 +324,10 @@ typedef struct mp_constraint {
 
 // What guessed a token: nothing, the model alone; what the model had given as likely after the token before it, after the two,
 // the three before it; what followed the same tokens earlier in the text; a mask of the last pass; another likely token of the
-// row before; rows of rejected candidates; what followed in an earlier text; an mp_proposer; a constraint that forced it.
+// row before; rows of rejected candidates; what followed in an earlier text; trained heads; an mp_proposer; a constraint.
 typedef enum mp_source {
     MP_BY_MODEL = -1, MP_BY_TOKEN = 0, MP_BY_PAIR = 1, MP_BY_TRIPLE = 2, MP_BY_NGRAM = 3, MP_BY_MASK = 4, MP_BY_LAST = 5,
-    MP_BY_SIBLING = 6, MP_BY_EARLIER = 7, MP_BY_PROPOSER = 8, MP_BY_CONSTRAINT = 9, MP_N_SOURCES = 10,
+    MP_BY_SIBLING = 6, MP_BY_EARLIER = 7, MP_BY_HEAD = 8, MP_BY_PROPOSER = 9, MP_BY_CONSTRAINT = 10, MP_N_SOURCES = 11,
 } mp_source;
 MP_API const char * mp_source_name(mp_source source); // "model", "token", "pair", ...
 
@@ -334,9 +337,11 @@ typedef struct mp_engine_params {
     int32_t      n_rows;     // rows of a pass per generation, 0 = as many as pay here. Default 0
     const char * masks;      // after the nodes of its own drafts: "none", "mean" or "soft". Default "none"
     const char * state;      // file of what is learned; "" = the model's in the user's cache folder. Default NULL: none
+    const char * heads;      // file of heads trained for the model; "" = the model's there, if it has one. Default NULL: none
 } mp_engine_params;
 
-// Engines on one model learn into the same tables; the last one that is freed writes them. params may be NULL. Errors: ARGUMENT.
+// Engines on one model learn into the same tables; the last one that is freed writes them. params may be NULL. Errors:
+// ARGUMENT; where heads are named: FILE, FORMAT (also those of another model), UNSUPPORTED (it gives no hidden states).
 MP_API mp_engine_params mp_engine_default_params(void);
 MP_API mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, mp_engine ** out);
 MP_API void      mp_engine_free(mp_engine * engine);
@@ -347,7 +352,7 @@ MP_API mp_status mp_engine_step(mp_engine * engine, int32_t * n_active);
 
 // The mean of the last hidden states after the tokens, n >= 1: out is (n_embd). MP_AGAIN: no session is free, make a step.
 MP_API mp_status mp_engine_embed(mp_engine * engine, const int32_t * tokens, int32_t n, float * out);
-// What a pass of n rows takes at the depth of the last one, 0 before there was any; one line about the state file, or "".
+// What a pass of n rows takes at the depth of the last one, 0 before there was any; one line about the state and heads, or "".
 MP_API mp_status    mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us);
 MP_API const char * mp_engine_note   (const mp_engine * engine);
 

@@ -12,7 +12,7 @@ from cxx import PROJECT, build, sanitizer_flags
 SOURCES = ["tests/state_checks.cpp", "csrc/status.cpp"]
 SOURCES += [f"csrc/engine/{name}.cpp" for name in ("state", "state_file", "state_format", "state_place")]
 INCLUDES = [f"-I{PROJECT / 'tests' / 'stand_ins'}", f"-I{Path(llama_cpp.__file__).parent.parent / 'include'}"]
-MAGIC = b"maskprobe-state 4\n"
+MAGIC = b"maskprobe-state 5\n"
 N_HEADER = len(MAGIC) + 16
 REFUSED = 2
 MP_ERR_ARGUMENT = 1

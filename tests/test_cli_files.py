@@ -18,7 +18,7 @@ import pytest
 from cli_process import COMMAND, TIMEOUT_S, command, one_error_line
 from maskprobe.cli import files, run
 
-STATE = b"maskprobe-state 4\n"
+STATE = b"maskprobe-state 5\n"
 NOBODY = 65534
 
 

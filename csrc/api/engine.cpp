@@ -180,9 +180,9 @@ mp_status mp_generation_get_stats(mp_generation * generation, mp_stats * out) {
 }
 
 const char * mp_source_name(mp_source source) {
-    static const char * const names[MP_N_SOURCES] = {"token",    "pair",       "triple",        "n-gram",
-                                                     "mask",     "row before", "rejected rows", "earlier texts",
-                                                     "proposer", "constraint"};
+    static const char * const names[MP_N_SOURCES] = {"token", "pair",       "triple",        "n-gram",
+                                                     "mask",  "row before", "rejected rows", "earlier texts",
+                                                     "heads", "proposer",   "constraint"};
     return source >= 0 && source < MP_N_SOURCES ? names[source] : "model";
 }
 

@@ -1,6 +1,7 @@
 // The C functions of a model.
 #include "model/model.h"
 
+#include "engine/state_place.h"
 #include "platform/fork_check.h"
 #include "status.h"
 
@@ -60,6 +61,19 @@ const char * mp_model_metadata_key(const mp_model * model, int32_t i) {
         return nullptr;
     }
     return std::next(model->metadata.begin(), i)->first.c_str();
+}
+
+mp_status mp_model_identity(const mp_model * model, const char ** identity, const char ** heads) {
+    static thread_local std::string identity_text, heads_text;
+    return guarded([&] {
+        if (!model || !identity || !heads) {
+            fail(MP_ERR_ARGUMENT, "mp_model_identity: model, identity and heads must not be NULL");
+        }
+        identity_text = model_identity(*model);
+        heads_text = heads_place(*model, identity_text);
+        *identity = identity_text.c_str();
+        *heads = heads_text.c_str();
+    });
 }
 
 mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out) {

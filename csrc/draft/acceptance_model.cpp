@@ -46,6 +46,9 @@ void acceptance_model::learn(int32_t depth, const evidence & candidate, float pr
         value -= LEARNING_RATE * slope / std::sqrt(square);
     };
     for (int32_t kind = 0; kind < N_EVIDENCE; kind++) {
+        if (kind == BY_HEAD && candidate.level[kind] == NO_LEVEL) {
+            continue; // without a head all is as if there were no such thing
+        }
         move(w.level[kind][candidate.level[kind]], s.level[kind][candidate.level[kind]]);
     }
     move(w.bias, s.bias);

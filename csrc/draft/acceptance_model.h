@@ -18,6 +18,7 @@ enum evidence_kind {
     BY_LAST,    // the other likely tokens of the row that gave the root: likewise
     BY_SIBLING, // what the rejected candidates' rows said of the same place: likewise
     BY_EARLIER, // followed a suffix of the text in an earlier text: as BY_NGRAM, and a longer suffix than there
+    BY_HEAD,    // what a trained head says: the level of its probability there
     N_EVIDENCE,
 };
 
@@ -29,7 +30,7 @@ constexpr int32_t N_LEVELS = 25;
 constexpr int32_t N_DEPTHS = 3; // children of the root, of these, and all further down
 
 struct evidence {
-    uint8_t level[N_EVIDENCE] = {NO_LEVEL, NO_LEVEL, NO_LEVEL, 0, NO_LEVEL, NO_LEVEL, NO_LEVEL, 0};
+    uint8_t level[N_EVIDENCE] = {NO_LEVEL, NO_LEVEL, NO_LEVEL, 0, NO_LEVEL, NO_LEVEL, NO_LEVEL, 0, NO_LEVEL};
 
     bool has(int32_t kind) const {
         return kind == BY_NGRAM || kind == BY_EARLIER ? level[kind] != 0 : level[kind] < NO_LEVEL;

@@ -8,7 +8,8 @@ namespace mp {
 
 constexpr int16_t FIRST_BIAS[N_DEPTHS] = {-19, -168, -170};
 
-// The rows of a depth are the kinds of evidence, in their order. No mask was learned from: its levels are guesses.
+// The rows of a depth are the kinds of evidence, in their order. No mask and no head was learned from: their levels are
+// guesses.
 constexpr int16_t FIRST_WEIGHTS[N_DEPTHS][N_EVIDENCE][N_LEVELS] = {
     {
         {230, 148, 119, 23, 14, -92, -125, -160, 130, 134, 69, 19, -34, -85, -112, -152, -147, -228}, // BY_TOKEN
@@ -20,6 +21,7 @@ constexpr int16_t FIRST_WEIGHTS[N_DEPTHS][N_EVIDENCE][N_LEVELS] = {
         {238, 93, -16, 8, -60, -90, -125, -160, 130, 43, -5, -41, -24, -59, -77, -11, -93, 0},    // BY_LAST
         {121, 101, 47, -11, -28, -90, -125, -160, 130, 87, 72, 16, -19, -60, -99, -118, -111, 0}, // BY_SIBLING
         {0, 183, 126, 118, 207, 210, 148, 285, 212, 68, 265, 185, 145},                           // BY_EARLIER
+        {200, 140, 90, 40, 0, -40, -80, -120, 160, 110, 70, 30, -10, -50, -90, -130, 0, -80},     // BY_HEAD
     },
     {
         {216, 120, 71, 32, -29, -90, -125, -160, 130, 78, 37, -8, -63, -96, -123, -174, -48, -167}, // BY_TOKEN
@@ -31,6 +33,7 @@ constexpr int16_t FIRST_WEIGHTS[N_DEPTHS][N_EVIDENCE][N_LEVELS] = {
         {130, 60, 25, -5, -50, -90, -125, -160, 130, 60, 25, -5, -50, -90, -125, -160, 0, 0}, // BY_LAST
         {74, 26, 35, -1, -53, -90, -125, -160, 130, 30, 25, -5, -51, -76, -62, -97, 1, 0},    // BY_SIBLING
         {0, 197, 147, 102, 200, 62, 108, 304, 171, 136, 277, 208, 130},                       // BY_EARLIER
+        {200, 140, 90, 40, 0, -40, -80, -120, 160, 110, 70, 30, -10, -50, -90, -130, 0, -80}, // BY_HEAD
     },
     {
         {133, 71, 20, -13, -19, -90, -125, -160, 130, 29, 19, -23, -59, -67, -112, -126, 66, -74}, // BY_TOKEN
@@ -42,6 +45,7 @@ constexpr int16_t FIRST_WEIGHTS[N_DEPTHS][N_EVIDENCE][N_LEVELS] = {
         {130, 60, 25, -5, -50, -90, -125, -160, 130, 60, 25, -5, -50, -90, -125, -160, 0, 0}, // BY_LAST
         {130, 60, 25, -5, -50, -90, -125, -160, 130, 60, 25, -5, -50, -90, -125, -160, 0, 0}, // BY_SIBLING
         {0, 157, 118, 54, 254, 124, 69, 262, 131, 138, 278, 155, 137},                        // BY_EARLIER
+        {200, 140, 90, 40, 0, -40, -80, -120, 160, 110, 70, 30, -10, -50, -90, -130, 0, -80}, // BY_HEAD
     },
 };
 

@@ -8,7 +8,8 @@ namespace mp {
 
 static_assert((int) BY_TOKEN == MP_BY_TOKEN && (int) BY_PAIR == MP_BY_PAIR && (int) BY_TRIPLE == MP_BY_TRIPLE &&
                   (int) BY_NGRAM == MP_BY_NGRAM && (int) BY_MASK == MP_BY_MASK && (int) BY_LAST == MP_BY_LAST &&
-                  (int) BY_SIBLING == MP_BY_SIBLING && (int) BY_EARLIER == MP_BY_EARLIER && (int) N_EVIDENCE <= MP_N_SOURCES,
+                  (int) BY_SIBLING == MP_BY_SIBLING && (int) BY_EARLIER == MP_BY_EARLIER && (int) BY_HEAD == MP_BY_HEAD &&
+                  (int) N_EVIDENCE <= MP_N_SOURCES,
               "mp_source names the kinds of evidence");
 
 constexpr int32_t N_NGRAM_SLOTS_AT_FIRST = 1 << 10;
@@ -16,8 +17,9 @@ constexpr int32_t N_NGRAM_SLOTS = 1 << 17;
 constexpr int32_t MAX_DEPTH = 12; // below the root, or below the forced chain
 constexpr float LEAST_PROBABILITY = 1e-4f;
 
-drafter::drafter(std::shared_ptr<knowledge> known, bool chains_only)
-    : shared(std::move(known)), chains_only(chains_only), by_ngram(N_NGRAM_SLOTS_AT_FIRST, N_NGRAM_SLOTS) {}
+drafter::drafter(std::shared_ptr<knowledge> known, bool chains_only, std::shared_ptr<head> trained)
+    : shared(std::move(known)), chains_only(chains_only), trained(std::move(trained)),
+      by_ngram(N_NGRAM_SLOTS_AT_FIRST, N_NGRAM_SLOTS) {}
 
 // --- the text --------------------------------------------------------------------------------------------------------
 
@@ -38,6 +40,8 @@ void drafter::extend(const int32_t * tokens, int32_t n) {
 void drafter::forget_pass() {
     nodes.clear();
     heap.clear();
+    unexpanded = -1;
+    root_latent.clear();
     masks.clear();
     for (distribution & d : sibling) {
         d.n = 0;
@@ -147,10 +151,14 @@ void drafter::collect(const knowledge::held & known, node & parent) {
     if (parent.depth < N_SIBLING_DEPTHS) {
         add_distribution(sibling[parent.depth], N_FROM_ROW, BY_SIBLING, -1);
     }
+    if (parent.said != NOT_SAID) {
+        add_distribution(likely[parent.said], N_LIKELY, BY_HEAD, -1);
+        is_known[BY_HEAD] = likely[parent.said].n > 0;
+    }
 
     scored.clear();
     for (auto & entry : collected) {
-        for (int32_t kind : {BY_TOKEN, BY_PAIR, BY_TRIPLE}) {
+        for (int32_t kind : {BY_TOKEN, BY_PAIR, BY_TRIPLE, BY_HEAD}) {
             uint8_t & level = entry.second.level[kind];
             level = is_known[kind] && level == NO_LEVEL ? NOT_AMONG : level;
         }
@@ -176,7 +184,8 @@ void drafter::offer(int32_t parent, int32_t child) {
     }
 }
 
-void drafter::add(const knowledge::held & known, int32_t token, int32_t parent, float probability, int32_t source) {
+void drafter::add(const knowledge::held & known, int32_t token, int32_t parent, float probability, int32_t source,
+                  int32_t said) {
     out_tokens.push_back(token);
     out_parents.push_back(parent);
     out_probabilities.push_back(probability);
@@ -186,17 +195,42 @@ void drafter::add(const knowledge::held & known, int32_t token, int32_t parent, 
     added.token = token;
     added.parent = parent;
     added.depth = parent < 0 ? 0 : nodes[parent].depth + 1;
+    added.said = said;
     added.probability = probability;
+    added.share = 1;
     added.n_children = 0;
+    if (added.depth < n_forced || added.depth >= n_forced + MAX_DEPTH) {
+        return;
+    }
+    if (trained) { // not before it is needed: the last node may be one of those that are not decoded
+        unexpanded = n_nodes() - 1;
+    } else {
+        expand(known, n_nodes() - 1);
+    }
+}
+
+void drafter::grow() {
+    if (unexpanded >= 0) {
+        ask_head(unexpanded);
+        expand(knowledge::held(*shared), unexpanded);
+        unexpanded = -1;
+    }
+}
+
+void drafter::expand(const knowledge::held & known, int32_t at) {
+    node & added = nodes[at];
+    collect(known, added);
     float sum = 0;
-    if (added.depth >= n_forced && added.depth < n_forced + MAX_DEPTH) {
-        collect(known, added);
-        for (int32_t i = 0; i < added.n_children; i++) {
-            sum += added.children[i].probability;
-        }
+    for (int32_t i = 0; i < added.n_children; i++) {
+        sum += added.children[i].probability;
     }
     added.share = 1.0f / std::max(1.0f, sum);
-    offer(n_nodes() - 1, 0);
+    offer(at, 0);
+}
+
+float drafter::next() {
+    grow();
+    return heap.empty() ? 0.0f : heap.front().probability;
 }
 
 void drafter::start(const int32_t * forced, int32_t n, float probability) {
@@ -207,15 +241,19 @@ void drafter::start(const int32_t * forced, int32_t n, float probability) {
     out_probabilities.clear();
     out_sources.clear();
     n_forced = n;
+    unexpanded = -1;
+    likely.clear();
+    latents.clear();
     const knowledge::held known(*shared);
-    add(known, text.back(), -1, 1.0f, MP_BY_MODEL);
+    add(known, text.back(), -1, 1.0f, MP_BY_MODEL, NOT_SAID);
     for (int32_t i = 0; i < n; i++) {
-        add(known, forced[i], i, out_probabilities[i] * probability, MP_BY_CONSTRAINT);
+        add(known, forced[i], i, out_probabilities[i] * probability, MP_BY_CONSTRAINT, NOT_SAID);
     }
 }
 
 // Best first: whatever of all nodes' next candidates has the most probable path; in a chain, of those after the last node.
 drafter::waiting drafter::pop() {
+    grow();
     const waiting best = heap.front();
     std::pop_heap(heap.begin(), heap.end());
     heap.pop_back();
@@ -231,8 +269,8 @@ void drafter::take() {
     const waiting best = pop();
     const knowledge::held known(*shared);
     const candidate & c = nodes[best.parent].children[best.child];
-    const int32_t token = c.token, source = known->model.main_evidence(nodes[best.parent].depth, c.why);
-    add(known, token, best.parent, best.probability, source);
+    const int32_t token = c.token, said = c.said, source = known->model.main_evidence(nodes[best.parent].depth, c.why);
+    add(known, token, best.parent, best.probability, source, said);
     if (!chains_only) {
         offer(best.parent, best.child + 1);
     }

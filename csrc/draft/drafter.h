@@ -7,10 +7,12 @@
 //     next(), take()       the most probable candidate that is no node yet; it becomes one
 //     observe(pass, path)  a pass over the tree has been decoded
 //     extend(tokens)       instead of observe(), for tokens that came without a tree
+//     use_latent(state)    what the newest token was drawn from, for the head
 //
 // In a steady step nothing is allocated: what grows keeps its room.
 #pragma once
 
+#include "draft/head.h"
 #include "draft/knowledge.h"
 #include "maskprobe.h"
 
@@ -23,8 +25,9 @@ namespace mp {
 
 class drafter {
 public:
-    // chains_only: the most probable chain instead of the most probable tree.
-    drafter(std::shared_ptr<knowledge> known, bool chains_only);
+    // chains_only: the most probable chain instead of the most probable tree. trained: nullptr, or a head whose word is
+    // evidence as well.
+    drafter(std::shared_ptr<knowledge> known, bool chains_only, std::shared_ptr<head> trained = nullptr);
 
     // The text before becomes an earlier one, of which some n-grams stay.
     void begin(const int32_t * tokens, int32_t n);
@@ -33,14 +36,18 @@ public:
     // token. The token that is drawn from it comes by extend().
     void learn_prompt(const mp_prefix & rows);
 
+    // The latent of the place that the newest token was drawn from, (n_latent of the head); nullptr: it is not known. It is
+    // for the next draft, and forgotten with any change of the text.
+    void use_latent(const float * latent);
+
     // The draft. Any first part of it is the best tree of its size. The text must not be empty.
     void start() { start(nullptr, 0, 1.0f); }
     // The first n nodes are the chain that is forced to follow the root, each with this probability. All others come after
     // it.
     void start(const int32_t * forced, int32_t n, float probability);
-    float next() const { return heap.empty() ? 0.0f : heap.front().probability; } // 0: there is none
-    void take();                                                                  // there must be one
-    // The candidate that next() tells of: its token, and the node after which it would stand.
+    float next(); // 0: there is none
+    void take();  // there must be one
+    // The candidate that next() told of: its token, and the node after which it would stand.
     int32_t next_token() const { return nodes[heap.front().parent].children[heap.front().child].token; }
     int32_t next_parent() const { return heap.front().parent; }
     void drop(); // passes it over, and with it all that would follow it
@@ -65,16 +72,20 @@ public:
 private:
     static constexpr int32_t MAX_CHILDREN = 16; // candidates looked at after one node
     static constexpr int32_t N_SIBLING_DEPTHS = 2;
-    static constexpr int32_t N_FROM_ROW = 12; // tokens looked at in a row of the last pass
+    static constexpr int32_t N_FROM_ROW = N_LIKELY; // tokens looked at in a row of the last pass
+
+    static constexpr int32_t NOT_SAID = -1;
 
     struct candidate {
         int32_t token;
         float probability; // given its parent, before those of one parent are made to sum up to 1 at most
         evidence why;
+        int32_t said = NOT_SAID; // what the head says after it
     };
 
     struct node {
         int32_t token, parent, depth;
+        int32_t said;      // what the head says after it
         float probability; // of the whole path
         float share;       // what its children's probabilities are multiplied with
         int32_t n_children;
@@ -92,13 +103,6 @@ private:
         }
     };
 
-    // Tokens of a row of the last pass, most likely first.
-    struct distribution {
-        int32_t n = 0;
-        int32_t tokens[N_FROM_ROW];
-        float probabilities[N_FROM_ROW];
-    };
-
     // What the model gave as likely after one token.
     struct model_row {
         const int32_t * tokens; // (n_top)
@@ -110,11 +114,18 @@ private:
     // drafter.cpp
     void add_to_text(int32_t token);
     void forget_pass();
-    void add(const knowledge::held & known, int32_t token, int32_t parent, float probability, int32_t source);
+    void add(const knowledge::held & known, int32_t token, int32_t parent, float probability, int32_t source, int32_t said);
+    void grow();
+    void expand(const knowledge::held & known, int32_t at);
     void collect(const knowledge::held & known, node & parent);
     void offer(int32_t parent, int32_t child);
     waiting pop();
     evidence & entry_for(int32_t token);
+
+    // head_evidence.cpp
+    const float * latent_before(int32_t parent) const;
+    void ask_head(int32_t at);
+    void note_likely_next(float least);
 
     // learning.cpp
     void find_nodes(const mp_tree & decoded);
@@ -125,6 +136,7 @@ private:
 
     const std::shared_ptr<knowledge> shared;
     const bool chains_only;
+    const std::shared_ptr<head> trained; // nullptr: none
     std::vector<int32_t> text;
     continuation_table by_ngram; // of this text
 
@@ -136,15 +148,31 @@ private:
 
     double gain_of_masks = 0.05; // a running mean. A guess, until masks were tried
 
+    std::vector<float> root_latent; // (n_latent), or empty: not known
+
     // the draft under way, nodes[0] is the root
     int32_t n_forced = 0;
+    int32_t unexpanded = -1; // the newest node, whose children are collected when the next candidate is asked for; -1: none
     std::vector<node> nodes;
     std::vector<waiting> heap;
     std::vector<int32_t> out_tokens, out_parents; // (n_nodes)
     std::vector<float> out_probabilities;         // (n_nodes)
     std::vector<int8_t> out_sources;              // (n_nodes)
 
+    // what the head has said in this draft, by candidate::said
+    std::vector<distribution> likely;
+    std::vector<float> latents; // (n said, n_latent)
+
     // room for a moment's work
+    struct question { // to the head
+        float probability;
+        int32_t token, parent;
+        int32_t * answer; // a candidate's or a node's `said`
+    };
+    std::vector<question> questions;
+    std::vector<int32_t> asked_tokens;
+    std::vector<const float *> asked_before;
+    std::vector<float *> asked_after;
     std::vector<std::pair<int32_t, evidence>> collected; // of a node's candidates
     std::vector<candidate> scored;                       // the same with their probabilities
     std::vector<int32_t> node_of;                        // (nodes decoded) the draft's, -1 where it has none

@@ -9,7 +9,7 @@ namespace mp {
 
 constexpr double MASK_GAIN_RATE = 1.0 / 32;
 
-drafter::distribution drafter::model_row::as_distribution() const {
+distribution drafter::model_row::as_distribution() const {
     distribution d;
     for (; d.n < std::min(n_top, N_FROM_ROW); d.n++) {
         d.tokens[d.n] = tokens[d.n];
@@ -35,6 +35,10 @@ void drafter::learn_prompt(const mp_prefix & rows) {
 void drafter::observe(const mp_tree & decoded, const mp_pass & pass, const int32_t * path, const int32_t * emitted,
                       int32_t n_path) {
     const int32_t accepted = path[n_path - 1];
+    if (unexpanded >= 0) { // what came after it is learned from as well
+        expand(knowledge::held(*shared), unexpanded);
+        unexpanded = -1;
+    }
     find_nodes(decoded);
     learn_outcomes(path, emitted, n_path);
 
@@ -69,6 +73,7 @@ void drafter::observe(const mp_tree & decoded, const mp_pass & pass, const int32
 
     nodes.clear();
     heap.clear();
+    root_latent.clear();
     for (int32_t i = 0; i < n_path; i++) {
         add_to_text(emitted[i]);
     }

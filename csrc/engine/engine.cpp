@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include "engine/open_heads.h"
 #include "model/text.h"
 #include "status.h"
 
@@ -33,7 +34,8 @@ static void move_mean(double & mean, double value) {
 
 mp_engine::mp_engine(context_ref context_, const mp_engine_params & params)
     : context(std::move(context_)), n_rows_fixed(params.n_rows), masks(parse_masks(params.masks)),
-      state(open_state(*context->model, params.state)), cache(context) {
+      state(open_state(*context->model, params.state)), heads(open_heads(*context, params.heads, heads_note)),
+      cache(context) {
     if (params.n_rows < 0 || params.n_rows > context->n_rows_max) {
         fail(MP_ERR_ARGUMENT, "n_rows = %d must be between 0 (as many as pay) and the context's n_rows_max = %d",
              params.n_rows, context->n_rows_max);
@@ -327,7 +329,7 @@ std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, c
         if (masks && model->info.can_tree && model->info.can_probe) {
             vectors = std::make_unique<mask_source>(*model, *masks, state->known);
         }
-        source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors));
+        source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors), heads);
     }
     auto made = std::make_shared<generation>(model, tokens, n, params, std::move(source));
     made->claims = params.proposer ? &claims_of_callers : &claims;
@@ -382,5 +384,6 @@ double mp_engine::pass_us(int32_t n_rows) const {
 
 const char * mp_engine::note() {
     last_note = state->note();
+    last_note += (last_note.empty() || heads_note.empty() ? "" : "; ") + heads_note;
     return last_note.c_str();
 }

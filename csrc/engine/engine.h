@@ -2,6 +2,7 @@
 // proposers, how many rows in plan/; here is the order in which things happen.
 #pragma once
 
+#include "draft/head.h"
 #include "engine/generation.h"
 #include "engine/session_cache.h"
 #include "engine/state.h"
@@ -56,6 +57,8 @@ private:
     const int32_t n_rows_fixed; // 0: planned
     const std::optional<mp::mask_kind> masks;
     const std::shared_ptr<mp::state> state;
+    std::string heads_note;
+    const std::shared_ptr<mp::head> heads; // nullptr: none
     mp::calibration claims;            // of the engine's own drafts, as they are known when a pass begins: no callback is
                                        // called under the lock of the shared ones, since it may use another engine
     mp::calibration claims_of_callers; // of all proposers that callers brought

@@ -53,9 +53,11 @@ int32_t generation::evaluate_prompt(int32_t n) {
     }
     const int32_t end = (int32_t) std::min<int64_t>((int64_t) n_evaluated + n, n_to_evaluate);
     const bool is_last = !is_resumed && end == n_prompt;
+    const int32_t n_outputs = is_last ? 1 + (source ? source->n_prompt_rows() : 0) : 0;
+    // A draft without them costs less than a batch of their own.
+    const bool with_hidden = is_last && (gives_hidden || (wants_hidden() && end - n_evaluated <= n_outputs));
     mp_prefix rows = {};
-    session->set_prefix(text.data(), end, is_last ? 1 + (source ? source->n_prompt_rows() : 0) : 0, n_top_of_pass(), rows,
-                        is_last && gives_hidden);
+    session->set_prefix(text.data(), end, n_outputs, n_top_of_pass(), rows, with_hidden);
     const int32_t n_new = end - rows.n_reused;
     n_evaluated = end;
     if (!is_resumed) {
@@ -85,7 +87,7 @@ int32_t generation::evaluate_prompt(int32_t n) {
         finish_if_full();
     }
     if (source && !is_ended) {
-        source->begin(text, rows);
+        source->begin(text, {rows, session->prefix_hidden(row)});
     }
     return n_new;
 }
@@ -243,10 +245,11 @@ void generation::learn(const mp_pass & pass) {
         return;
     }
     if (!is_drafted) {
-        source->extend(drawn.data(), 1, {0, 1, pass.n_top, pass.top_tokens, pass.top_logprobs});
+        const mp_prefix rows = {0, 1, pass.n_top, pass.top_tokens, pass.top_logprobs};
+        source->extend(drawn.data(), 1, {rows, session->hidden(0)});
         return;
     }
-    source->observe({decoded, pass, path.data(), drawn.data(), (int32_t) path.size()});
+    source->observe({decoded, pass, path.data(), drawn.data(), (int32_t) path.size(), session->hidden(path.back())});
 }
 
 // --- emitting --------------------------------------------------------------------------------------------------------

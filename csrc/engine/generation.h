@@ -74,7 +74,7 @@ public:
     // Rows of its own in a pass at most, 0: as many as the engine says.
     int32_t n_rows_wanted() const { return n_rows; }
     bool wants_pass_alone() const { return is_suspect; }
-    bool wants_hidden() const { return gives_hidden; } // of the rows of its passes
+    bool wants_hidden() const { return gives_hidden || (source && source->wants_hidden()); } // of its passes' rows
 
     void count_prompt(int64_t us);
     void count_pass(int64_t us, int64_t decode_us);

@@ -17,8 +17,10 @@ constexpr float FORCED_RATE = 1.0f / 16;    // of the newest one, in the running
 
 // --- all evidence ----------------------------------------------------------------------------------------------------
 
-evidence_proposer::evidence_proposer(std::shared_ptr<knowledge> known, bool chains_only, std::unique_ptr<mask_source> masks)
-    : from(known, chains_only), n_vocab(known->n_vocab), masks(std::move(masks)) {}
+evidence_proposer::evidence_proposer(std::shared_ptr<knowledge> known, bool chains_only, std::unique_ptr<mask_source> masks,
+                                     std::shared_ptr<head> trained)
+    : has_head(trained != nullptr), from(known, chains_only, std::move(trained)), n_vocab(known->n_vocab),
+      masks(std::move(masks)) {}
 
 int32_t evidence_proposer::n_top() const {
     return std::min(N_TOP, n_vocab);
@@ -28,12 +30,12 @@ int32_t evidence_proposer::n_prompt_rows() const {
     return N_PROMPT_ROWS;
 }
 
-// The rows are those of the tokens before the newest one, which was drawn from the last of them.
-void evidence_proposer::begin(const std::vector<int32_t> & text, const mp_prefix & rows) {
+void evidence_proposer::begin(const std::vector<int32_t> & text, const drawn_rows & drawn) {
     const int32_t n = (int32_t) text.size();
     from.begin(text.data(), n - 1);
-    from.learn_prompt(rows);
+    from.learn_prompt(drawn.rows);
     from.extend(&text[n - 1], 1);
+    from.use_latent(drawn.hidden);
     if (masks) {
         masks->begin(text.data(), n);
     }
@@ -56,12 +58,14 @@ draft_view evidence_proposer::draft() const {
 
 void evidence_proposer::observe(const decoded_pass & done) {
     from.observe(done.tree, done.pass, done.path, done.emitted, done.n_path);
+    from.use_latent(done.hidden);
 }
 
-void evidence_proposer::extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) {
+void evidence_proposer::extend(const int32_t * tokens, int32_t n, const drawn_rows & drawn) {
     from.extend(tokens, n - 1);
-    from.learn_prompt(rows);
+    from.learn_prompt(drawn.rows);
     from.extend(tokens + n - 1, 1);
+    from.use_latent(drawn.hidden);
 }
 
 void evidence_proposer::add_masks(mp_tree & tree, const calibration & claims) {
@@ -95,9 +99,9 @@ void evidence_proposer::add_masks(mp_tree & tree, const calibration & claims) {
 plugged_proposer::plugged_proposer(const mp_proposer & calls, int32_t n_vocab, bool chains_only)
     : calls(calls), n_vocab(n_vocab), chains_only(chains_only) {}
 
-void plugged_proposer::begin(const std::vector<int32_t> &, const mp_prefix &) {}
+void plugged_proposer::begin(const std::vector<int32_t> &, const drawn_rows &) {}
 
-void plugged_proposer::extend(const int32_t *, int32_t, const mp_prefix &) {}
+void plugged_proposer::extend(const int32_t *, int32_t, const drawn_rows &) {}
 
 void plugged_proposer::start(const std::vector<int32_t> & text, int32_t room) {
     given = {};
@@ -294,8 +298,8 @@ void constrained_proposer::observe(const decoded_pass & done) {
         return;
     }
     // A chain's accepted rows are its first ones.
-    inner->extend(done.emitted, done.n_path,
-                  {0, done.n_path, done.pass.n_top, done.pass.top_tokens, done.pass.top_logprobs});
+    const mp_prefix rows = {0, done.n_path, done.pass.n_top, done.pass.top_tokens, done.pass.top_logprobs};
+    inner->extend(done.emitted, done.n_path, {rows, done.hidden});
 }
 
 } // namespace mp

@@ -38,13 +38,21 @@ struct decoded_pass {
     const int32_t * path;    // (n_path) the root and the accepted nodes
     const int32_t * emitted; // (n_path) the token drawn after each
     int32_t n_path;
+    const float * hidden; // (n_embd) of the last row of the path, nullptr: not known
+};
+
+// The rows of a text's last tokens but the newest one, which was drawn from the last of them.
+struct drawn_rows {
+    const mp_prefix & rows;
+    const float * hidden; // (n_embd) of the last row, nullptr: not known
 };
 
 class proposer : public candidates {
 public:
-    virtual int32_t n_top() const = 0;         // candidates per row that it learns from
-    virtual int32_t n_prompt_rows() const = 0; // of the prompt's last rows, how many it learns from
-    virtual void begin(const std::vector<int32_t> & text, const mp_prefix & rows) = 0;
+    virtual int32_t n_top() const = 0;                  // candidates per row that it learns from
+    virtual int32_t n_prompt_rows() const = 0;          // of the prompt's last rows, how many it learns from
+    virtual bool wants_hidden() const { return false; } // hidden states of the rows that tokens are drawn from
+    virtual void begin(const std::vector<int32_t> & text, const drawn_rows & from) = 0;
     virtual void start(const std::vector<int32_t> & text, int32_t room) = 0;
     // A draft of the root and this chain after it, each of whose tokens comes with this probability. Others follow it.
     // false: this source cannot.
@@ -61,17 +69,19 @@ public:
     virtual void add_masks(mp_tree &, const calibration &) {}
     virtual void observe(const decoded_pass & done) = 0;
     // Tokens that came without a draft of its own, with the rows that they were drawn from.
-    virtual void extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) = 0;
+    virtual void extend(const int32_t * tokens, int32_t n, const drawn_rows & from) = 0;
 };
 
 // All evidence in one tree.
 class evidence_proposer : public proposer {
 public:
-    evidence_proposer(std::shared_ptr<knowledge> known, bool chains_only, std::unique_ptr<mask_source> masks);
+    evidence_proposer(std::shared_ptr<knowledge> known, bool chains_only, std::unique_ptr<mask_source> masks,
+                      std::shared_ptr<head> trained);
 
     int32_t n_top() const override;
     int32_t n_prompt_rows() const override;
-    void begin(const std::vector<int32_t> & text, const mp_prefix & rows) override;
+    bool wants_hidden() const override { return has_head; }
+    void begin(const std::vector<int32_t> & text, const drawn_rows & from) override;
     void start(const std::vector<int32_t> & text, int32_t room) override;
     bool start_after(const std::vector<int32_t> & forced, float probability) override;
     draft_view draft() const override;
@@ -81,10 +91,11 @@ public:
     int32_t next_parent() const override { return from.next_parent(); }
     void drop() override { from.drop(); }
     void observe(const decoded_pass & done) override;
-    void extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) override;
+    void extend(const int32_t * tokens, int32_t n, const drawn_rows & from) override;
     void add_masks(mp_tree & tree, const calibration & claims) override;
 
 private:
+    const bool has_head;
     drafter from;
     const int32_t n_vocab;
     const std::unique_ptr<mask_source> masks; // nullptr: none
@@ -103,7 +114,7 @@ public:
 
     int32_t n_top() const override { return calls.n_top; }
     int32_t n_prompt_rows() const override { return 0; }
-    void begin(const std::vector<int32_t> & text, const mp_prefix & rows) override;
+    void begin(const std::vector<int32_t> & text, const drawn_rows & from) override;
     void start(const std::vector<int32_t> & text, int32_t room) override;
     draft_view draft() const override;
     float next() override;
@@ -113,7 +124,7 @@ public:
     void drop() override;
     const mp_tree * whole() const override;
     void observe(const decoded_pass & done) override;
-    void extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) override;
+    void extend(const int32_t * tokens, int32_t n, const drawn_rows & from) override;
 
 private:
     void check(int32_t root, int32_t room) const;
@@ -141,7 +152,8 @@ public:
 
     int32_t n_top() const override { return inner->n_top(); }
     int32_t n_prompt_rows() const override { return inner->n_prompt_rows(); }
-    void begin(const std::vector<int32_t> & text, const mp_prefix & rows) override { inner->begin(text, rows); }
+    bool wants_hidden() const override { return inner->wants_hidden(); }
+    void begin(const std::vector<int32_t> & text, const drawn_rows & from) override { inner->begin(text, from); }
     void start(const std::vector<int32_t> & text, int32_t room) override;
     int32_t n_forced() const override { return n_chain; }
     draft_view draft() const override;
@@ -153,7 +165,7 @@ public:
     const mp_tree * whole() const override { return n_chain > 0 ? nullptr : inner->whole(); }
     void add_masks(mp_tree & tree, const calibration & claims) override;
     void observe(const decoded_pass & done) override;
-    void extend(const int32_t * tokens, int32_t n, const mp_prefix & rows) override { inner->extend(tokens, n, rows); }
+    void extend(const int32_t * tokens, int32_t n, const drawn_rows & from) override { inner->extend(tokens, n, from); }
 
 private:
     bool may_follow();

@@ -7,7 +7,7 @@
 
 namespace mp {
 
-constexpr std::string_view MAGIC = "maskprobe-state 4\n";
+constexpr std::string_view MAGIC = "maskprobe-state 5\n";
 constexpr std::string_view MAGIC_OF_ANY = "maskprobe-state ";     // version 4 and later
 constexpr std::string_view MAGIC_OF_OLD = "{\"maskprobe_state\""; // versions 1 to 3, a line of JSON
 constexpr size_t N_HEADER = 2 * sizeof(uint64_t);                 // checksum and length

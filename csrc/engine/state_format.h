@@ -1,6 +1,6 @@
 // The bytes of a state file: a line that says what it is, a checksum, and sections with their lengths.
 //
-//     "maskprobe-state 4\n" | checksum of all that follows | bytes that follow | section, section, ...
+//     "maskprobe-state 5\n" | checksum of all that follows | bytes that follow | section, section, ...
 //     section: kind | length | bytes           numbers are 64-bit, in the order of this machine
 #pragma once
 

@@ -64,7 +64,7 @@ static std::string state_directory() {
     return home.empty() ? "" : home + caches + "/maskprobe/state";
 }
 
-std::string default_place(const mp_model & model, const std::string & identity) {
+static std::string place_of(const mp_model & model, const std::string & identity, const char * ending) {
     const std::string directory = state_directory();
     if (directory.empty()) {
         return "";
@@ -74,7 +74,15 @@ std::string default_place(const mp_model & model, const std::string & identity) 
         c = isalnum((unsigned char) c) || c == '-' || c == '_' || c == '.' ? c : '-';
     }
     const unsigned long long id = digest(identity.data(), identity.size());
-    return format("%s/%s%s%016llx.state", directory.c_str(), name.c_str(), name.empty() ? "" : "-", id);
+    return format("%s/%s%s%016llx.%s", directory.c_str(), name.c_str(), name.empty() ? "" : "-", id, ending);
+}
+
+std::string default_place(const mp_model & model, const std::string & identity) {
+    return place_of(model, identity, "state");
+}
+
+std::string heads_place(const mp_model & model, const std::string & identity) {
+    return place_of(model, identity, "heads.gguf");
 }
 
 } // namespace mp

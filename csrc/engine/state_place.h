@@ -14,4 +14,7 @@ std::string model_identity(const mp_model & model);
 // "" where the user has no home.
 std::string default_place(const mp_model & model, const std::string & identity);
 
+// Of heads that were trained for the model, beside it. "" likewise.
+std::string heads_place(const mp_model & model, const std::string & identity);
+
 } // namespace mp

@@ -1,5 +1,5 @@
 // Reads the header of one GGUF file through a bounded cursor: nothing is believed before it is measured against the
-// bytes that are there, and nothing is copied. Tensor data is never touched.
+// bytes that are there, and nothing is copied. Tensor data is never touched here.
 #pragma once
 
 #include "status.h"
@@ -54,6 +54,7 @@ public:
     const std::string & path() const { return path_; }
     const std::vector<gguf_tensor_info> & tensors() const { return tensors_; }
     const std::unordered_map<std::string_view, gguf_value> & values() const { return values_; }
+    const uint8_t * data(const gguf_tensor_info & tensor) const { return data_ + tensor.offset; } // (tensor.size) bytes
 
     const gguf_value * find(std::string_view key) const; // nullptr if there is none
 

@@ -196,6 +196,10 @@ static void find_capabilities(mp_model & model, const mp_model_params & params) 
     const int32_t n_threads = params.n_threads > 0 ? params.n_threads : default_thread_count();
     if (!info.can_tree) {
         chain_check(model, n_threads, params.self_check);
+        try {
+            model.embeddings.open(model.summary);
+        } catch (const failure &) { // nobody but heads asks for it here, and they say so
+        }
         return;
     }
     try {

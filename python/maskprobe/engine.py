@@ -37,8 +37,10 @@ class Engine(Owner):
     rows: of a pass per generation; "auto": as many as pay on this machine, pass by pass.
     masks: after the nodes of the engine's own trees: "none", "mean" or "soft".
     state: a file that keeps what is learned about the model; "": its place in the user's cache folder; None: none.
+    heads: a file of heads that were trained for the model, evidence for the engine's own trees; "": those in the user's
+        cache folder (Model.heads_path), if there are any; None: none.
 
-    The other settings are those of Context. Raises ArgumentError, OutOfMemory.
+    The other settings are those of Context. Raises ArgumentError, OutOfMemory, ModelError (heads that do not fit).
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Engine(Owner):
         rows: int | str = "auto",
         masks: str = "none",
         state: str | os.PathLike[str] | None = None,
+        heads: str | os.PathLike[str] | None = None,
         n_batch: int = 2048,
         n_ubatch: int = 0,
         n_rows_max: int = 0,
@@ -71,7 +74,8 @@ class Engine(Owner):
         params = ffi.new("mp_engine_params *", lib.mp_engine_default_params())
         file = NULL if state is None else ffi.new("char[]", c_path(state, "state"))
         kind = ffi.new("char[]", c_string(masks, "the kind of masks"))
-        fill(params, n_rows=self._rows or 0, masks=kind, state=file)
+        trained = NULL if heads is None else ffi.new("char[]", c_path(heads, "heads"))
+        fill(params, n_rows=self._rows or 0, masks=kind, state=file, heads=trained)
         self.context = Context(
             model,
             n_ctx=n_ctx,
@@ -186,7 +190,7 @@ class Engine(Owner):
 
     @property
     def note(self) -> str:
-        """A line about the state file, "" where there is nothing to say."""
+        """A line about the state file and heads, "" where there is nothing to say."""
         with self._handle as engine:
             return text(lib.mp_engine_note(engine))
 

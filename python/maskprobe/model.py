@@ -218,6 +218,22 @@ class Model(Owner):
                 keys.append(text(key))
         return keys
 
+    @property
+    def identity(self) -> str:
+        """What tells this model from others: files that belong to it, as trained heads do, have this text."""
+        return self._identity()[0]
+
+    @property
+    def heads_path(self) -> str:
+        """Where an Engine(heads="") looks for heads of this model: in the user's cache folder; "" without a home."""
+        return self._identity()[1]
+
+    def _identity(self) -> tuple[str, str]:
+        found = ffi.new("const char *[2]")
+        with self._handle as model:
+            check(lib.mp_model_identity(model, found, found + 1))
+            return text(found[0]), os.fsdecode(ffi.string(found[1]))
+
     def tokenize(self, text: str | bytes, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Text to token ids. `add_special` puts BOS (and EOS) where the model wants them; `parse_special` reads the
         texts of special tokens as these tokens.

@@ -1,0 +1,158 @@
+"""Files of heads as maskprobe-train writes them (docs/heads.md), made up for tests, and what they compute."""
+
+import ctypes
+import os
+import subprocess
+from pathlib import Path
+
+import gguf
+import llama_cpp
+import numpy as np
+
+from conftest import PROJECT
+from maskprobe import Model
+
+N_LIKELY = 12  # csrc/draft/head.h
+Q8_0 = gguf.GGMLQuantizationType.Q8_0
+MATRICES = ("head.0.weight", "head.1.weight", "short.weight")
+
+
+def random_tensors(model: Model, n_hidden: int = 96, n_short: int = 50, seed: int = 0) -> dict[str, np.ndarray]:
+    """In single precision, with tokens from the whole vocabulary."""
+    random = np.random.default_rng(seed)
+    d, info = model.info.n_embd, model.info
+
+    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+        return (scale * random.standard_normal(shape)).astype(np.float32)
+
+    return {
+        "head.0.weight": normal(n_hidden, 2 * d, scale=(2 * d) ** -0.5),
+        "head.0.bias": normal(n_hidden, scale=0.1),
+        "head.0.norm.weight": 1 + normal(n_hidden, scale=0.1),
+        "head.0.norm.bias": normal(n_hidden, scale=0.1),
+        "head.1.weight": normal(d, n_hidden, scale=n_hidden**-0.5),
+        "head.1.bias": normal(d, scale=0.1),
+        "head.1.norm.weight": 1 + normal(d, scale=0.1),
+        "head.1.norm.bias": normal(d, scale=0.1),
+        "short.tokens": np.sort(random.choice(info.n_vocab, n_short, replace=False)).astype(np.int32),
+        "short.weight": normal(n_short, d, scale=d**-0.5),
+    }
+
+
+def keys_of(model: Model) -> dict[str, object]:
+    return {
+        "general.architecture": "maskprobe-heads",
+        "maskprobe.heads.version": 1,
+        "maskprobe.heads.kind": "sampler",
+        "maskprobe.heads.n_embd": model.info.n_embd,
+        "maskprobe.heads.n_vocab": model.info.n_vocab,
+        "maskprobe.heads.model": model.identity,
+        "maskprobe.heads.temperature": 1.0,
+    }
+
+
+def write_heads(path: Path, keys: dict[str, object], tensors: dict[str, np.ndarray]) -> Path:
+    """Matrices in single precision are quantised, bytes are so already; None leaves a key out."""
+    writer = gguf.GGUFWriter(path, str(keys["general.architecture"]))
+    for key, value in keys.items():
+        if key == "general.architecture" or value is None:
+            continue
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        else:
+            writer.add_uint32(key, value)
+    for name, values in tensors.items():
+        if name in MATRICES and values.dtype == np.float32:
+            values = gguf.quantize(values, Q8_0)
+        if values.dtype == np.uint8:
+            writer.add_tensor(name, values, raw_dtype=Q8_0)
+        else:
+            writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """As they are after 8 bits per block of 32."""
+    return gguf.dequantize(gguf.quantize(values.astype(np.float32), Q8_0), Q8_0)
+
+
+def block(values: np.ndarray, tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """LayerNorm(SiLU(W x + b)), (n, n_out)"""
+    y = rounded(values) @ rounded(tensors[f"{name}.weight"]).T + tensors[f"{name}.bias"]
+    y = y / (1 + np.exp(-y))
+    y = (y - y.mean(1, keepdims=True)) / np.sqrt(y.var(1, keepdims=True) + 1e-5)
+    return y * tensors[f"{name}.norm.weight"] + tensors[f"{name}.norm.bias"]
+
+
+def evaluate(
+    model: Model, tensors: dict[str, np.ndarray], tokens: list[int], latents: np.ndarray, temperature: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The latents after tokens, (n, n_embd), and the probabilities of the short list there, (n, n_short)."""
+    inputs = np.concatenate([model.embedding_rows(tokens), latents], axis=1)
+    after = latents + block(block(inputs, tensors, "head.0"), tensors, "head.1")
+    logits = rounded(after / temperature) @ rounded(tensors["short.weight"]).T
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return after, odds / odds.sum(1, keepdims=True)
+
+
+class HeadLibrary:
+    """The core's heads without an engine, compiled on first use from csrc/heads."""
+
+    def __init__(self, folder: Path, compiler: str) -> None:
+        lib, csrc = Path(llama_cpp.__file__).parent / "lib", PROJECT / "csrc"
+        sources = [
+            PROJECT / "tests" / "heads_library.cpp",
+            *sorted((csrc / "heads").glob("*.cpp")),
+            *sorted((csrc / "kernels" / "gemm").glob("*.cpp")),
+            csrc / "gguf" / "reader.cpp",
+            csrc / "session" / "top_k.cpp",
+            csrc / "status.cpp",
+        ]
+        options = ["-O2", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+        paths = [f"-I{lib.parent.parent / 'include'}", f"-I{csrc}", f"-L{lib}", f"-Wl,-rpath,{lib}"]
+        target = folder / "heads.so"
+        command = [compiler, *options, "-shared", "-fPIC", *paths, *sources, "-o", target, "-lggml-base", "-pthread"]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        self._library = ctypes.CDLL(str(target))
+        self._library.heads_open.restype = ctypes.c_void_p
+        self._library.last_line.restype = ctypes.c_char_p
+
+    def open(self, path: Path, model: Model, table: np.ndarray | None = None) -> "OpenHead":
+        """Raises ValueError with the core's line."""
+        info = model.info
+        if table is None:
+            table = model.embedding_rows(list(range(info.n_vocab)))
+        found = self._library.heads_open(
+            os.fsencode(path), info.n_embd, info.n_vocab, model.identity.encode(), pointer_to(table)
+        )
+        if not found:
+            raise ValueError(self._library.last_line().decode())
+        return OpenHead(self._library, found, table)
+
+
+class OpenHead:
+    def __init__(self, library: ctypes.CDLL, pointer: int, table: np.ndarray) -> None:
+        self._library, self._pointer, self._table = library, ctypes.c_void_p(pointer), table
+
+    def __del__(self) -> None:
+        self._library.heads_free(self._pointer)
+
+    def evaluate(self, tokens: list[int], latents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As evaluate(), but of the N_LIKELY most probable tokens: the latents, ids and probabilities."""
+        n = len(tokens)
+        before, ids = np.ascontiguousarray(latents, np.float32), np.array(tokens, np.int32)
+        after = np.empty_like(before)
+        likely, probabilities = np.empty((n, N_LIKELY), np.int32), np.zeros((n, N_LIKELY), np.float32)
+        self._library.heads_evaluate(self._pointer, n, *map(pointer_to, (ids, before, after, likely, probabilities)))
+        return after, likely, probabilities
+
+
+def pointer_to(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
