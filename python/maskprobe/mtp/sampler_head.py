@@ -1,0 +1,76 @@
+"""The sampler head in torch: from a token and the hidden state it was drawn from to a guess at the next hidden state.
+
+After Samragh et al. 2025 (sampler head) and Ankner et al. 2024 (Hydra: heads that see the tokens before them).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .heads_file import Layer
+
+NORM_EPS = 1e-5
+DROPOUT_INPUT, DROPOUT_INNER = 0.15, 0.2
+FIRST_GAIN = 0.1  # of the last norm: training begins near z' = z
+
+
+class Block(nn.Module):
+    """Linear, SiLU, LayerNorm."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_in, n_out)
+        self.norm = nn.LayerNorm(n_out, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(functional.silu(self.linear(x)).float())
+        return normed
+
+    def layer(self, scale: Tensor | None = None) -> Layer:
+        """Its weights; `scale` of the inputs is folded into them."""
+        weight = self.linear.weight if scale is None else self.linear.weight * scale
+        parts = (weight, self.linear.bias, self.norm.weight, self.norm.bias)
+        return Layer(*(part.detach().float().numpy() for part in parts))
+
+    def take(self, layer: Layer) -> None:
+        """The weights of a layer whose inputs need no scale."""
+        parts = (self.linear.weight, self.linear.bias, self.norm.weight, self.norm.bias)
+        arrays = (layer.weight, layer.bias, layer.norm_weight, layer.norm_bias)
+        with torch.no_grad():
+            for part, array in zip(parts, arrays, strict=True):
+                part.copy_(torch.from_numpy(array))
+
+
+class SamplerHead(nn.Module):
+    """z' = z + B1(B0([E(x); z])): `z` is the hidden state after the model's last norm at the row that the token x was
+    drawn from, or the z' of the depth before; E(x) the token's row of the input embedding. `scale` (2 n_embd,) brings
+    both to a like size; it is folded into the first matrix where the head is written."""
+
+    scale: Tensor
+
+    def __init__(self, n_embd: int, n_hidden: int, scale: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.from_numpy(scale.astype(np.float32)))
+        self.first = Block(2 * n_embd, n_hidden)
+        self.second = Block(n_hidden, n_embd)
+        nn.init.constant_(self.second.norm.weight, FIRST_GAIN)
+
+    def forward(self, embedding: Tensor, z: Tensor) -> Tensor:
+        x = torch.cat([embedding, z], -1) * self.scale
+        x = functional.dropout(x, DROPOUT_INPUT, self.training)
+        x = functional.dropout(self.first(x), DROPOUT_INNER, self.training)
+        guess: Tensor = z + self.second(x)
+        return guess
+
+    def layers(self) -> tuple[Layer, Layer]:
+        return self.first.layer(self.scale), self.second.layer()
+
+    @classmethod
+    def of(cls, layers: tuple[Layer, Layer]) -> "SamplerHead":
+        """The head that a file describes."""
+        n_embd, n_hidden = layers[1].weight.shape
+        head = cls(n_embd, n_hidden, np.ones(2 * n_embd, np.float32))
+        head.first.take(layers[0])
+        head.second.take(layers[1])
+        return head

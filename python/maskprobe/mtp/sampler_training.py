@@ -1,0 +1,179 @@
+"""Steps of the training of a sampler head, unrolled over its own guesses, and what it is worth on held-out texts."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .sampler_batches import Batch, Tables, batches
+from .sampler_head import SamplerHead
+from .text_store import N_TOP, Shard
+from .work_folder import replace
+
+DEPTH = 3
+FALLOFF = 0.7  # the loss of each further depth counts so much less
+N_BATCH = 512  # places
+RATE = 2e-3  # of learning, at its highest
+RATE_LAST = 0.02  # of it, at the end
+WARM_UP_STEPS = 50
+WEIGHT_DECAY = 0.1
+GRADIENT_MAX = 1.0  # norm
+AVERAGED = 0.998  # of the averaged weights is kept in a step
+TARGET_SHARE = 0.5  # of the loss is cross-entropy to the token that came, the rest to the model's likely tokens
+N_BEST = 8
+N_TIMED = 4  # steps that are timed
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """On held-out texts, by depth."""
+
+    loss: list[float]  # nats, of the tokens that came and are on the short list
+    top1: list[float]  # share of all places where the best guess came
+    top8: list[float]  # where one of the best eight came
+    listed: list[float]  # where what came is on the short list
+    n: int  # places
+
+    @property
+    def total(self) -> float:
+        """What training makes small."""
+        return sum(FALLOFF**depth * loss for depth, loss in enumerate(self.loss))
+
+
+def unrolled(head: SamplerHead, batch: Batch, tables: Tables) -> Iterator[Tensor]:
+    """Log-probabilities over the short list at each depth, (n, n_short)."""
+    z = batch.hidden
+    for embedding in batch.inputs:
+        with torch.autocast("cpu", torch.bfloat16):
+            z = head(embedding, z)
+            logits = z @ tables.short.T
+        yield functional.log_softmax(logits.float(), -1)
+
+
+def loss_of(head: SamplerHead, batch: Batch, tables: Tables) -> Tensor:
+    total = torch.zeros(())
+    for depth, logprobs in enumerate(unrolled(head, batch, tables)):
+        n = batch.inside[depth].sum().clamp(min=1)
+        came = functional.nll_loss(logprobs, batch.targets[depth], ignore_index=-1, reduction="sum") / n
+        likely = -(batch.weights[depth] * logprobs.gather(-1, batch.likely[depth])).sum() / n
+        total = total + FALLOFF**depth * (TARGET_SHARE * came + (1 - TARGET_SHARE) * likely)
+    return total
+
+
+@torch.no_grad()
+def quality(head: SamplerHead, shards: Sequence[Shard], tables: Tables, n_max: int) -> Quality:
+    """On `n_max` places of held-out texts, or a few more."""
+    was_training = head.training
+    head.eval()
+    sums = np.zeros((5, DEPTH))
+    for batch in batches(shards, True, tables, DEPTH, N_BATCH):
+        for depth, logprobs in enumerate(unrolled(head, batch, tables)):
+            targets = batch.targets[depth]
+            right = logprobs.topk(min(N_BEST, logprobs.shape[-1]), -1).indices == targets[:, None]
+            loss = functional.nll_loss(logprobs, targets, ignore_index=-1, reduction="sum")
+            counts = (right[:, 0].sum(), right.any(-1).sum(), (targets >= 0).sum(), batch.inside[depth].sum())
+            sums[:, depth] += [float(value) for value in (loss, *counts)]
+        if sums[4, 0] >= n_max:
+            break
+    head.train(was_training)
+    loss, top1, top8, listed, n = sums
+    n = np.maximum(n, 1)
+    return Quality(
+        loss=[float(x) for x in loss / np.maximum(listed, 1)],
+        top1=[float(x) for x in top1 / n],
+        top8=[float(x) for x in top8 / n],
+        listed=[float(x) for x in listed / n],
+        n=int(sums[4, 0]),
+    )
+
+
+class Training:
+    """Steps of one head. The averaged weights are those that are judged; `best` are the best ones so far."""
+
+    def __init__(self, head: SamplerHead, tables: Tables) -> None:
+        self.head = head
+        self.averaged = copy.deepcopy(head).eval()
+        self.best = copy.deepcopy(head).eval()
+        self.best_quality: Quality | None = None
+        self.n_steps = 0
+        self._tables = tables
+        self._optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+
+    def step(self, batch: Batch, progress: float) -> float:
+        """`progress` is the share of the time that has gone: the rate of learning falls with it along a cosine. Gives
+        the loss before the step."""
+        rate = RATE_LAST + (1 - RATE_LAST) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        for group in self._optimizer.param_groups:
+            group["lr"] = RATE * rate * min(1.0, (self.n_steps + 1) / WARM_UP_STEPS)
+        loss = loss_of(self.head, batch, self._tables)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), GRADIENT_MAX)
+        self._optimizer.step()
+        self.n_steps += 1
+        kept = min(AVERAGED, self.n_steps / (10 + self.n_steps))
+        with torch.no_grad():
+            for average, value in zip(self.averaged.parameters(), self.head.parameters(), strict=True):
+                average.lerp_(value, 1 - kept)
+        return float(loss.detach())
+
+    def judge(self, shards: Sequence[Shard], n_places: int) -> bool:
+        """Whether the weights are better than all before, on held-out texts."""
+        found = quality(self.averaged, shards, self._tables, n_places)
+        if self.best_quality is not None and found.total >= self.best_quality.total:
+            return False
+        self.best.load_state_dict(self.averaged.state_dict())
+        self.best_quality = found
+        return True
+
+    def save(self, path: Path) -> None:
+        """Raises OSError."""
+        found = self.best_quality
+        state = {
+            "head": self.head.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "best": self.best.state_dict(),
+            "best_quality": None if found is None else asdict(found),
+            "optimizer": self._optimizer.state_dict(),
+            "n_steps": self.n_steps,
+        }
+        replace(path, lambda beside: torch.save(state, beside))
+
+    def resume(self, path: Path) -> None:
+        """Goes on from what save() wrote. Raises OSError, and what torch raises for a file that is none of these."""
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        for name in ("head", "averaged", "best"):
+            getattr(self, name).load_state_dict(state[name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        found = state["best_quality"]
+        self.best_quality = None if found is None else Quality(**found)
+        self.n_steps = state["n_steps"]
+
+
+def places_per_second(n_embd: int, n_hidden: int, n_short: int) -> float:
+    """How fast a head of this size trains here."""
+    embedding, short = torch.randn(N_BATCH, n_embd), torch.randn(n_short, n_embd).bfloat16()
+    tables = Tables(torch.arange(N_BATCH), embedding, torch.arange(n_short), short)
+    shape = (DEPTH, N_BATCH)
+    batch = Batch(
+        hidden=embedding,
+        inputs=embedding.expand(DEPTH, -1, -1),
+        inside=torch.ones(shape, dtype=torch.bool),
+        targets=torch.zeros(shape, dtype=torch.int64),
+        likely=torch.zeros((*shape, N_TOP), dtype=torch.int64),
+        weights=torch.zeros((*shape, N_TOP)),
+    )
+    training = Training(SamplerHead(n_embd, n_hidden, np.ones(2 * n_embd)), tables)
+    training.step(batch, 0.0)
+    began = time.perf_counter()
+    for _ in range(N_TIMED):
+        training.step(batch, 0.0)
+    return N_TIMED * N_BATCH / (time.perf_counter() - began)
