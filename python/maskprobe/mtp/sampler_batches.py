@@ -32,6 +32,7 @@ class Batch:
     targets: Tensor  # (depth, n) int64, into the short list; -1: not there, or not inside
     likely: Tensor  # (depth, n, N_TOP) int64, into the short list
     weights: Tensor  # (depth, n, N_TOP) float32, probabilities of these in the model; 0 where not there, or not inside
+    states: Tensor  # (depth, n, n_embd) float32, hidden states that the head should come near
 
 
 def places(shard: Shard, held_out: bool) -> np.ndarray:
@@ -55,7 +56,7 @@ def batches(
         while numbers and n_bytes < GROUP_BYTES:
             shard = shards[numbers.pop(0)]
             group.append((shard, places(shard, held_out)))
-            n_bytes += len(group[-1][1]) * shard.hidden[:1].nbytes
+            n_bytes += shard.hidden.nbytes
         yield from _group_batches(group, tables, depth, n_batch, order)
 
 
@@ -66,27 +67,27 @@ def _group_batches(
     n_batch: int,
     order: np.random.Generator | None,
 ) -> Iterator[Batch]:
-    hidden = np.concatenate([shard.hidden[found] for shard, found in group])
-    tokens, left, top, logprobs = (
-        np.concatenate([getattr(shard, name) for shard, _ in group]) for name in ("tokens", "left", "top", "logprobs")
+    tokens, left, hidden, top, logprobs = (
+        np.concatenate([getattr(shard, name) for shard, _ in group])
+        for name in ("tokens", "left", "hidden", "top", "logprobs")
     )
     starts = np.cumsum([0, *(len(shard.tokens) for shard, _ in group[:-1])])
     found = np.concatenate([start + of for start, (_, of) in zip(starts, group, strict=True)])
     chosen = np.arange(len(found)) if order is None else order.permutation(len(found))
     steps = np.arange(depth + 1)[:, None]
     for first in range(0, len(chosen), n_batch):
-        part = chosen[first : first + n_batch]
-        at = found[part]
+        at = found[chosen[first : first + n_batch]]
         inside = torch.from_numpy(left[at] > steps[1:])
         ahead = np.minimum(at + steps, len(tokens) - 1)  # (depth + 1, n)
         ids = torch.from_numpy(tokens[ahead].astype(np.int64))
         likely = tables.short_of[torch.from_numpy(top[ahead[1:]].astype(np.int64))]
         weights = torch.from_numpy(np.exp(logprobs[ahead[1:]].astype(np.float32)))
         yield Batch(
-            hidden=torch.from_numpy(hidden[part].astype(np.float32)),
+            hidden=torch.from_numpy(hidden[at]).float(),
             inputs=tables.embedding[tables.row_of[ids[:-1]]],
             inside=inside,
             targets=torch.where(inside, tables.short_of[ids[1:]], -1),
             likely=likely.clamp(min=0),
             weights=weights * (likely >= 0) * inside[..., None],
+            states=torch.from_numpy(hidden[ahead[1:]]).float(),
         )

@@ -20,7 +20,7 @@ from .work_folder import replace
 
 DEPTH = 3
 FALLOFF = 0.7  # the loss of each further depth counts so much less
-N_BATCH = 512  # places
+N_BATCH = 256  # places
 RATE = 2e-3  # of learning, at its highest
 RATE_LAST = 0.02  # of it, at the end
 WARM_UP_STEPS = 50
@@ -28,6 +28,7 @@ WEIGHT_DECAY = 0.1
 GRADIENT_MAX = 1.0  # norm
 AVERAGED = 0.998  # of the averaged weights is kept in a step
 TARGET_SHARE = 0.5  # of the loss is cross-entropy to the token that came, the rest to the model's likely tokens
+STATE_WEIGHT = 4.0  # of the distance to the hidden state that came, beside the two
 N_BEST = 8
 N_TIMED = 4  # steps that are timed
 
@@ -48,34 +49,39 @@ class Quality:
         return sum(FALLOFF**depth * loss for depth, loss in enumerate(self.loss))
 
 
-def unrolled(head: SamplerHead, batch: Batch, tables: Tables) -> Iterator[Tensor]:
-    """Log-probabilities over the short list at each depth, (n, n_short)."""
+def unrolled(head: SamplerHead, batch: Batch, tables: Tables) -> Iterator[tuple[Tensor, Tensor]]:
+    """At each depth the state that is guessed, (n, n_embd), and the log-probabilities over the short list,
+    (n, n_short)."""
     z = batch.hidden
     for embedding in batch.inputs:
-        with torch.autocast("cpu", torch.bfloat16):
-            z = head(embedding, z)
-            logits = z @ tables.short.T
-        yield functional.log_softmax(logits.float(), -1)
+        z = head(embedding, z)
+        yield z, functional.log_softmax((z @ tables.short.T).float(), -1)
 
 
 def loss_of(head: SamplerHead, batch: Batch, tables: Tables) -> Tensor:
     total = torch.zeros(())
-    for depth, logprobs in enumerate(unrolled(head, batch, tables)):
-        n = batch.inside[depth].sum().clamp(min=1)
-        came = functional.nll_loss(logprobs, batch.targets[depth], ignore_index=-1, reduction="sum") / n
-        likely = -(batch.weights[depth] * logprobs.gather(-1, batch.likely[depth])).sum() / n
-        total = total + FALLOFF**depth * (TARGET_SHARE * came + (1 - TARGET_SHARE) * likely)
+    with torch.autocast("cpu", torch.bfloat16):
+        for depth, (z, logprobs) in enumerate(unrolled(head, batch, tables)):
+            inside = batch.inside[depth]
+            n = inside.sum().clamp(min=1)
+            came = functional.nll_loss(logprobs, batch.targets[depth], ignore_index=-1, reduction="sum") / n
+            likely = -(batch.weights[depth] * logprobs.gather(-1, batch.likely[depth])).sum() / n
+            away = functional.smooth_l1_loss(z, batch.states[depth], reduction="none").mean(-1)
+            total = total + FALLOFF**depth * (
+                TARGET_SHARE * came + (1 - TARGET_SHARE) * likely + STATE_WEIGHT * (away * inside).sum() / n
+            )
     return total
 
 
 @torch.no_grad()
+@torch.autocast("cpu", torch.bfloat16)
 def quality(head: SamplerHead, shards: Sequence[Shard], tables: Tables, n_max: int) -> Quality:
     """On `n_max` places of held-out texts, or a few more."""
     was_training = head.training
     head.eval()
     sums = np.zeros((5, DEPTH))
     for batch in batches(shards, True, tables, DEPTH, N_BATCH):
-        for depth, logprobs in enumerate(unrolled(head, batch, tables)):
+        for depth, (_, logprobs) in enumerate(unrolled(head, batch, tables)):
             targets = batch.targets[depth]
             right = logprobs.topk(min(N_BEST, logprobs.shape[-1]), -1).indices == targets[:, None]
             loss = functional.nll_loss(logprobs, targets, ignore_index=-1, reduction="sum")
@@ -170,6 +176,7 @@ def places_per_second(n_embd: int, n_hidden: int, n_short: int) -> float:
         targets=torch.zeros(shape, dtype=torch.int64),
         likely=torch.zeros((*shape, N_TOP), dtype=torch.int64),
         weights=torch.zeros((*shape, N_TOP)),
+        states=embedding.expand(DEPTH, -1, -1),
     )
     training = Training(SamplerHead(n_embd, n_hidden, np.ones(2 * n_embd)), tables)
     training.step(batch, 0.0)
