@@ -14,8 +14,8 @@ from ..errors import Error
 ARCHITECTURE = "maskprobe-heads"
 VERSION = 1
 N_BYTES_MAX = 16_000_000
-BLOCK = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_0][0]  # weights that share a scale: a row has whole blocks
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
+BLOCK, BLOCK_BYTES = gguf.GGML_QUANT_SIZES[Q8_0]  # weights that share a scale: a row has whole blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,12 @@ class SamplerHeadWeights:
     def n_params(self) -> int:
         layers = sum(part.size for layer in self.layers for part in (layer.weight, layer.bias, layer.norm_weight))
         return layers + sum(layer.norm_bias.size for layer in self.layers)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the large matrices in the file, which are read for each guess."""
+        n_weights = self.short.size + sum(layer.weight.size for layer in self.layers)
+        return n_weights // BLOCK * BLOCK_BYTES
 
 
 def write_heads(

@@ -10,11 +10,30 @@ import torch
 
 from ..errors import ModelError
 from ..model import Model
+from .heads_file import BLOCK, BLOCK_BYTES
 from .sampler_batches import Tables
 from .text_store import Shard
 
+# What a head takes: a share of the model's bytes, within bounds. A guess reads all of it.
+SHARE_OF_MODEL = 0.05
+N_BYTES_LEAST, N_BYTES_MOST = 1_000_000, 15_500_000
+LAYERS_SHARE = 0.45  # of it for the two layers, the rest for the short list
+HIDDEN_RATIO_MAX = 2  # n_hidden / n_embd
+N_SHORT_LEAST, N_SHORT_MAX = 256, 12_288
+
 N_FITTED = 512  # places at which the unembedding is compared with the model's own probabilities
 CORRELATION_MIN = 0.98
+
+
+def sizes_for(model: Model) -> tuple[int, int]:
+    """n_hidden and n_short of a head that takes so much of the model's bytes that its guesses pay."""
+    n_embd = model.info.n_embd
+    n_bytes = min(max(SHARE_OF_MODEL * model.info.size, N_BYTES_LEAST), N_BYTES_MOST)
+    n_weights = int(n_bytes) * BLOCK // BLOCK_BYTES
+    n_hidden = int(LAYERS_SHARE * n_weights) // (3 * n_embd) // BLOCK * BLOCK
+    n_hidden = min(max(n_hidden, BLOCK), HIDDEN_RATIO_MAX * n_embd)
+    n_short = (n_weights - 3 * n_embd * n_hidden) // n_embd
+    return n_hidden, min(max(n_short, N_SHORT_LEAST), N_SHORT_MAX, model.info.n_vocab)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +51,10 @@ class Unembedding:
 
     def __init__(self, path: Path) -> None:
         tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-        self._tensor = tensors.get("output.weight", tensors.get("token_embd.weight"))
-        if self._tensor is None:
+        found = tensors.get("output.weight", tensors.get("token_embd.weight"))
+        if found is None:
             raise ModelError(f"'{path}' has no output matrix: heads cannot be trained for a model in several files")
+        self._tensor = found
 
     def rows(self, tokens: np.ndarray) -> np.ndarray:
         """(n, n_embd) float32."""
@@ -61,8 +81,8 @@ def logit_scale(unembedding: Unembedding, shard: Shard) -> float:
 
 
 def short_list(shards: Sequence[Shard], n_vocab: int, n: int) -> np.ndarray:
-    """The `n` tokens that training texts expect most, ascending, int32. Likely tokens count with their probability: that
-    says more about rare ones than counts of those that came."""
+    """The `n` tokens that training texts expect most, ascending, int32. Likely tokens count with their probability,
+    which says more about rare ones than what came."""
     expected = np.zeros(n_vocab)
     for shard in shards:
         kept = ~shard.held_out
@@ -100,5 +120,8 @@ def places_of(tokens: np.ndarray, n_vocab: int) -> torch.Tensor:
 def input_scale(tables: Tables, shard: Shard) -> np.ndarray:
     """That brings embeddings and hidden states to a size of one, (2 n_embd,) float32."""
     n_embd = shard.hidden.shape[1]
-    sizes = (float(tables.embedding.square().mean().sqrt()), float(np.sqrt(np.mean(shard.hidden.astype(np.float32) ** 2))))
+    sizes = (
+        float(tables.embedding.square().mean().sqrt()),
+        float(np.sqrt(np.mean(shard.hidden.astype(np.float32) ** 2))),
+    )
     return np.repeat(np.float32(1.0) / np.array(sizes, np.float32), n_embd)

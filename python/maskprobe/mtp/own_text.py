@@ -71,10 +71,11 @@ class Writer:
         self._random.shuffle(given)
         self._given = itertools.cycle(given) if given else None
         self._engine = opened(model, n_ctx, n_threads)
+        self._slots: list[Slot] = []
 
     def texts(self) -> Iterator[Text | None]:
         """One after another, as they end; None after each round, so that the caller can look around."""
-        slots = [self._next() for _ in range(self._engine.context.n_sessions_max)]
+        self._slots = slots = [self._next() for _ in range(self._engine.context.n_sessions_max)]
         while True:
             for i, slot in enumerate(slots):
                 result = next(slot.generation)  # the first makes a step for all, the others find their tokens there
@@ -88,6 +89,10 @@ class Writer:
                         yield text_of(slot.rows)
                     slots[i] = self._next()
             yield None
+
+    def unfinished(self) -> list[Text]:
+        """The answers that are under way, as far as they are."""
+        return [text_of(slot.rows) for slot in self._slots if not slot.is_question and len(slot.rows) > 1]
 
     def close(self) -> None:
         self._engine.close()
@@ -177,7 +182,7 @@ def turns_of(model: Model) -> Turns | None:
 def text_of(rows: Sequence[TokenResult]) -> Text:
     return Text(
         tokens=np.array([row.token for row in rows], np.int32),
-        hidden=np.stack([row.hidden for row in rows]).astype(np.float16),
+        hidden=np.stack([row.hidden for row in rows if row.hidden is not None]).astype(np.float16),
         top=np.array([[token for token, _ in row.top] for row in rows], np.int32),
         logprobs=np.array([[logprob for _, logprob in row.top] for row in rows], np.float16),
     )

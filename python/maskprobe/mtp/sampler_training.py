@@ -79,7 +79,7 @@ def quality(head: SamplerHead, shards: Sequence[Shard], tables: Tables, n_max: i
     """On `n_max` places of held-out texts, or a few more."""
     was_training = head.training
     head.eval()
-    sums = np.zeros((5, DEPTH))
+    sums = np.zeros((5, DEPTH))  # loss, best guess right, one of eight right, on the list, inside
     for batch in batches(shards, True, tables, DEPTH, N_BATCH):
         for depth, (_, logprobs) in enumerate(unrolled(head, batch, tables)):
             targets = batch.targets[depth]
@@ -90,14 +90,13 @@ def quality(head: SamplerHead, shards: Sequence[Shard], tables: Tables, n_max: i
         if sums[4, 0] >= n_max:
             break
     head.train(was_training)
-    loss, top1, top8, listed, n = sums
-    n = np.maximum(n, 1)
+    losses, firsts, bests, listed, inside = sums
     return Quality(
-        loss=[float(x) for x in loss / np.maximum(listed, 1)],
-        top1=[float(x) for x in top1 / n],
-        top8=[float(x) for x in top8 / n],
-        listed=[float(x) for x in listed / n],
-        n=int(sums[4, 0]),
+        loss=(losses / np.maximum(listed, 1)).tolist(),
+        top1=(firsts / np.maximum(inside, 1)).tolist(),
+        top8=(bests / np.maximum(inside, 1)).tolist(),
+        listed=(listed / np.maximum(inside, 1)).tolist(),
+        n=int(inside[0]),
     )
 
 

@@ -1,4 +1,4 @@
-"""From a model to a file with a sampler head: text is written, a head is trained on it, and what it is worth is told."""
+"""From a model to a file with a sampler head: the model writes text, a head is trained on it and judged."""
 
 import pickle
 import time
@@ -12,16 +12,13 @@ import torch
 from ..errors import Error, ModelError
 from ..model import Model
 from .heads_file import BLOCK, SamplerHeadWeights, quantised, write_heads
-from .model_tables import input_scale, tables_of
+from .model_tables import input_scale, sizes_for, tables_of
 from .own_text import Writer
 from .sampler_batches import Batch, Tables, batches, places
 from .sampler_head import SamplerHead
 from .sampler_training import DEPTH, N_BATCH, Quality, Training, places_per_second, quality
 from .text_store import Text, TextStore
 from .work_folder import DONE, TRAINING, WorkFolder
-
-HIDDEN_RATIO = 2  # n_hidden / n_embd
-N_SHORT = 4096
 
 TOKENS_MIN = 2000  # of text, to train on
 EPOCHS = 6  # that the text should be gone through
@@ -51,6 +48,7 @@ class Result:
     n_tokens: int  # of text
     n_short: int
     n_params: int
+    pass_bytes: int  # of weights that are read for a guess
     n_steps: int
     writing_s: float
     training_s: float
@@ -69,9 +67,8 @@ class Run:
         self._out = out
         self._settings = settings
         self._on_progress = on_progress
-        self._n_short = min(N_SHORT, model.info.n_vocab)
-        self._n_hidden = HIDDEN_RATIO * model.info.n_embd
-        self._work = WorkFolder(Path(f"{out}.work"), model.fingerprint, settings.budget_s)
+        self._n_hidden, self._n_short = sizes_for(model)
+        self._work = WorkFolder(Path(f"{out}.work"), model.identity, settings.budget_s)
         self._store = TextStore(self._work.folder / "text", model.info.n_embd)
         torch.set_num_threads(settings.n_threads)
 
@@ -100,7 +97,7 @@ class Run:
         began, before_s, n_new = time.monotonic(), journal.writing_s, 0
         speed = places_per_second(self._model.info.n_embd, self._n_hidden, self._n_short)
         pending: list[Text] = []
-        n_pending, since = 0, began
+        since = began
         writer = Writer(self._model, settings.prompts, settings.seed + len(store.shards), settings.n_threads)
         try:
             for text in writer.texts():
@@ -108,21 +105,24 @@ class Run:
                 journal.writing_s = before_s + now - began
                 if text is not None:
                     pending.append(text)
-                    n_pending += len(text.tokens)
                     n_new += len(text.tokens)
+                n_pending = sum(len(text.tokens) for text in pending)
                 needed = max(EPOCHS * (store.n_tokens + n_pending) / speed, TRAINING_SHARE_MIN * journal.budget_s)
                 left = journal.left_s - needed
-                if pending and (left <= 0 or n_pending >= SHARD_TOKENS or now - since >= SHARD_S):
-                    store.add(pending)
-                    self._work.note()
-                    pending, n_pending, since = [], 0, now
                 if left <= 0:
                     break
+                if pending and (n_pending >= SHARD_TOKENS or now - since >= SHARD_S):
+                    store.add(pending)
+                    self._work.note()
+                    pending, since = [], now
                 # Each further token takes its own time, and that of training on it.
                 pace = n_new / (now - began)
                 self._on_progress("writing text", now - began, now - began + left / (1 + EPOCHS * pace / speed))
         finally:
             writer.close()
+            if rest := pending + writer.unfinished():
+                store.add(rest)
+            self._work.note()
         journal.phase = TRAINING
         self._work.note()
 
@@ -163,12 +163,13 @@ class Run:
             n_tokens=self._store.n_tokens,
             n_short=len(short.tokens),
             n_params=weights.n_params,
+            pass_bytes=weights.n_bytes,
             n_steps=training.n_steps,
             writing_s=journal.writing_s,
             training_s=journal.training_s,
         )
         model = self._model
-        write_heads(self._out, weights, model.fingerprint, model.info.n_vocab, metadata_of(model, result))
+        write_heads(self._out, weights, model.identity, model.info.n_vocab, metadata_of(model, result))
         return result
 
     def _resume(self, training: Training) -> None:
@@ -193,6 +194,8 @@ def metadata_of(model: Model, result: Result) -> dict[str, str | int | float]:
         "general.name": f"Sampler head for {model.info.name or model.info.arch}",
         "general.description": "Trained by maskprobe on text that the model wrote itself.",
         "maskprobe.heads.temperature": 1.0,
+        "maskprobe.train.parameters": result.n_params,
+        "maskprobe.train.pass_bytes": result.pass_bytes,
         "maskprobe.train.tokens": result.n_tokens,
         "maskprobe.train.steps": result.n_steps,
         "maskprobe.train.writing_seconds": result.writing_s,

@@ -54,7 +54,7 @@ class WorkFolder:
         if self.journal.model != model:
             name = self.journal.model.split("\n")[1] if "\n" in self.journal.model else "another one"
             raise Error(f"'{folder}' has text of another model ({name}): delete it, or name another output (-o)")
-        self.goes_on = self.journal.phase != DONE and self.journal.left_s > 0
+        self.goes_on = self.journal.phase != DONE
         if not self.goes_on:
             self.journal = Journal(model, budget_s, WRITING)
 

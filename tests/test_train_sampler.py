@@ -1,0 +1,242 @@
+"""A sampler head learns from what a small model writes; a training that is killed goes on; what it refuses."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import gguf
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs PyTorch (pip install 'maskprobe[train]')")
+
+from maskprobe import Error, Model, ModelError  # noqa: E402
+from maskprobe.cli import train  # noqa: E402
+from maskprobe.mtp import model_tables, train_sampler  # noqa: E402
+from maskprobe.mtp.heads_file import read_heads  # noqa: E402
+from maskprobe.mtp.model_tables import Unembedding, input_scale, logit_scale, tables_of  # noqa: E402
+from maskprobe.mtp.own_text import Writer  # noqa: E402
+from maskprobe.mtp.sampler_batches import batches, places  # noqa: E402
+from maskprobe.mtp.sampler_head import SamplerHead  # noqa: E402
+from maskprobe.mtp.sampler_training import DEPTH, Training  # noqa: E402
+from maskprobe.mtp.text_store import TextStore  # noqa: E402
+from maskprobe.mtp.train_sampler import Run, Settings  # noqa: E402
+from maskprobe.mtp.work_folder import TRAINING, WorkFolder  # noqa: E402
+
+N_TOKENS = 6000
+N_SHORT = 400
+
+
+def quiet(_label, _done, _total):
+    pass
+
+
+@pytest.fixture(scope="module")
+def model(bundled_model_path):
+    torch.set_num_threads(1)
+    with Model(bundled_model_path, n_threads=1) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def store(model, tmp_path_factory):
+    """Text that the model wrote."""
+    store = TextStore(tmp_path_factory.mktemp("written") / "text", model.info.n_embd)
+    writer = Writer(model, [], seed=1, n_threads=1)
+    pending = []
+    for text in writer.texts():
+        if text is not None:
+            pending.append(text)
+        if sum(len(text.tokens) for text in pending) > N_TOKENS:
+            break
+    writer.close()
+    half = len(pending) // 2
+    store.add(pending[:half])
+    store.add(pending[half:])
+    return store
+
+
+def begun(model, store, out, budget_s):
+    """The folder of a run whose text is written."""
+    work = WorkFolder(out.with_name(f"{out.name}.work"), model.identity, budget_s)
+    work.journal.phase = TRAINING
+    work.note()
+    work.close()
+    shutil.copytree(store.folder, work.folder / "text")
+
+
+def test_the_short_list_has_the_models_own_logits(model, store):
+    shard = store.shards[0]
+    unembedding = Unembedding(model.path)
+    assert logit_scale(unembedding, shard) == pytest.approx(1.0, abs=0.02)
+    tables, short = tables_of(model, store.shards, N_SHORT)
+    assert (np.diff(short.tokens) > 0).all() and len(short.tokens) == N_SHORT
+    logits = shard.hidden[:200].astype(np.float32) @ short.weight.T
+    best = short.tokens[logits.argmax(-1)]
+    listed = np.isin(shard.top[:200, 0], short.tokens)
+    assert (best == shard.top[:200, 0])[listed].mean() > 0.95
+    assert (tables.short_of[torch.from_numpy(short.tokens.astype(np.int64))] == torch.arange(N_SHORT)).all()
+
+
+def test_logits_that_are_made_in_another_way_are_refused(model, store):
+    shuffled = Unembedding(model.path)
+    rows = shuffled.rows
+    shuffled.rows = lambda tokens: rows(tokens[::-1])
+    with pytest.raises(ModelError, match="cannot use that matrix"):
+        logit_scale(shuffled, store.shards[0])
+
+
+def test_a_batch_has_what_comes_after_each_place_and_nothing_of_the_next_text(model, store):
+    tables, short = tables_of(model, store.shards, N_SHORT)
+    shard = store.shards[0]
+    at = places(shard, False)
+    batch = next(batches(store.shards[:1], False, tables, DEPTH, 64))
+    for row, place in enumerate(at[:64]):
+        assert np.array_equal(batch.hidden[row].numpy(), shard.hidden[place].astype(np.float32))
+        for depth in range(DEPTH):
+            inside = shard.left[place] > depth + 1
+            assert bool(batch.inside[depth, row]) == inside
+            if not inside:
+                assert batch.targets[depth, row] == -1 and not batch.weights[depth, row].any()
+                continue
+            token, came = int(shard.tokens[place + depth]), int(shard.tokens[place + depth + 1])
+            assert np.allclose(batch.inputs[depth, row].numpy(), model.embedding_rows([token])[0])
+            target = int(batch.targets[depth, row])
+            assert (short.tokens[target] == came) if target >= 0 else (came not in short.tokens)
+            assert np.array_equal(batch.states[depth, row].numpy(), shard.hidden[place + depth + 1].astype(np.float32))
+
+
+def test_a_head_learns_and_what_was_kept_of_it_goes_on(model, store, tmp_path):
+    tables, _ = tables_of(model, store.shards, N_SHORT)
+    torch.manual_seed(0)
+    scale = input_scale(tables, store.shards[0])
+    training = Training(SamplerHead(model.info.n_embd, 64, scale), tables)
+    assert training.judge(store.shards, 2000)
+    before = training.best_quality
+    order = np.random.default_rng(0)
+    for _ in range(3):
+        for batch in batches(store.shards, False, tables, DEPTH, 128, order):
+            training.step(batch, 0.5)
+    assert training.judge(store.shards, 2000)
+    after = training.best_quality
+    assert after.total < 0.8 * before.total and after.top8[0] > before.top8[0] + 0.1
+    training.save(tmp_path / "checkpoint.pt")
+    again = Training(SamplerHead(model.info.n_embd, 64, scale), tables)
+    again.resume(tmp_path / "checkpoint.pt")
+    assert again.best_quality == after and again.n_steps == training.n_steps
+    batch = next(batches(store.shards, False, tables, DEPTH, 128))
+    torch.manual_seed(1)
+    expected = training.step(batch, 0.6)
+    torch.manual_seed(1)
+    assert again.step(batch, 0.6) == expected
+    for one, other in zip(training.head.parameters(), again.head.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_writes_heads_that_say_what_they_are_worth(model, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_sampler, "EVALUATION_S_MIN", 1.0)
+    out = tmp_path / "heads.gguf"
+    begun(model, store, out, 8.0)
+    result = Run(model, out, Settings(8.0, 1), quiet)()
+    fields = gguf.GGUFReader(out).fields
+    assert fields["maskprobe.heads.model"].contents() == model.identity
+    assert fields["maskprobe.train.tokens"].contents() == store.n_tokens == result.n_tokens
+    assert fields["maskprobe.train.top8.1"].contents() == pytest.approx(result.quality.top8[0])
+    weights = read_heads(out)
+    assert weights.layers[0].weight.shape[1] == 2 * model.info.n_embd == 2 * weights.short.shape[1]
+    assert result.quality.top8[0] > 0.05
+    # Another run has new time, and begins with these weights.
+    again = Run(model, out, Settings(6.0, 1), quiet)
+    assert again.left_s == 0
+    n_before = len(again._store.shards)
+    more = again()
+    assert more.n_tokens > result.n_tokens and len(again._store.shards) > n_before and more.n_steps > result.n_steps
+
+
+def test_too_little_text_is_one_line(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_sampler, "TOKENS_MIN", 10**9)
+    with pytest.raises(Error, match=r"the model wrote \d+ tokens in \d+ s, at least 1000000000 are needed") as error:
+        Run(model, tmp_path / "heads.gguf", Settings(1.0, 1), quiet)()
+    assert "\n" not in str(error.value) and not (tmp_path / "heads.gguf").exists()
+
+
+def test_a_model_of_another_width_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_sampler, "BLOCK", 7)
+    with pytest.raises(ModelError, match="n_embd is a multiple of 7"):
+        Run(model, tmp_path / "heads.gguf", Settings(1.0, 1), quiet)
+
+
+def test_a_head_never_takes_more_than_its_share(model):
+    class Info:
+        def __init__(self, n_embd, size):
+            self.n_embd, self.size, self.n_vocab = n_embd, size, 150_000
+
+    class Large:
+        def __init__(self, *values):
+            self.info = Info(*values)
+
+    for n_embd, size in ((64, 10**6), (576, 96 * 10**6), (896, 485 * 10**6), (4096, 5 * 10**9), (8192, 4 * 10**10)):
+        n_hidden, n_short = model_tables.sizes_for(Large(n_embd, size))
+        n_bytes = (3 * n_embd * n_hidden + n_short * n_embd) * 34 / 32
+        assert n_hidden % 32 == 0 and n_hidden >= 32 and n_short >= 256
+        assert n_bytes <= max(0.05 * size, 1.05e6) and n_bytes < 16e6
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def command(*args):
+    return [sys.executable, "-m", "maskprobe.cli.train", *map(str, args)]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_training_that_is_stopped_leaves_the_old_file_and_goes_on(model, store, tmp_path, sign):
+    out = tmp_path / "heads.gguf"
+    out.write_bytes(b"the old heads")
+    begun(model, store, out, 25.0)
+    args = command("-m", model.path, "-o", out, "-t", 1, "--minutes", 1)
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "heads.gguf.work" / "checkpoint.pt"
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(sign)
+    _, said = process.communicate(timeout=60)
+    assert out.read_bytes() == b"the old heads"
+    if sign == signal.SIGINT:
+        assert process.returncode == 130 and "the same command goes on from here" in said
+    result = subprocess.run(args, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "goes on with a run that was cut short" in result.stderr
+    assert "one of the eight best comes" in result.stdout
+    assert len(read_heads(out).short_tokens) > 0
+    assert not [each for each in os.listdir(tmp_path) if each.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["--kind", "magic"], "--kind"),
+        (["--minutes", "0"], "--minutes: must be a number, above 0"),
+        (["-o", "/nowhere/heads.gguf"], "-o/--output: there is no directory '/nowhere'"),
+        (["-o", "."], "-o/--output: '.' is no plain file"),
+        (["--prompts", "/nowhere/prompts.txt"], "--prompts: cannot read the prompts"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_one_line(args, said, capsys):
+    with pytest.raises(SystemExit) as error:
+        train.main(args)
+    assert error.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert said in lines[0]
+
+
+def test_a_file_that_is_no_model_is_one_line(tmp_path, capsys):
+    path = tmp_path / "no.gguf"
+    path.write_bytes(b"no model")
+    assert train.main(["-m", str(path), "-o", str(tmp_path / "heads.gguf"), "--minutes", "1"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("maskprobe-train: error: ")
