@@ -170,12 +170,12 @@ typedef struct mp_context_params {
     int32_t      n_threads, n_threads_batch; // of tree passes, 0 = the physical cores; of prompts, 0 = n_threads. Default 0
     const char * type_k, * type_v; // of the cache: "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0". Default
                                   // "f16"; a quantised V needs flash attention
-    int32_t      flash_attn;      // 1 on, 0 off, -1 = on with maskprobe's kernels; with llama.cpp's off on the CPU (slower
-                                  // for few rows there) and its own choice on a GPU
-    bool         offload_kqv;     // keep the cache on the GPU if layers are there. Default true
+    int32_t      flash_attn;      // 1 on, 0 off, -1 = on with maskprobe's kernels; with llama.cpp's off on the CPU (slower for
+                                  // few rows there), its own choice on a GPU
+    bool         offload_kqv, taps; // the cache stays on the GPU if layers are there, default true; mp_context_tap() works
 } mp_context_params;
 
-// params may be NULL. Errors: ARGUMENT, MEMORY.
+// params may be NULL. Errors: ARGUMENT, MEMORY, UNSUPPORTED (taps on a model that cannot).
 MP_API mp_context_params mp_context_default_params(void);
 MP_API mp_status mp_context_open(mp_model * model, const mp_context_params * params, mp_context ** out);
 MP_API void      mp_context_free(mp_context * context);
@@ -251,6 +251,11 @@ MP_API mp_status mp_context_decode(mp_context * context, int32_t n, mp_session *
 MP_API mp_status mp_session_logits (mp_session * session, int32_t row, const float ** logits);
 MP_API mp_status mp_session_logprob(mp_session * session, int32_t row, int32_t token, float * logprob);
 
+// The tree passes that follow keep the hidden states after these layers, n_layer: after the last norm. Then one row of the
+// session's last pass, (n_embd), valid as its logits. Errors: ARGUMENT, STATE (not tapped), UNSUPPORTED (not in the graph).
+MP_API mp_status mp_context_tap   (mp_context * context, const int32_t * layers, int32_t n);
+MP_API mp_status mp_session_hidden(mp_session * session, int32_t row, int32_t layer, const float ** state);
+
 // Keeps nodes path[0..n) of the last pass and drops every other row. path[0] = 0, each next node is a child of the one
 // before. n = 0 drops them all, as does any other call that follows a decode.
 MP_API mp_status mp_session_commit(mp_session * session, const int32_t * path, int32_t n);
@@ -261,7 +266,7 @@ typedef struct mp_part {
     int64_t n_ops, ns;        // nanoseconds of the calling thread
     int64_t bytes, macs;      // of packed weights, or of keys and values, that were gone through; multiplications
 } mp_part;
-// The i-th part that cost something. MP_ERR_ARGUMENT past the last one; with llama.cpp's kernels there is none.
+// The i-th part that cost something, with llama.cpp's kernels none. MP_ERR_ARGUMENT past the last one.
 MP_API mp_status mp_context_get_part(mp_context * context, int32_t i, mp_part * out);
 // Stops the pass that is running (on the CPU within it), or the next one: it returns MP_ERR_CANCELLED.
 MP_API void mp_context_cancel(mp_context * context);

@@ -59,6 +59,16 @@ mp_status mp_context_decode(mp_context * context, int32_t n, mp_session * const 
     });
 }
 
+mp_status mp_context_tap(mp_context * context, const int32_t * layers, int32_t n) {
+    return guarded([&] {
+        if (!context || n < 0 || (n > 0 && !layers)) {
+            fail(MP_ERR_ARGUMENT, "mp_context_tap: %d layers of a context, which must not be NULL", n);
+        }
+        const entry inside(context->guard);
+        context->tap(layers, n);
+    });
+}
+
 mp_status mp_context_get_part(mp_context * context, int32_t i, mp_part * out) {
     return guarded([&] {
         if (!context || !out) {

@@ -82,6 +82,16 @@ mp_status mp_session_logprob(mp_session * session, int32_t row, int32_t token, f
     });
 }
 
+mp_status mp_session_hidden(mp_session * session, int32_t row, int32_t layer, const float ** state) {
+    return guarded([&] {
+        const entry inside = enter(session);
+        if (!state) {
+            fail(MP_ERR_ARGUMENT, "mp_session_hidden: state must not be NULL");
+        }
+        *state = session->hidden(row, layer);
+    });
+}
+
 mp_status mp_session_commit(mp_session * session, const int32_t * path, int32_t n) {
     return guarded([&] {
         const entry inside = enter(session);

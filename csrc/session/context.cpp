@@ -50,6 +50,13 @@ mp_context::mp_context(model_ref model_, const mp_context_params & params)
     llama_context_params cp = choose_context_params(*model, params);
     cp.abort_callback = on_abort;
     cp.abort_callback_data = &cancel_requested;
+    if (params.taps) {
+        if (!model->info.can_tree) { // llama.cpp puts rows of recurrent states in an order of its own
+            fail(MP_ERR_UNSUPPORTED, "a %s model has no taps: %s", model->info.arch, model->info.note);
+        }
+        taps = std::make_unique<layer_taps>(model->info.n_layer, model->info.n_embd);
+        taps->install(cp);
+    }
     ctx.reset(make_context(*model, cp, kernels));
     spreads = spreads_nan(*model, cp);
     memory = llama_get_memory(ctx.get());
@@ -268,6 +275,7 @@ void mp_context::read_outputs(int32_t n, mp_session * const * in_pass, const mp_
     for (int32_t i = 0; i < n; i++) {
         mp_session & session = *in_pass[i];
         const int32_t n_rows = session.pass.n_rows();
+        session.first_row = batch_row;
         session.outputs.resize(n_rows, trees[i].n_top, with_hidden);
         for (int32_t row = 0; row < n_rows; row++) {
             // Asked for here: the first call puts the rows in order, which is not for several threads.
@@ -295,6 +303,7 @@ int64_t mp_context::run_trees(int32_t n, mp_session * const * in_pass, const mp_
     const int32_t n_rows = lay_out(n, in_pass, trees);
     const int32_t n_sequences = lend_sequences(n, in_pass, n_rows);
     const llama_batch & rows = make_batch(n, in_pass, trees, n_rows);
+    const layer_taps::pass tapped(taps.get(), n_rows);
     const int64_t t_decode = ggml_time_us();
     run(rows, n_sequences, n_threads, in_pass, n, with_hidden);
     const int64_t decode_us = ggml_time_us() - t_decode;
@@ -316,6 +325,13 @@ void mp_context::decode(int32_t n, mp_session * const * in_pass, const mp_tree *
         passes[i] = {outputs.n_rows, outputs.n_top, outputs.best.data(), outputs.tokens.data(), outputs.logprobs.data(),
                      decode_us,      engine_us};
     }
+}
+
+void mp_context::tap(const int32_t * layers, int32_t n) {
+    if (!taps) {
+        fail(MP_ERR_STATE, "the context was opened without taps");
+    }
+    taps->choose(layers, n);
 }
 
 bool mp_context::part(int32_t i, mp_part & out) const {

@@ -10,6 +10,7 @@
 #include "kernels/ggml/accel_backend.h"
 #include "model/model.h"
 #include "platform/worker_pool.h"
+#include "session/layer_taps.h"
 #include "session/row_batch.h"
 #include "session/row_outputs.h"
 
@@ -38,6 +39,9 @@ struct mp_context : std::enable_shared_from_this<mp_context> {
 
     // MP_ERR_UNSUPPORTED where llama.cpp gives no states of n_embd after the last norm, or none together with logits.
     void check_hidden(bool with_logits) const;
+
+    // Layers whose hidden states are read in the passes that follow. MP_ERR_STATE where it was not opened for that.
+    void tap(const int32_t * layers, int32_t n);
 
     bool part(int32_t i, mp_part & out) const; // false past the last one
 
@@ -98,6 +102,7 @@ private:
 
     mp::worker_pool workers; // of maskprobe's kernels and of the top-K
     mp::accel_link kernels{workers};
+    std::unique_ptr<mp::layer_taps> taps; // null where the context was not opened for them
     std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
     llama_memory_t memory = nullptr;
     int32_t n_batch = 0;

@@ -289,6 +289,17 @@ float mp_session::logprob(int32_t row, int32_t token) const {
     return row_values[token] - outputs.log_sum[row];
 }
 
+const float * mp_session::hidden(int32_t row, int32_t layer) const {
+    check_row(row);
+    if (!context->taps) {
+        fail(MP_ERR_STATE, "the context was opened without taps");
+    }
+    if (outputs_at != context->n_decodes) {
+        fail(MP_ERR_STATE, "the hidden states of the pass are gone: there was another one in the context since");
+    }
+    return context->taps->state(layer, first_row + row);
+}
+
 const float * mp_session::prefix_logits(int32_t row) const {
     const int32_t n_rows = prefix_outputs.n_rows - prefix_first;
     if (row < 0 || row >= n_rows) {

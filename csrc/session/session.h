@@ -44,6 +44,7 @@ struct mp_session {
     const float * hidden(int32_t row) const; // (n_embd), nullptr where they were not wanted
     float logprob(int32_t row, int32_t token) const;
     int32_t best(int32_t row) const; // -1: the row is not finite
+    const float * hidden(int32_t row, int32_t layer) const;
 
     const mp::context_ref context;
     std::vector<int32_t> tokens; // committed, -1 where an embedding row stands
@@ -82,6 +83,7 @@ private:
     mp::row_outputs outputs;  // of the last pass
     bool has_outputs = false; // no change of the prefix came after it
     int64_t outputs_at = 0;   // the context's n_decodes
+    int32_t first_row = 0;    // of the context's pass
 
     mp::row_outputs prefix_outputs; // of the last tokens that were evaluated for a prefix
     int32_t prefix_first = 0;       // of its rows, the first that the caller was given,

@@ -59,12 +59,13 @@ class Context(Owner):
 
     The settings are those of mp_context_params in maskprobe.h: n_ctx tokens of each session (0: the model's, reduced to
     what memory holds), n_rows_max rows of the largest pass, n_top_max candidates per row at most, threads (0: the
-    physical cores). After a failure, an error or a cancel, every session holds exactly its committed tokens.
+    physical cores), taps: whether tap() works, which costs nothing where it is off. After a failure, an error or a
+    cancel, every session holds exactly its committed tokens.
 
     A model with a recurrent state takes chains instead of trees, of `max_chain` candidates and the root, all of one
     length in one pass. Each session keeps a state after each of them: fewer, where memory is short.
 
-    Raises ArgumentError, OutOfMemory.
+    Raises ArgumentError, OutOfMemory, ModelError for taps on a model that takes chains only.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Context(Owner):
         type_v: str = "f16",
         flash_attn: int = -1,
         offload_kqv: bool = True,
+        taps: bool = False,
     ) -> None:
         self.model = model
         self.n_sessions_max = n_sessions_max
@@ -104,6 +106,7 @@ class Context(Owner):
             type_v=types[1],
             flash_attn=flash_attn,
             offload_kqv=offload_kqv,
+            taps=taps,
         )
         out = ffi.new("mp_context **")
         with model._handle as model_pointer:
@@ -144,6 +147,14 @@ class Context(Owner):
             context = inside.enter_context(self._handle)
             check(lib.mp_context_decode(context, n, self._sessions, self._trees, self._passes))
             return [session._outputs.read(self._passes[i]) for i, (session, _) in enumerate(trees)]
+
+    def tap(self, layers: Sequence[int]) -> None:
+        """The tree passes that follow keep their rows' hidden states after these layers, those of 0..n_layer - 1;
+        n_layer: after the last norm. No layers: none. Session.hidden() reads them.
+
+        Raises ArgumentError for another layer, StateError where the context was opened without `taps`."""
+        with self._handle as context:
+            check(lib.mp_context_tap(context, ffi.new("int32_t[]", list(layers)), len(layers)))
 
     @contextmanager
     def _entered(self) -> Iterator[None]:
@@ -269,6 +280,18 @@ class Session(Owner):
             check(lib.mp_session_logprob(session, row, token, out))
         return out[0]
 
+    def hidden(self, row: int, layer: int) -> np.ndarray:
+        """The hidden state of a row of the last pass after a tapped layer, float32 (n_embd,), as a copy.
+
+        Raises ArgumentError where there is no such row; StateError where the layer was not tapped, and after another
+        pass of the context; ModelError where llama.cpp's graph of this model does not name the place."""
+        out = ffi.new("const float **")
+        state = np.empty(self.model.info.n_embd, np.float32)
+        with self._handle as session:
+            check(lib.mp_session_hidden(session, row, layer, out))
+            ffi.memmove(state, out[0], state.nbytes)
+        return state
+
     def commit(self, path: Sequence[int]) -> None:
         """Keeps the nodes of `path` of the last pass in the cache and drops every other row. path[0] = 0, each next
         node is a child of the one before; an empty path drops them all.
@@ -280,6 +303,10 @@ class Session(Owner):
     def rollback(self) -> None:
         """Drops every row of the last pass: the session holds the committed tokens only."""
         self.commit(())
+
+    def tap(self, layers: Sequence[int]) -> None:
+        """See Context.tap()."""
+        self.context.tap(layers)
 
     def parts(self) -> dict[str, Part]:
         """See Context.parts()."""
