@@ -16,6 +16,7 @@ PROGRAMS = {  # module -> program
     "maskprobe.cli.serve": "maskprobe-serve",
     "maskprobe.cli.train": "maskprobe-train",
     "maskprobe.cli.bench": "maskprobe-bench",
+    "maskprobe.cli.analyze.command": "maskprobe-analyze",
 }
 
 

@@ -220,7 +220,7 @@ class CallsBack(Proposer):
         return TokenTree(context[-1])
 
 
-NAMED = ["none", "all", "all", "all", "lookup", "recycle", "ngram", "lookahead", "esp", "logits"]
+NAMED = ["none", "all", "all", "all", "lookup", "recycle", "ngram", "lookahead", "esp", "logits", "marginal"]
 
 
 def random_proposer(rng: random.Random, model: Model, known: Sequence[int], rows: int | str) -> Any:

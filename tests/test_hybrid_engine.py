@@ -24,7 +24,7 @@ from maskprobe.proposers import SOURCES
 from maskprobe.proposers.oracle import Oracle
 from random_hybrid import HYBRIDS, N_VOCAB
 
-CHAINED = ("all", "lookup", "ngram", "lookahead", "recycle", "logits")  # sources that need no masks
+CHAINED = ("all", "lookup", "ngram", "lookahead", "recycle", "logits", "marginal")  # sources that need no masks
 PROMPT = text_of(24, seed=2) * 2  # it repeats itself: look-ups find something
 
 

@@ -94,7 +94,7 @@ class Tempts(Oracle):
 
 @FLASH
 @pytest.mark.parametrize("n_parallel", [1, 2])
-@pytest.mark.parametrize("proposer", ["all", "lookup", "recycle", "logits", "esp", "esp-soft", "tempts"])
+@pytest.mark.parametrize("proposer", ["all", "lookup", "recycle", "logits", "marginal", "esp", "esp-soft", "tempts"])
 def test_damaged_candidates_change_no_token(model, damaged, flash_attn, n_parallel, proposer):
     if n_parallel > 1 and flash_attn == 0:
         pytest.skip("shared contexts need flash attention")

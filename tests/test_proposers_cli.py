@@ -25,7 +25,7 @@ def statistics(tmp_path: Path, *arguments: object) -> dict:
 
 
 def test_the_names():
-    assert options.PROPOSE == ["none", "all", "esp", "lookup", "ngram", "lookahead", "recycle", "logits"]
+    assert options.PROPOSE == ["none", "all", "esp", "lookup", "ngram", "lookahead", "recycle", "logits", "marginal"]
 
 
 @pytest.mark.parametrize("temp", [0, 0.8])

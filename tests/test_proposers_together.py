@@ -12,6 +12,7 @@ from maskprobe import (
     Engine,
     LastLogits,
     Lookahead,
+    MarginalSiblings,
     MaskProbe,
     Model,
     NgramAutomaton,
@@ -36,6 +37,7 @@ FREE = {
     "recycle": TokenRecycling,
     "recycle warm": lambda rows: TokenRecycling(rows, keep=True),
     "logits": LastLogits,
+    "marginal": MarginalSiblings,
 }
 OF_PYTHON = [name for name, source in SOURCES.items() if source.make is not None]
 
@@ -176,6 +178,7 @@ def test_sources_by_name():
         "lookahead": Lookahead,
         "recycle": TokenRecycling,
         "logits": LastLogits,
+        "marginal": MarginalSiblings,
     }
     assert list(SOURCES) == ["none", "all", *kinds]
     for name, kind in kinds.items():

@@ -13,7 +13,7 @@ from maskprobe import DecodeError, Engine, Model, SamplingParams
 
 GREEDY = SamplingParams(temp=0.0)
 KERNELS = pytest.mark.parametrize("kernels", ["ours", "stock"])
-SOURCES = ["none", "all", "esp", "esp-soft", "lookup", "ngram", "lookahead", "recycle", "logits"]
+SOURCES = ["none", "all", "esp", "esp-soft", "lookup", "ngram", "lookahead", "recycle", "logits", "marginal"]
 BAD_TOKEN = 262
 
 

@@ -30,6 +30,7 @@ from .model import Device, Model, ModelInfo, devices, set_verbose, version
 from .proposers import (
     LastLogits,
     Lookahead,
+    MarginalSiblings,
     MaskProbe,
     NgramAutomaton,
     PromptLookup,
@@ -94,6 +95,7 @@ __all__ = [
     "LlamaState",
     "LogitsProcessorList",
     "Lookahead",
+    "MarginalSiblings",
     "MaskEmbedding",
     "MaskProbe",
     "MinTokensLogitsProcessor",

@@ -7,9 +7,14 @@ last-k:K     the same with the last K; masks beyond them repeat the newest
 sample       a draw from N(mean, variance) of the embedding table, each mask its own
 token:ID     the embedding of one token
 file:PATH    a vector of n_embd values: .npy, or raw little-endian float32
+tuned        a multiple of the prompt's mean plus an offset, as maskprobe-analyze masks found them for this model
+tuned:PATH   the same from another file
 soft         mask 1: the expected embedding of what followed the owner's token last time; further masks: mean
 """
 
+import os
+import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,11 +94,11 @@ class SampleMask(MaskEmbedding):
         n_vocab = model.info.n_vocab
         tokens = np.random.default_rng(seed).choice(n_vocab, min(n_vocab, TABLE_ROWS), replace=False)
         rows = _embeddings(model, tokens)
-        self._mean, self._deviation = rows.mean(axis=0), rows.std(axis=0)  # (n_embd,) each
+        self.table_mean, self.table_deviation = rows.mean(axis=0), rows.std(axis=0)  # (n_embd,) each
 
     def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
         noise = np.random.default_rng(self.seed).standard_normal((n_masks, self.n_embd), np.float32)
-        return self._mean + self._deviation * noise
+        return self.table_mean + self.table_deviation * noise
 
 
 class ConstantMask(MaskEmbedding):
@@ -105,6 +110,20 @@ class ConstantMask(MaskEmbedding):
 
     def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
         return np.tile(self.vector, (n_masks, 1))
+
+
+class TunedMask(MaskEmbedding):
+    """scale * (the mean of the prompt's input embeddings) + offset (n_embd,), for every mask."""
+
+    def __init__(self, model: Model, scale: float, offset: np.ndarray, *, update: float = 0.0) -> None:
+        super().__init__(model, update=update)
+        self.scale = float(scale)
+        self.offset = _checked_vector(offset, self.n_embd, "the offset of the mask")
+        if not np.isfinite(self.scale):
+            raise ArgumentError(f"the scale of the mask is {self.scale}")
+
+    def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
+        return self.scale * super().initial(prompt, n_masks) + self.offset
 
 
 class SoftMask(MaskEmbedding):
@@ -166,10 +185,13 @@ def mask_embedding(spec: str, model: Model, *, update: float = 0.0, seed: int = 
         if not 0 <= token < model.info.n_vocab:
             raise ArgumentError(f"mask {spec}: token {token} is out of range, the vocabulary has {model.info.n_vocab}")
         return ConstantMask(model, model.embedding_rows([token])[0], update=update)
+    if spec == "tuned" or kind == "tuned":
+        return read_tuned(Path(value) if value else tuned_place(model), model, update=update)
     if kind == "file":
         return ConstantMask(model, read_vector(Path(value), model.info.n_embd), update=update)
     raise ArgumentError(
-        f"mask {shown(spec)} is not known: use mean, last-k, last-k:K, sample, token:ID, file:PATH or soft"
+        f"mask {shown(spec)} is not known: use mean, last-k, last-k:K, sample, token:ID, file:PATH, tuned, tuned:PATH "
+        "or soft"
     )
 
 
@@ -194,6 +216,49 @@ def read_vector(path: Path, n_embd: int) -> np.ndarray:
             raise
         raise ArgumentError(f"{path} is not a sound .npy file: {error}") from None
     return _checked_vector(vector, n_embd, str(path))
+
+
+def tuned_place(model: Model) -> Path:
+    """The file of `tuned`, in the folder of the model's state file."""
+    folder = os.environ.get("MASKPROBE_STATE_DIR", "")
+    if not folder:
+        cache = os.environ.get("XDG_CACHE_HOME", "")
+        folder = os.path.join(cache or os.path.join(os.path.expanduser("~"), ".cache"), "maskprobe", "state")
+    name = re.sub(r"[^\w.-]", "-", model.info.name or model.path.stem, flags=re.ASCII)[:40]
+    return Path(folder) / f"{name}-{model.info.n_params}-{model.info.n_embd}.mask.npz"
+
+
+def write_tuned(path: Path, model: Model, scale: float, offset: np.ndarray) -> None:
+    """For TunedMask; what was there is replaced when the new file is whole. Raises ArgumentError."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            about = np.array([model.info.arch, model.info.name, str(model.info.n_params)])
+            np.savez(file, scale=np.float64(scale), offset=offset.astype(np.float32), model=about)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise ArgumentError(f"the mask cannot be written to {path}: {error.strerror}") from None
+
+
+def read_tuned(path: Path, model: Model, *, update: float = 0.0) -> TunedMask:
+    """Raises ArgumentError for a file that is not there or is not one of write_tuned(), and for another model's."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            scale, offset, about = file["scale"], file["offset"], file["model"].tolist()
+        mask = TunedMask(model, float(scale), offset, update=update)
+    except FileNotFoundError:
+        raise ArgumentError(f"there is no tuned mask at {path}: maskprobe-analyze masks makes one") from None
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"{path} is not a file of maskprobe-analyze masks") from None
+    info = model.info
+    if about != [info.arch, info.name, str(info.n_params)]:
+        raise ArgumentError(f"{path} is the mask of another model: {about[1] or about[0]}, {about[2]} parameters")
+    return mask
 
 
 def _embeddings(model: Model, tokens: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from .. import ArgumentError, Cancelled, Engine, Model, SamplingParams
-from ..proposers import SOURCES, source_named
+from ..proposers import SOURCES, registry, source_named
 from . import bench_options, bench_pictures, files, options, values
 from .bench_measure import (
     PLAIN,
@@ -64,6 +64,7 @@ class Source:
 
 
 Case = tuple[Source, float, int]  # with a temperature and a repetition
+Asked = tuple[Source, registry.Source]  # and what makes its proposers
 
 
 def add_options(parser: Parser) -> None:
@@ -137,8 +138,20 @@ def temperatures(text: str) -> list[float]:
 def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     pictures = None if args.pictures is None else bench_pictures.folder_for(args.pictures)
+    names = [name for name in args.propose if name != PLAIN]
+    asked = [(Source(name, rows), source_named(name)) for name, rows in itertools.product(names, args.rows)]
+    rows, notes = measure_sources(args, asked, PROG)
+    if pictures is not None:
+        bench_pictures.draw_run([row for row in rows if row["speed_up"] is not None], pictures)
+    if any(row["margins"] and row["temp"] > 0.0 for row in rows):
+        notes.append("Above temperature 0 rounding can change a draw whatever the gap of the two best tokens.")
+    return render(rows, args.output, COLUMNS, notes)
+
+
+def measure_sources(args: argparse.Namespace, asked: Sequence[Asked], prog: str) -> tuple[list[Row], list[str]]:
+    """The rows of the result, and the lines above its table. Raises KeyboardInterrupt when it was cancelled."""
     prompts, notes = read_prompts(args.prompts)
-    path = bench_options.model_path(args, PROG)
+    path = bench_options.model_path(args, prog)
     with ExitStack() as opened:
         model = opened.enter_context(Model(path, kernels=args.kernels, n_threads=max(args.threads, 0)))
         if args.kernels == "ours" and bench_options.kernels_of(model) == "stock":
@@ -148,8 +161,8 @@ def run(args: argparse.Namespace) -> str:
         limit = args.ctx_size or model.info.n_ctx_train
         jobs, left_out = tokenized(model, prompts, args.predict, limit, args.limit)
         for line in (notes := notes + left_out):
-            say(f"{PROG}: {line}")
-        bench = Bench(args, model, jobs)
+            say(f"{prog}: {line}")
+        bench = Bench(args, model, jobs, asked, prog)
         opened.enter_context(bench)
         facts = facts_of(path, model, bench.n_threads)
         facts |= {"kernels": bench_options.kernels_of(model), "type_k": args.cache_type_k, "type_v": args.cache_type_v}
@@ -161,14 +174,10 @@ def run(args: argparse.Namespace) -> str:
         except Cancelled:
             if args.resume is not None:
                 done = f"{len(results.entries)} of {len(jobs)} prompts are in '{args.resume}'"
-                say(f"{PROG}: {done}, the same command goes on from there")
+                say(f"{prog}: {done}, the same command goes on from there")
             raise KeyboardInterrupt from None
     rows = summarize(results.entries, bench.sources, facts, args)
-    if pictures is not None:
-        bench_pictures.draw_run([row for row in rows if row["speed_up"] is not None], pictures)
-    if any(row["margins"] and row["temp"] > 0.0 for row in rows):
-        notes.append("Above temperature 0 rounding can change a draw whatever the gap of the two best tokens.")
-    return render(rows, args.output, COLUMNS, [headline(facts, args), WHAT_IS_TIMED, *notes])
+    return rows, [headline(facts, args), WHAT_IS_TIMED, *notes]
 
 
 def settings_of(args: argparse.Namespace, facts: Row, jobs: Sequence[Job]) -> Row:
@@ -196,7 +205,9 @@ class Bench:
     """The engines that decode plainly and with candidates, and the sources of candidates. What learns is there once for
     each temperature and repetition."""
 
-    def __init__(self, args: argparse.Namespace, model: Model, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self, args: argparse.Namespace, model: Model, jobs: Sequence[Job], asked: Sequence[Asked], prog: str
+    ) -> None:
         self._args, self._jobs = args, jobs
         self.sources = [Source(PLAIN, None)]
         self._watched: dict[Case, Watched] = {}
@@ -211,18 +222,22 @@ class Bench:
         with ExitStack() as opened:
             # A context for few rows is the faster one: plain decoding is measured at its best.
             self._plain = opened.enter_context(Engine(model, proposer=PLAIN, n_rows_max=1, **settings))
-            for propose, rows in itertools.product([name for name in args.propose if name != PLAIN], args.rows):
-                source, kind = Source(propose, rows), source_named(propose)
+            for source, kind in asked:
                 if not kind.runs_on(model):
-                    say(f"{PROG}: {propose} is left out: it cannot work with this model ({model.info.note})")
+                    say(f"{prog}: {source.propose} is left out: it cannot work with this model ({model.info.note})")
                     continue
                 self.sources.append(source)
                 for case in itertools.product([source], args.temp, range(args.repetitions)):
                     if kind.make is not None:
-                        self._watched[case] = Watched(kind.make(model, rows))
+                        self._watched[case] = Watched(kind.make(model, source.rows))
                     else:
                         self._engines[case] = opened.enter_context(
-                            Engine(model, proposer=propose, rows=AUTO if rows is None else rows, **settings)
+                            Engine(
+                                model,
+                                proposer=source.propose,
+                                rows=AUTO if source.rows is None else source.rows,
+                                **settings,
+                            )
                         )
             for rows in {source.rows for source, _, _ in self._watched}:  # these sources share an engine for each width
                 cases = [case for case in self._watched if case[0].rows == rows]

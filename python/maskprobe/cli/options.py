@@ -266,7 +266,8 @@ def add_probing_options(group: Any) -> None:
         "--mask-init",
         metavar="KIND",
         type=values.mask_embedding,
-        help="esp: mask vectors: mean, last-k, last-k:K, sample, soft, token:ID or file:PATH (default: mean)",
+        help="esp: mask vectors: mean, last-k, last-k:K, sample, soft, tuned, tuned:PATH, token:ID or file:PATH "
+        "(default: mean)",
     )
     option(
         group,

@@ -29,7 +29,9 @@ NUMBER = re.compile(rf"[+-]?{UNSIGNED}")
 BIAS = rf"(?P<never>=false|-inf)|(?P<bias>[+-]{UNSIGNED})"
 LOGIT_BIAS = re.compile(rf"(?P<token>[0-9]{{1,10}})(?:{BIAS})", re.IGNORECASE | re.ASCII)
 STATIC_TREE = re.compile(r"[0-9]{1,3}(?:,[0-9]{1,3})*")
-MASK_EMBEDDING = re.compile(r"mean|last-k(?::[1-9][0-9]{0,8})?|sample|soft|token:[0-9]{1,9}|file:.+", re.DOTALL)
+MASK_EMBEDDING = re.compile(
+    r"mean|last-k(?::[1-9][0-9]{0,8})?|sample|soft|token:[0-9]{1,9}|file:.+|tuned(?::.+)?", re.DOTALL
+)
 
 
 def fail(message: str) -> argparse.ArgumentTypeError:
@@ -118,7 +120,7 @@ def mask_children(text: str) -> str | int:
 
 def mask_embedding(text: str) -> str:
     if MASK_EMBEDDING.fullmatch(text) is None:
-        raise fail(f"must be mean, last-k, last-k:K, sample, soft, token:ID or file:PATH, not '{quoted(text)}'")
+        raise fail(f"must be mean, last-k, last-k:K, sample, soft, tuned, token:ID or file:PATH, not '{quoted(text)}'")
     return text
 
 

@@ -4,6 +4,7 @@ from .base import Proposer
 from .last_logits import LastLogits
 from .lookahead import Lookahead
 from .lookup import PromptLookup
+from .marginal import MarginalSiblings
 from .mask_probe import MaskProbe
 from .ngram import NgramAutomaton
 from .recycle import TokenRecycling
@@ -13,6 +14,7 @@ __all__ = [
     "SOURCES",
     "LastLogits",
     "Lookahead",
+    "MarginalSiblings",
     "MaskProbe",
     "NgramAutomaton",
     "PromptLookup",

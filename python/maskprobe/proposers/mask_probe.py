@@ -1,6 +1,5 @@
 """Embedding-space probing (ESP, arXiv 2603.17942): candidates from masks that were decoded with the last pass."""
 
-import heapq
 from collections.abc import Sequence
 
 from .._capi import shown
@@ -10,11 +9,10 @@ from ..model import Model
 from ..session import Pass
 from ..tree import TokenTree
 from .base import N_ROWS_LIMIT, Proposer
+from .growth import Distribution, add_most_probable
 
 N_TOP_LIMIT = 64  # candidates looked at after one node of a dynamic tree
 DYNAMIC_MASKS = 2  # masks per owner of a dynamic tree, unless told
-
-Distribution = tuple[list[int], list[float]]  # tokens, most likely first, and their log-probabilities
 
 
 class MaskProbe(Proposer):
@@ -77,7 +75,7 @@ class MaskProbe(Proposer):
         if self.widths:
             self._add_levels(tree, n_candidates)
         else:
-            self._add_most_probable(tree, n_candidates)
+            add_most_probable(tree, self._drafts, n_candidates)
         self._add_masks(tree, room)
         return tree
 
@@ -116,30 +114,6 @@ class MaskProbe(Proposer):
             if tree.n_nodes == first:
                 return
             parent = first
-
-    def _add_most_probable(self, tree: TokenTree, n_candidates: int) -> None:
-        """Best first: the nodes of highest cumulative probability. They are those of algorithm 1 of the paper, which
-        keeps the best B - i candidates of layer i: a node among the best B has all its ancestors among them."""
-        waiting: list[tuple[float, int, int]] = []  # (-log-probability of the path, parent, rank of the token there)
-
-        def offer(parent: int, rank: int) -> None:
-            """Puts the candidate of this rank after `parent`, or the next one if it repeats the parent's token."""
-            depth = tree.depths[parent]
-            if depth == len(self._drafts):
-                return
-            tokens, logprobs = self._drafts[depth]
-            if rank < len(tokens) and tokens[rank] == tree.tokens[parent]:
-                rank += 1
-            if rank < len(tokens):
-                heapq.heappush(waiting, (-(tree.logprobs[parent] + logprobs[rank]), parent, rank))
-
-        offer(0, 0)
-        while waiting and tree.n_nodes <= n_candidates:
-            _, parent, rank = heapq.heappop(waiting)
-            tokens, logprobs = self._drafts[tree.depths[parent]]
-            node = tree.add(parent, tokens[rank], logprobs[rank])
-            offer(parent, rank + 1)
-            offer(node, 0)
 
     def _add_masks(self, tree: TokenTree, room: int) -> None:
         """Masks after the root first, then after the owners among the candidates, as far as they fit."""

@@ -11,6 +11,7 @@ from .base import Proposer, checked_count
 from .last_logits import LastLogits
 from .lookahead import Lookahead
 from .lookup import PromptLookup
+from .marginal import MarginalSiblings
 from .mask_probe import MaskProbe
 from .ngram import NgramAutomaton
 from .recycle import RANK_SHARES, TokenRecycling
@@ -70,6 +71,12 @@ def _logits(model: Model, rows: int | None) -> Proposer:
     return proposer
 
 
+def _marginal(model: Model, rows: int | None) -> Proposer:
+    proposer = _in_part(MarginalSiblings()) if rows is None else MarginalSiblings(rows)
+    proposer.n_top = min(proposer.n_top, model.info.n_vocab)
+    return proposer
+
+
 def _in_part(proposer: Proposer) -> Proposer:
     """Its claims decide what of its trees is decoded."""
     proposer.whole = False
@@ -86,6 +93,7 @@ SOURCES: dict[str, Source] = {
     "lookahead": Source("lookahead decoding", _lookahead),
     "recycle": Source("token recycling", _recycle),
     "logits": Source("last logits", _logits),
+    "marginal": Source("marginals over siblings", _marginal),
 }
 
 

@@ -1,0 +1,1 @@
+"""maskprobe-analyze: what a model knows of the tokens after the next one, and where in its layers."""
