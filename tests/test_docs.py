@@ -129,7 +129,7 @@ def test_commands_have_the_options_that_are_shown(page):
         if words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py"):
             check_script(words[1], words[2:])
         elif words and words[0].startswith("maskprobe-"):
-            program = words[0] if words[0] != "maskprobe-bench" else " ".join(words[:2])
+            program = " ".join(words[:2]) if words[0] in ("maskprobe-bench", "maskprobe-analyze") else words[0]
             assert program in PARSERS, program
             check_arguments(PARSERS[program], words[len(program.split()) :])
         elif words[:2] == ["sh", "install.sh"]:

@@ -59,8 +59,7 @@ def marginal_third(
 
     Two passes: one for p(w | v, x) of the siblings v, one whose leaves are the pairs. Each pair takes a row, and each v
     of a pair another."""
-    first = marginal_candidates(session, root, next_probabilities, top_p, n_max)
-    session.rollback()
+    first = likeliest_pairs(session, root, next_probabilities, top_p, n_max)
     tree = TokenTree(root)
     leaves: list[int] = []
     weights: list[float] = []
@@ -75,23 +74,22 @@ def marginal_third(
     return _mixture(session, leaves, np.array(weights), tree.n_rows)
 
 
-def marginal_candidates(
+def likeliest_pairs(
     session: Session, root: int, next_probabilities: np.ndarray, top_p: float, n_max: int | None
 ) -> list[tuple[float, int, int]]:
-    """The likeliest pairs (p(v, w | x), v, w) that have top_p of the probability together, as far as they are among
-    what one pass over the likeliest v gives."""
+    """The likeliest pairs (p(v, w | x), v, w) that have top_p of the probability together, most likely first, from one
+    pass over the likeliest v. They are as many as a pass has rows at most, and no more than the context's n_top_max."""
     limit = session.n_rows_max - 1
     taken = nucleus(next_probabilities, top_p, limit)
     tree = TokenTree(root)
     for token in taken.tolist():
         tree.add(0, token, 0.0)
-    session.decode(tree, 1)
-    n_pairs = limit if n_max is None else min(n_max, limit)
+    n_pairs = min(limit if n_max is None else n_max, limit, session.n_top_max)
+    result = session.decode(tree, n_pairs)  # what is not among the n_pairs best after v is no such pair
     pairs: list[tuple[float, int, int]] = []
     for row, v in enumerate(taken.tolist(), 1):
-        after = softmax(session.logits(row))
-        for w in nucleus(after, 1.0, n_pairs).tolist():
-            pairs.append((float(next_probabilities[v] * after[w]), v, w))
+        weights = next_probabilities[v] * np.exp(result.top_logprobs[row].astype(np.float64))
+        pairs += zip(weights.tolist(), [v] * n_pairs, result.top_tokens[row].tolist(), strict=True)
     best = heapq.nlargest(n_pairs, pairs)
     reached = np.cumsum([probability for probability, _, _ in best])
     return best[: int(np.searchsorted(reached, top_p)) + 1]

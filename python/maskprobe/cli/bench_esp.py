@@ -19,8 +19,8 @@ MASKS = ("mean", "last-k", "sample", "soft")
 DYNAMIC = "dynamic"
 ROWS = (10, 30, 60)
 
-# The paper's static trees by masks after a node and rows of a pass: (k + 1)(1 + the sum of widths) rows, which is 64 for
-# the last one.
+# The paper's static trees by masks after a node and rows of a pass. They take (k + 1)(1 + the sum of widths) rows, the
+# last one 64.
 STATIC = {(1, 10): "4", (1, 30): "14", (2, 30): "7,2", (1, 60): "29", (2, 60): "15,4", (3, 60): "7,5,3"}
 
 # Tokens per pass in the paper, mean masks, greedy: Llama-3.2-3B and Llama-3.1-8B, None where it has no figure.

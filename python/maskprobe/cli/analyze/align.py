@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from ... import mask_embedding
-from ...analysis.align import ACCEPTED, align_rows
+from ...analysis.align import ACCEPTED, REJECTED, align_rows
 from .. import options, values
 from ..bench_pictures import COLORS, LINES
 from ..bench_table import Column, decimals, plain_text
@@ -46,7 +46,16 @@ def run(args: argparse.Namespace) -> str:
     if reason:
         notes.append(reason)
     axes = ("after layer (the last: after the last norm)", "cosine of mask row and true row")
-    return results.finish(args, rows, rows, COLUMNS, notes, axes, lambda plot: draw(plot, found))
+    return results.finish(args, rows, side_by_side(rows), COLUMNS, notes, axes, lambda plot: draw(plot, found))
+
+
+def side_by_side(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each mask and layer, with the figures of both outcomes."""
+    lines: dict[tuple[int, int], dict[str, Any]] = {}
+    for row in rows:
+        line = lines.setdefault((row["mask"], row["layer"]), {key: row[key] for key in ("mask", "layer", "n_layer")})
+        line |= {f"{row['outcome']} {key}": row[key] for key in ("n", "cosine", "lens_top1", "lens_top5")}
+    return list(lines.values())
 
 
 def draw(axes: Any, rows: list[dict[str, Any]]) -> None:
@@ -62,12 +71,16 @@ def layer_name(row: dict[str, Any]) -> str:
     return "last norm" if row["layer"] == row["n_layer"] else str(row["layer"])
 
 
+def pair(title: str, key: str) -> list[Column]:
+    return [(f"{title}, {outcome}", decimals(f"{outcome} {key}", 3)) for outcome in (ACCEPTED, REJECTED)]
+
+
 COLUMNS: list[Column] = [
     ("mask", plain_text("mask")),
-    ("candidates", plain_text("outcome")),
     ("after layer", layer_name),
-    ("cosine", decimals("cosine", 3)),
-    ("lens: true token first", decimals("lens_top1", 3)),
-    ("among five", decimals("lens_top5", 3)),
-    ("masks", plain_text("n")),
+    *pair("cosine", "cosine"),
+    *pair("lens: true token first", "lens_top1"),
+    *pair("among five", "lens_top5"),
+    ("masks accepted", plain_text(f"{ACCEPTED} n")),
+    ("rejected", plain_text(f"{REJECTED} n")),
 ]

@@ -40,7 +40,6 @@ def draw(axes: Any, rows: list[dict[str, Any]]) -> None:
         layers, [row["same_best"] for row in rows], "s--", color=COLORS[1], markersize=3, label="same best token"
     )
     right.set_ylim(0.0, 1.0)
-    axes.plot([], [], "s--", color=COLORS[1], markersize=3, label="same best token")
 
 
 COLUMNS: list[Column] = [
