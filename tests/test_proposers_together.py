@@ -66,7 +66,9 @@ def test_the_output_is_that_of_plain_decoding(name, rows, sampling):
     tokens, rows_of_passes = generate(FREE[name](rows), sampling, n=100)
     assert tokens == expected
     assert max(rows_of_passes) <= rows
-    if sampling is GREEDY:  # it falls into a loop
+    if sampling is GREEDY and (
+        name != "marginal" or rows >= 8
+    ):  # it falls into a loop; fewer rows are too few siblings
         assert len(tokens) / len(rows_of_passes) > 1.15
 
 

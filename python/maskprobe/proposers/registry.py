@@ -72,7 +72,8 @@ def _logits(model: Model, rows: int | None) -> Proposer:
 
 
 def _marginal(model: Model, rows: int | None) -> Proposer:
-    proposer = _in_part(MarginalSiblings()) if rows is None else MarginalSiblings(rows)
+    """Whole: a candidate that does not pay may still be a sibling that the next marginal needs."""
+    proposer = MarginalSiblings() if rows is None else MarginalSiblings(rows)
     proposer.n_top = min(proposer.n_top, model.info.n_vocab)
     return proposer
 
