@@ -40,6 +40,7 @@ extern "C" {
 typedef struct mp_model   mp_model;   typedef struct mp_context mp_context;
 typedef struct mp_session mp_session; typedef struct mp_sampler mp_sampler;
 typedef struct mp_engine  mp_engine;  typedef struct mp_generation mp_generation;
+typedef struct mp_masks   mp_masks;
 
 // Sessions of a context; rows of a pass: each may need a sequence of its own, llama.cpp has so many.
 enum { MP_N_SESSIONS_LIMIT = 64, MP_N_ROWS_LIMIT = 256 };
@@ -143,6 +144,12 @@ MP_API mp_status       mp_model_identity(const mp_model * model, const char ** i
 // Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table), FILE (it has shrunk).
 MP_API mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out);
 
+// Masks that were trained for the model (docs/masks.md). *vectors is (n, n_embd) and lives as long as they do.
+// Errors: FILE, FORMAT, UNSUPPORTED (the model cannot be probed, or a product that they change is not of our kernels).
+MP_API mp_status mp_masks_open   (mp_model * model, const char * path, mp_masks ** out);
+MP_API void      mp_masks_free   (mp_masks * masks);
+MP_API mp_status mp_masks_vectors(const mp_masks * masks, int32_t * n, const float ** vectors);
+
 // Text to tokens. text need not end in NUL. Writes at most capacity tokens; *n is the number needed, so a first call
 // with capacity 0 tells it. Errors: ARGUMENT (NULL, invalid UTF-8, embedded NUL).
 MP_API mp_status mp_tokenize(const mp_model * model, const char * text, size_t n_text, bool add_special,
@@ -228,6 +235,7 @@ typedef struct mp_tree {
     const int32_t * mask_owners;  // (n_masks), in the order of their places after the owner
     const float *   masks;        // (n_masks, n_embd), in the space of token embeddings
     int32_t         n_top;        // candidates wanted per row, 1..n_top_max
+    const mp_masks * trained;     // its matrices act on the mask rows, and on no other; NULL: none do
 } mp_tree;
 
 // The outputs of a pass. All pointers belong to the session and are valid until its next pass.
@@ -340,7 +348,7 @@ MP_API const char * mp_source_name(mp_source source); // "model", "token", "pair
 
 typedef struct mp_engine_params {
     int32_t      n_rows;     // rows of a pass per generation, 0 = as many as pay here. Default 0
-    const char * masks;      // after the nodes of its own drafts: "none", "mean" or "soft". Default "none"
+    const char * masks;      // after the nodes of its own drafts: "none", "mean", "soft" or "file:PATH". Default "none"
     const char * state;      // file of what is learned; "" = the model's in the user's cache folder. Default NULL: none
     const char * heads;      // file of heads trained for the model; "" = the model's there, if it has one. Default NULL: none
 } mp_engine_params;

@@ -64,14 +64,13 @@ const char * mp_model_metadata_key(const mp_model * model, int32_t i) {
 }
 
 mp_status mp_model_identity(const mp_model * model, const char ** identity, const char ** heads) {
-    static thread_local std::string identity_text, heads_text;
+    static thread_local std::string heads_text;
     return guarded([&] {
         if (!model || !identity || !heads) {
             fail(MP_ERR_ARGUMENT, "mp_model_identity: model, identity and heads must not be NULL");
         }
-        identity_text = model_identity(*model);
-        heads_text = heads_place(*model, identity_text);
-        *identity = identity_text.c_str();
+        heads_text = heads_place(*model, model->identity());
+        *identity = model->identity().c_str();
         *heads = heads_text.c_str();
     });
 }

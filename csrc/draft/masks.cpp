@@ -9,8 +9,9 @@
 
 namespace mp {
 
-mask_source::mask_source(const mp_model & model, mask_kind kind, std::shared_ptr<knowledge> known)
-    : model(model), kind(kind), known(std::move(known)), mean(model.info.n_embd), row(model.info.n_embd) {}
+mask_source::mask_source(const mp_model & model, mask_kind kind, std::shared_ptr<knowledge> known, masks_ref trained)
+    : model(model), kind(kind), known(std::move(known)), from_file(std::move(trained)), mean(model.info.n_embd),
+      row(model.info.n_embd) {}
 
 // The token's embedding into `row`; zeros where the file has NaN or an infinity there, which a mask must not bring into a
 // pass.
@@ -23,6 +24,10 @@ void mask_source::read_row(int32_t token) {
 
 // Each distinct token of the prompt is read once.
 void mask_source::begin(const int32_t * prompt, int32_t n) {
+    if (from_file) {
+        std::copy_n(from_file->vectors.begin(), mean.size(), mean.begin());
+        return;
+    }
     std::vector<int32_t> sorted(prompt, prompt + n);
     std::sort(sorted.begin(), sorted.end());
     std::vector<double> sum(row.size());

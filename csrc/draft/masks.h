@@ -2,6 +2,7 @@
 #pragma once
 
 #include "draft/knowledge.h"
+#include "model/trained_masks.h"
 
 #include <cstdint>
 #include <memory>
@@ -14,14 +15,16 @@ namespace mp {
 enum class mask_kind {
     mean, // the mean of the prompt's input embeddings
     soft, // the expected embedding of what follows the owner's token; the mean where nothing is known of that
+    file, // the first vector of a file of trained masks
 };
 
 class mask_source {
 public:
-    // The model must live as long as this.
-    mask_source(const mp_model & model, mask_kind kind, std::shared_ptr<knowledge> known);
+    // The model must live as long as this. trained: of the kind `file`, else nullptr.
+    mask_source(const mp_model & model, mask_kind kind, std::shared_ptr<knowledge> known, masks_ref trained);
 
     int32_t n_embd() const { return (int32_t) mean.size(); }
+    const mp_masks * trained() const { return from_file.get(); } // of the tree that has them
 
     void begin(const int32_t * prompt, int32_t n); // a new text, n >= 1
 
@@ -34,6 +37,7 @@ private:
     const mp_model & model;
     const mask_kind kind;
     const std::shared_ptr<knowledge> known;
+    const masks_ref from_file;
     std::vector<float> mean; // (n_embd)
     std::vector<float> row;  // (n_embd), one embedding
 };

@@ -5,6 +5,7 @@
 #include "status.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include <unistd.h>
@@ -17,15 +18,27 @@ constexpr int32_t LEAST_PIECE = 8;     // and where others wait for it
 constexpr double PIECE_PASSES = 1.5;   // usual passes that a piece may take then at least
 constexpr double RATE = 1.0 / 8;       // of the newest value, in running means
 
+static constexpr const char * OF_FILE = "file:";
+
 static std::optional<mask_kind> parse_masks(const char * name) {
     const std::string kind = name ? name : "none";
     if (kind == "none") {
         return std::nullopt;
     }
+    if (kind.rfind(OF_FILE, 0) == 0) {
+        return mask_kind::file;
+    }
     if (kind != "mean" && kind != "soft") {
-        fail(MP_ERR_ARGUMENT, "masks = '%s' must be none, mean or soft", name);
+        fail(MP_ERR_ARGUMENT, "masks = '%s' must be none, mean, soft or file:PATH", name);
     }
     return kind == "mean" ? mask_kind::mean : mask_kind::soft;
+}
+
+static masks_ref open_masks(const model_ref & model, std::optional<mask_kind> kind, const char * name) {
+    if (kind != mask_kind::file) {
+        return nullptr;
+    }
+    return masks_ref(masks_open(model, name + strlen(OF_FILE)), masks_close); // trees name it by its handle
 }
 
 static void move_mean(double & mean, double value) {
@@ -34,8 +47,8 @@ static void move_mean(double & mean, double value) {
 
 mp_engine::mp_engine(context_ref context_, const mp_engine_params & params)
     : context(std::move(context_)), n_rows_fixed(params.n_rows), masks(parse_masks(params.masks)),
-      state(open_state(*context->model, params.state)), heads(open_heads(*context, params.heads, heads_note)),
-      cache(context) {
+      trained(open_masks(context->model, masks, params.masks)), state(open_state(*context->model, params.state)),
+      heads(open_heads(*context, params.heads, heads_note)), cache(context) {
     if (params.n_rows < 0 || params.n_rows > context->n_rows_max) {
         fail(MP_ERR_ARGUMENT, "n_rows = %d must be between 0 (as many as pay) and the context's n_rows_max = %d",
              params.n_rows, context->n_rows_max);
@@ -327,7 +340,7 @@ std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, c
     } else if (can_draft) {
         std::unique_ptr<mask_source> vectors;
         if (masks && model->info.can_tree && model->info.can_probe) {
-            vectors = std::make_unique<mask_source>(*model, *masks, state->known);
+            vectors = std::make_unique<mask_source>(*model, *masks, state->known, trained);
         }
         source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors), heads);
     }

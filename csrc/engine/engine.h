@@ -56,6 +56,7 @@ private:
 
     const int32_t n_rows_fixed; // 0: planned
     const std::optional<mp::mask_kind> masks;
+    const mp::masks_ref trained; // of masks from a file
     const std::shared_ptr<mp::state> state;
     std::string heads_note;
     const std::shared_ptr<mp::head> heads; // nullptr: none

@@ -23,7 +23,7 @@ std::shared_ptr<head> open_heads(const mp_context & context, const char * path, 
     if (!path) {
         return nullptr;
     }
-    const std::string identity = model_identity(*context.model);
+    const std::string & identity = context.model->identity();
     if (path[0] != '\0') {
         return open_file(context, path, identity);
     }

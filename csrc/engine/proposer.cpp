@@ -92,6 +92,7 @@ void evidence_proposer::add_masks(mp_tree & tree, const calibration & claims) {
     tree.n_masks = n_masks;
     tree.mask_owners = owners.data();
     tree.masks = vectors.data();
+    tree.trained = masks->trained();
 }
 
 // --- a caller's ------------------------------------------------------------------------------------------------------

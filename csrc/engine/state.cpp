@@ -213,7 +213,7 @@ std::shared_ptr<state> open_state(const mp_model & model, const char * path) {
     if (!path) {
         return std::make_shared<state>(n_vocab);
     }
-    const std::string identity = model_identity(model);
+    const std::string & identity = model.identity();
     const bool own_place = path[0] == '\0';
     const std::string name = own_place ? default_place(model, identity) : path;
     if (name.empty()) {

@@ -4,6 +4,8 @@
 //     section: kind | length | bytes           numbers are 64-bit, in the order of this machine
 #pragma once
 
+#include "platform/digest.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -29,8 +31,5 @@ std::string decode_state(const std::string & bytes, state_contents & contents);
 
 // Whether it is a state of any version of this program, whole or not: what may be replaced or set aside.
 bool begins_like_state(const std::string & bytes);
-
-// A checksum, the same for the same bytes on every run. `seed` is the digest of what came before, for bytes in pieces.
-uint64_t digest(const char * bytes, size_t n, uint64_t seed = 0);
 
 } // namespace mp

@@ -1,4 +1,4 @@
-// Whose a state is, and where it lies by default.
+// Where a model's state lies by default.
 #pragma once
 
 #include "model/model.h"
@@ -7,10 +7,7 @@
 
 namespace mp {
 
-// What tells a model from others: its own figures, and its adapters by their contents and scales.
-std::string model_identity(const mp_model & model);
-
-// MASKPROBE_STATE_DIR, or maskprobe/state in the user's cache directory, and a name made of the identity.
+// MASKPROBE_STATE_DIR, or maskprobe/state in the user's cache directory, and a name made of the model's identity.
 // "" where the user has no home.
 std::string default_place(const mp_model & model, const std::string & identity);
 

@@ -37,31 +37,29 @@ static void check_keys(const gguf_file & file, const gguf_summary & model) {
     }
 }
 
-namespace {
-
-struct matrix_pair {
-    const gguf_tensor_info * a = nullptr;
-    const gguf_tensor_info * b = nullptr;
-};
-
-} // namespace
-
 static bool ends_in(std::string_view text, std::string_view end) {
     return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+bool find_pair(const gguf_file & file, const gguf_tensor_info & tensor, std::map<std::string, matrix_pair> & pairs) {
+    const std::string_view name = tensor.name;
+    const bool is_a = ends_in(name, ".lora_a"), is_b = ends_in(name, ".lora_b");
+    if (!is_a && !is_b) {
+        return false;
+    }
+    const std::string base(name.substr(0, name.find(".lora_")));
+    if (base.size() + sizeof(".lora_a") - 1 != name.size()) {
+        file.refuse("tensor %s has two endings", quoted(name).c_str());
+    }
+    (is_a ? pairs[base].a : pairs[base].b) = &tensor;
+    return true;
 }
 
 static std::map<std::string, matrix_pair> find_pairs(const gguf_file & file) {
     std::map<std::string, matrix_pair> pairs;
     for (const gguf_tensor_info & tensor : file.tensors()) {
         const std::string_view name = tensor.name;
-        const bool is_a = ends_in(name, ".lora_a"), is_b = ends_in(name, ".lora_b");
-        const std::string base(name.substr(0, name.find(".lora_")));
-        if (is_a || is_b) {
-            if (base.size() + sizeof(".lora_a") - 1 != name.size()) {
-                file.refuse("tensor %s has two endings", quoted(name).c_str());
-            }
-            (is_a ? pairs[base].a : pairs[base].b) = &tensor;
-        } else if (!ends_in(name, "_norm.weight")) { // llama.cpp passes those over
+        if (!find_pair(file, tensor, pairs) && !ends_in(name, "_norm.weight")) { // llama.cpp passes those over
             file.refuse("tensor %s is not part of an adapter: names end in .lora_a or .lora_b", quoted(name).c_str());
         }
         const int type = tensor.type;
@@ -76,8 +74,7 @@ static std::map<std::string, matrix_pair> find_pairs(const gguf_file & file) {
     return pairs;
 }
 
-static void check_pair(const gguf_file & file, const gguf_summary & model, const std::string & name,
-                       const matrix_pair & pair) {
+void check_pair(const gguf_file & file, const gguf_summary & model, const std::string & name, const matrix_pair & pair) {
     if (!pair.a || !pair.b) {
         file.refuse("tensor %s is missing", quoted(name + (pair.a ? ".lora_b" : ".lora_a")).c_str());
     }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace mp {
@@ -40,6 +41,22 @@ gguf_summary gguf_check(const std::string & path);
 // Refuses, likewise, a LoRA adapter that llama.cpp would crash on, and one that was not made for this model. Returns whether
 // it changes the embeddings of tokens.
 bool gguf_check_adapter(const std::string & path, const gguf_summary & model);
+
+// A file of trained masks: where its numbers lie.
+struct gguf_masks {
+    struct tensor {
+        std::string name; // of a pair: the model's weight
+        int32_t type;     // F32, of pairs also F16
+        int64_t ne[2];
+        uint64_t offset, size; // bytes
+    };
+    tensor vectors;                              // (n_embd, n_masks) as ggml
+    std::vector<std::pair<tensor, tensor>> pairs; // a (n_in, rank) and b (rank, n_out)
+};
+
+// Refuses what is no file of masks for this model; `identity` is the model's, see model/identity.h.
+gguf_masks gguf_check_masks(const std::string & path, const gguf_summary & model, const std::string & identity,
+                            int32_t n_vocab);
 
 // Whether llama.cpp ends the process when this architecture is given embedding rows.
 bool aborts_on_embeddings(const std::string & arch);

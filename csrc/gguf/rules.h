@@ -5,6 +5,8 @@
 #include "gguf/check.h"
 #include "gguf/reader.h"
 
+#include <map>
+#include <string>
 #include <vector>
 
 namespace mp {
@@ -41,5 +43,18 @@ void check_tensors(const gguf_file & file, const arch_info & arch, const layer_s
 
 // Tensors that llama.cpp takes for granted where others are, although its loader does not ask for them.
 void check_companions(const gguf_file & file, const layer_sizes & sizes, const gguf_summary & summary);
+
+// The two matrices of a weight that an adapter, or a file of masks, changes: NAME.lora_a (n_in, rank), NAME.lora_b
+// (rank, n_out).
+struct matrix_pair {
+    const gguf_tensor_info * a = nullptr;
+    const gguf_tensor_info * b = nullptr;
+};
+
+// Puts a tensor that is one of such a pair into `pairs`, by the weight's name; false where it is none.
+bool find_pair(const gguf_file & file, const gguf_tensor_info & tensor, std::map<std::string, matrix_pair> & pairs);
+
+// Whether a pair is complete and fits the model's weight of that name.
+void check_pair(const gguf_file & file, const gguf_summary & model, const std::string & name, const matrix_pair & pair);
 
 } // namespace mp

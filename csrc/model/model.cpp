@@ -3,6 +3,7 @@
 #include "kernels/gemm/kernel_choice.h"
 #include "kernels/ggml/accel_backend.h"
 #include "model/adapters.h"
+#include "model/identity.h"
 #include "model/kernel_policy.h"
 #include "platform/abort_guard.h"
 #include "platform/fork_check.h"
@@ -44,6 +45,11 @@ void mp_model::embedding_rows(const int32_t * tokens, int32_t n, float * out) co
         }
         embeddings.row(tokens[i], out + (size_t) i * info.n_embd);
     }
+}
+
+const std::string & mp_model::identity() const {
+    std::call_once(identity_made, [this] { own_identity = model_identity(*this); });
+    return own_identity;
 }
 
 const token_pieces & mp_model::pieces() const {

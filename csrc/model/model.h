@@ -40,10 +40,15 @@ struct mp_model {
     // The embeddings of tokens as they are in the file: out is (n, n_embd).
     void embedding_rows(const int32_t * tokens, int32_t n, float * out) const;
 
+    // What tells it from others; made when it is asked for first.
+    const std::string & identity() const;
+
     // The bytes of all tokens, made when they are asked for first.
     const mp::token_pieces & pieces() const;
 
 private:
+    mutable std::once_flag identity_made;
+    mutable std::string own_identity;
     mutable std::once_flag pieces_made;
     mutable std::unique_ptr<mp::token_pieces> all_pieces;
 };

@@ -248,8 +248,13 @@ const llama_batch & mp_context::make_batch(int32_t n, mp_session * const * in_pa
     const bool with_embeddings =
         std::any_of(in_pass, in_pass + n, [](const mp_session * session) { return session->pass.has_embeddings(); });
     batch.begin(n_rows, with_embeddings);
-    for (int32_t i = 0; i < n; i++) {
-        batch.add(trees[i], in_pass[i]->pass, in_pass[i]->ids.data());
+    kernels.added.begin(n_rows);
+    for (int32_t i = 0, row = 0; i < n; row += in_pass[i++]->pass.n_rows()) {
+        const tree_pass & pass = in_pass[i]->pass;
+        batch.add(trees[i], pass, in_pass[i]->ids.data());
+        if (pass.trained() && trees[i].n_masks > 0) {
+            kernels.added.add(pass.trained()->low_rank, row + pass.n_nodes(), trees[i].n_masks);
+        }
     }
     return batch.finish();
 }
@@ -305,7 +310,10 @@ int64_t mp_context::run_trees(int32_t n, mp_session * const * in_pass, const mp_
     const llama_batch & rows = make_batch(n, in_pass, trees, n_rows);
     const layer_taps::pass tapped(taps.get(), n_rows);
     const int64_t t_decode = ggml_time_us();
-    run(rows, n_sequences, n_threads, in_pass, n, with_hidden);
+    {
+        const added_rows::scope until_decoded(kernels.added); // prefixes have no such rows
+        run(rows, n_sequences, n_threads, in_pass, n, with_hidden);
+    }
     const int64_t decode_us = ggml_time_us() - t_decode;
     read_outputs(n, in_pass, trees, with_hidden);
     return decode_us;

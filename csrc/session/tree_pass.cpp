@@ -58,6 +58,9 @@ void tree_pass::check(const mp_tree & tree, int32_t n_past, int32_t n_ctx) const
                  tree.mask_owners ? tree.mask_owners[j] : -1, j, tree.n_nodes);
         }
     }
+    if (tree.trained && masks_retain(tree.trained)->model.get() != &model) {
+        fail(MP_ERR_ARGUMENT, "the tree's masks were opened for another model");
+    }
     if (n_embd_rows + tree.n_masks > 0) {
         if (!info.can_probe) {
             fail(MP_ERR_UNSUPPORTED, "embedding rows on a %s model: %s", info.arch,
@@ -136,6 +139,7 @@ void tree_pass::place_rows(const mp_tree & tree, int32_t n_past) {
 }
 
 void tree_pass::clear() {
+    of_masks = nullptr;
     nodes = rows = 0;
     n_seq[0] = 1;
 }
@@ -157,6 +161,7 @@ void tree_pass::lay_out(const mp_tree & tree, int32_t n_past, int32_t n_ctx, int
     if (!model.info.can_tree) {
         check_chain(tree, max_chain);
     }
+    of_masks = tree.trained ? masks_retain(tree.trained) : nullptr;
     nodes = tree.n_nodes;
     rows = tree.n_nodes + tree.n_masks;
     embeddings = tree.n_masks > 0 || std::find(tree.tokens, tree.tokens + tree.n_nodes, -1) != tree.tokens + tree.n_nodes;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "model/model.h"
+#include "model/trained_masks.h"
 
 #include <cstdint>
 #include <vector>
@@ -42,6 +43,8 @@ public:
     int32_t token(int32_t node) const { return node_tokens[node]; } // -1: an embedding row
     bool has_embeddings() const { return embeddings; }              // or masks: not all rows are tokens
 
+    const masks_ref & trained() const { return of_masks; }         // whose matrices act on the mask rows, or nullptr
+
     // Of each row, nodes first.
     int32_t position(int32_t row) const { return positions[row]; }
     int32_t first_sequence(int32_t row) const { return row_seq[row]; }
@@ -63,6 +66,7 @@ private:
     int32_t rows = 0;
     int32_t n_needed = 0; // sequences without those that were added
     bool embeddings = false;
+    masks_ref of_masks;
 
     // per row, (n_rows_max)
     std::vector<int32_t> positions;

@@ -40,6 +40,7 @@ from .proposers import (
 )
 from .sampler import Sampler, SamplingParams
 from .session import Context, Pass, Prefix, Session
+from .trained_masks import TrainedMasks
 from .tree import TokenTree
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ __all__ = [
     "TokenRecycling",
     "TokenResult",
     "TokenTree",
+    "TrainedMasks",
     "accept",
     "bundled_models",
     "devices",

@@ -35,7 +35,7 @@ class Engine(Owner):
     proposer: "all", the engine's own (all evidence in one tree), "none" (plain decoding), another of SOURCES, a
         Proposer, or a function without arguments that makes one for each generation.
     rows: of a pass per generation; "auto": as many as pay on this machine, pass by pass.
-    masks: after the nodes of the engine's own trees: "none", "mean" or "soft".
+    masks: after the nodes of the engine's own trees: "none", "mean", "soft", or "file:PATH", a file of trained masks.
     state: a file that keeps what is learned about the model; "": its place in the user's cache folder; None: none.
     heads: a file of heads that were trained for the model, evidence for the engine's own trees; "": those in the user's
         cache folder (Model.heads_path), if there are any; None: none.

@@ -6,7 +6,7 @@ last-k       the embeddings of the last k prompt tokens, in their order, k = the
 last-k:K     the same with the last K; masks beyond them repeat the newest
 sample       a draw from N(mean, variance) of the embedding table, each mask its own
 token:ID     the embedding of one token
-file:PATH    a vector of n_embd values: .npy, or raw little-endian float32
+file:PATH    a vector of n_embd values: .npy, or raw little-endian float32; or a file of trained masks (docs/masks.md)
 tuned        a multiple of the prompt's mean plus an offset, as maskprobe-analyze masks found them for this model
 tuned:PATH   the same from another file
 soft         mask 1: the expected embedding of what followed the owner's token last time; further masks: mean
@@ -24,6 +24,7 @@ from ._capi import shown
 from .errors import ArgumentError
 from .model import Model
 from .session import Pass
+from .trained_masks import TrainedMasks, is_mask_file
 from .tree import TokenTree
 
 TABLE_ROWS = 4096  # rows of the embedding table that the statistics of `sample` are taken from, at most
@@ -41,6 +42,7 @@ class MaskEmbedding:
     """
 
     n_top = 1  # candidates per row that observe() wants to see
+    trained: TrainedMasks | None = None  # of the trees that have these masks
 
     def __init__(self, model: Model, *, update: float = 0.0) -> None:
         if not 0.0 <= update <= 1.0:
@@ -126,6 +128,21 @@ class TunedMask(MaskEmbedding):
         return self.scale * super().initial(prompt, n_masks) + self.offset
 
 
+class TrainedMask(MaskEmbedding):
+    """Mask j is the j-th vector of a file of trained masks, whose matrices act on its row."""
+
+    def __init__(self, model: Model, path: Path, *, update: float = 0.0) -> None:
+        super().__init__(model, update=update)
+        self.trained = TrainedMasks(model, path)
+
+    def initial(self, prompt: Sequence[int], n_masks: int) -> np.ndarray:
+        assert self.trained is not None
+        n_known = len(self.trained.vectors)
+        if n_masks > n_known:
+            raise ArgumentError(f"{n_masks} masks after a node are too many: the file has {n_known}")
+        return self.trained.vectors[:n_masks]
+
+
 class SoftMask(MaskEmbedding):
     """Mask 1 is the expected embedding of the token that follows the owner: the sum of p * e over the SUCCESSORS most
     likely tokens of the last pass in which the owner's token was a row, accepted or not, p renormalised. An owner never
@@ -187,6 +204,8 @@ def mask_embedding(spec: str, model: Model, *, update: float = 0.0, seed: int = 
         return ConstantMask(model, model.embedding_rows([token])[0], update=update)
     if spec == "tuned" or kind == "tuned":
         return read_tuned(Path(value) if value else tuned_place(model), model, update=update)
+    if kind == "file" and is_mask_file(Path(value)):
+        return TrainedMask(model, Path(value), update=update)
     if kind == "file":
         return ConstantMask(model, read_vector(Path(value), model.info.n_embd), update=update)
     raise ArgumentError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._capi import Handle, Owner, c_string, check, ffi, fill, lib, shown, text, token_array
+from ._capi import NULL, Handle, Owner, c_string, check, ffi, fill, lib, shown, text, token_array
 from .errors import ArgumentError, StateError
 from .model import Model
 from .tree import TokenTree
@@ -367,7 +367,8 @@ class _Inputs:
             end = begin + len(block)
             self._masks[begin:end] = block
             begin = end
-        fill(out, n_nodes=n_nodes, n_masks=n_masks, n_top=n_top, **self._pointers)
+        trained = NULL if tree.trained is None else tree.trained.pointer
+        fill(out, n_nodes=n_nodes, n_masks=n_masks, n_top=n_top, trained=trained, **self._pointers)
 
 
 class _Outputs:

@@ -1,8 +1,13 @@
 """TokenTree: what one pass evaluates. Pure data; the core turns it into rows, positions and visibility."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .errors import ArgumentError
+
+if TYPE_CHECKING:
+    from .trained_masks import TrainedMasks
 
 EMBEDDING = -1  # the "token" of a node that is an embedding row
 NO_KIND = -1
@@ -17,7 +22,8 @@ class TokenTree:
     Attributes, one entry per node: `tokens`, `parents` (-1 for the root), `depths` (0 for the root), `logprobs` (of the
     whole path down to the node, as the proposer has it; natural logarithms), `kinds` (a number from 0 that means
     something to the proposer alone, NO_KIND unless told). `mask_owners` has one entry per mask, in the order of their
-    places after the owner. A node whose token is -1 is an embedding row: `embeddings` has its vector.
+    places after the owner. A node whose token is -1 is an embedding row: `embeddings` has its vector. `trained` has
+    matrices that act on the rows of the masks, or is None.
     """
 
     __slots__ = (
@@ -31,6 +37,7 @@ class TokenTree:
         "mask_owners",
         "parents",
         "tokens",
+        "trained",
     )
 
     def __init__(self, root: int | np.ndarray) -> None:
@@ -44,6 +51,7 @@ class TokenTree:
         self.embeddings: list[np.ndarray] = (
             [root] if isinstance(root, np.ndarray) else []
         )  # each (n_embd,), of the nodes whose token is -1, in their order
+        self.trained: TrainedMasks | None = None
         self._children: dict[tuple[int, int], int] = {}
         self._masks_of: dict[int, list[int]] = {}
 

@@ -34,7 +34,7 @@ struct backend_state {
 
     void use(accel_link * new_link) {
         link = new_link;
-        compute = std::make_unique<accel_compute>(link->workers, link->costs);
+        compute = std::make_unique<accel_compute>(link->workers, link->costs, link->added);
     }
 };
 

@@ -48,6 +48,7 @@ private:
 struct accel_link {
     worker_pool & workers;
     cost_counters costs = {};
+    added_rows added;         // in the pass that is under way, none outside of it
     bool leaves_work = false; // ggml keeps an operation that is worth several threads
 };
 

@@ -3,6 +3,8 @@
 
 #include "kernels/attention/attention_cells.h"
 #include "kernels/ggml/accel_experts.h"
+#include "kernels/ggml/packed_products.h"
+#include "kernels/ggml/row_additions.h"
 #include "kernels/ggml/row_ops.h"
 #include "platform/worker_pool.h"
 
@@ -38,7 +40,9 @@ bool can_attend(const ggml_tensor * op);
 // Runs operations for one llama.cpp context.
 class accel_compute {
 public:
-    accel_compute(worker_pool & workers, cost_counters & costs) : workers(workers), costs(costs), rows(workers) {}
+    // `added`: what is added in the pass that a graph belongs to.
+    accel_compute(worker_pool & workers, cost_counters & costs, const added_rows & added)
+        : workers(workers), costs(costs), added(added), products(workers), additions(workers), rows(workers) {}
 
     // One that the backend computes; views and the like are passed over. Operations come in the order of their graph; throws
     // bad_alloc.
@@ -46,7 +50,7 @@ public:
 
     // Before the operations of another graph.
     void begin() {
-        quantised = nullptr;
+        products.begin();
         n_masks = 0;
         stacks.begin();
     }
@@ -68,12 +72,14 @@ private:
 
     worker_pool & workers;
     cost_counters & costs;
+    const added_rows & added;
+    packed_products products;
+    row_additions additions;
     stacked_products stacks;
     row_ops rows;
     known_mask masks[N_MASKS];
-    int32_t n_masks = 0;                     // of this graph so far
-    std::vector<char> memory;                // quantised activations, or the threads' scratch for attention
-    const ggml_tensor * quantised = nullptr; // the last product, while its quantised input is in `memory`
+    int32_t n_masks = 0;      // of this graph so far
+    std::vector<char> memory; // the threads' scratch for attention
 };
 
 } // namespace mp

@@ -1,1 +1,2 @@
-"""Heads that a device trains for its own model: text that the model writes, training, the file of heads."""
+"""Multi-token prediction that is trained on text of the model's own: heads, and masks with gated low-rank matrices. Needs
+the extra `train` (torch) to train, nothing to read and write its files."""

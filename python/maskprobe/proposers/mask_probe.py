@@ -24,8 +24,9 @@ class MaskProbe(Proposer):
             of levels. A pass has (k + 1) (1 + sum) rows, the paper's block complexity.
         "dynamic": the most probable nodes that fit `rows` rows (the paper's algorithm 1), k = 2.
     masks: another k, at least the number of levels.
-    mask_children: "all" puts masks after every node; a number c after the root and its best c children only. Where
-        the last accepted node had none, the next pass is the root with its masks.
+    mask_children: "all" puts masks after every node; a number c after the root and its best c children only; "last" after
+        the deepest node only. Where the last accepted node had none, the next pass is the root with its masks. With one
+        candidate per level, "last" is the linear decoding and "all" the quadratic one of arXiv 2507.11851.
     mask: the vectors, the mean of the prompt's embeddings unless told.
 
     A candidate equal to its parent's token is passed over for the next best (the paper's pruning).
@@ -48,7 +49,8 @@ class MaskProbe(Proposer):
         self.mask = mask or MaskEmbedding(model)
         self.widths = _parse_widths(tree)
         self.n_masks = _checked_masks(masks, self.widths)
-        self._owner_children = _checked_mask_children(mask_children)  # None: every node owns masks
+        self._last_only = mask_children == "last"
+        self._owner_children = None if self._last_only else _checked_mask_children(mask_children)  # None: every node
         if self.widths:
             self.n_rows_max = self._n_rows(sum(self.widths))
             n_top = max(self.widths) + 1  # one more, should the parent's own token be among them
@@ -70,6 +72,7 @@ class MaskProbe(Proposer):
 
     def propose(self, context: Sequence[int], room: int) -> TokenTree:
         tree = TokenTree(context[-1])
+        tree.trained = self.mask.trained
         room = min(room, self.n_rows_max)
         n_candidates = self._n_candidates(room)
         if self.widths:
@@ -88,7 +91,8 @@ class MaskProbe(Proposer):
 
     def _n_rows(self, n_candidates: int) -> int:
         """Rows of a tree with so many candidates and all its masks."""
-        return 1 + n_candidates + self.n_masks * (1 + self._n_owners(n_candidates))
+        n_owners = 1 if self._last_only else 1 + self._n_owners(n_candidates)
+        return 1 + n_candidates + self.n_masks * n_owners
 
     def _n_owners(self, n_candidates: int) -> int:
         """Candidates that own masks, at most."""
@@ -96,6 +100,8 @@ class MaskProbe(Proposer):
 
     def _n_candidates(self, room: int) -> int:
         """The most candidates that fit with their masks; negative where the root's masks do not fit."""
+        if self._last_only:
+            return room - 1 - self.n_masks
         n_candidates = room // (1 + self.n_masks) - 1
         if self._owner_children is not None and n_candidates > self._owner_children:
             n_candidates = room - 1 - self.n_masks * (1 + self._owner_children)
@@ -117,7 +123,9 @@ class MaskProbe(Proposer):
 
     def _add_masks(self, tree: TokenTree, room: int) -> None:
         """Masks after the root first, then after the owners among the candidates, as far as they fit."""
-        if self._owner_children is None:
+        if self._last_only:
+            owners = [max(range(tree.n_nodes), key=tree.depths.__getitem__)]
+        elif self._owner_children is None:
             owners = list(range(tree.n_nodes))
         else:
             children = [node for node in range(1, tree.n_nodes) if tree.depths[node] == 1]
@@ -158,5 +166,5 @@ def _checked_mask_children(mask_children: str | int) -> int | None:
     if mask_children == "all":
         return None
     if not isinstance(mask_children, int) or mask_children < 0:
-        raise ArgumentError(f'mask_children must be "all" or a number from 0, not {shown(mask_children)}')
+        raise ArgumentError(f'mask_children must be "all", "last" or a number from 0, not {shown(mask_children)}')
     return mask_children
