@@ -102,7 +102,7 @@ def llama3_rope_factors(shape: ModelShape) -> np.ndarray:
 
 
 def llama_like(shape: ModelShape) -> Iterator[TensorSpec]:
-    """llama, qwen3, gemma, gemma3 and granite: pre-norm attention and a gated feed-forward."""
+    """llama, qwen2, qwen3, gemma, gemma3 and granite: pre-norm attention and a gated feed-forward."""
     yield embedding(shape)
     yield from head(shape)
     if shape.rope_extension:
@@ -111,7 +111,10 @@ def llama_like(shape: ModelShape) -> Iterator[TensorSpec]:
     for layer in range(shape.layers):
         block = f"blk.{layer}."
         yield norm(f"{block}attn_norm", shape.width)
-        yield from attention(shape, block)
+        for part in attention(shape, block):
+            yield part
+            if shape.arch == "qwen2" and not part.name.startswith(f"{block}attn_output"):
+                yield bias(part.name.removesuffix(".weight"), part.dims[0])
         if shape.arch in ("qwen3", "gemma3"):
             yield norm(f"{block}attn_q_norm", shape.head_dim)
             yield norm(f"{block}attn_k_norm", shape.head_dim)
@@ -263,7 +266,7 @@ def t5(shape: ModelShape) -> Iterator[TensorSpec]:
             yield from gated_ffn(shape, block)
 
 
-LLAMA_LIKE = ("llama", "qwen3", "gemma", "gemma3", "granite")
+LLAMA_LIKE = ("llama", "qwen2", "qwen3", "gemma", "gemma3", "granite")
 TENSORS = {
     "gpt2": gpt2,
     "mamba": mamba,

@@ -71,6 +71,7 @@ SHAPES = {
     "gpt-oss-small": gpt_oss(4, 1440, 32, experts=32),
     "tiny-llama": tiny("llama", add_begin=True),
     "tiny-gpt2": tiny("gpt2", kv_heads=4),
+    "tiny-qwen2": tiny("qwen2", rope_base=1e6),
     "tiny-qwen3": tiny("qwen3", head_dim=32, rope_base=1e6),
     "tiny-mamba": tiny("mamba", heads=0, kv_heads=0, head_dim=0, ffn=0),
     "tiny-gemma": tiny("gemma", add_begin=True, embedding_scale=8.0),

@@ -270,7 +270,7 @@ CHECK(what_masks_gain_is_learned) {
     for (bool right : {true, false}) {
         std::mt19937 random(5);
         const auto drafter = drafter_after({0});
-        const double at_first = drafter->mask_gain();
+        const double at_first = drafter->mask_gains()[0];
         int32_t newest = 0;
         for (int i = 0; i < 60; i++) {
             const auto foretold = (int32_t) (random() % N_VOCAB), emitted = (int32_t) (random() % N_VOCAB);
@@ -282,7 +282,7 @@ CHECK(what_masks_gain_is_learned) {
             drafter->start();
             decoded_pass({emitted}, {-1}, {random_row(random, 1)}, {0}, {newest}).observed_by(*drafter);
         }
-        EXPECT(right ? drafter->mask_gain() > 2 * at_first : drafter->mask_gain() < at_first / 2);
+        EXPECT(right ? drafter->mask_gains()[0] > 2 * at_first : drafter->mask_gains()[0] < at_first / 2);
     }
 }
 

@@ -33,7 +33,8 @@ struct masks {
     // Which (broken) token's embedding each vector is; NAN: none.
     std::vector<float> of(const tokens & owners) {
         std::vector<float> out(owners.size() * N_EMBD), found;
-        source.vectors(owners.data(), (int32_t) owners.size(), out.data());
+        const tokens numbers(owners.size(), 0);
+        source.vectors(owners.data(), numbers.data(), (int32_t) owners.size(), out.data());
         for (size_t i = 0; i < owners.size(); i++) {
             const float * vector = &out[i * N_EMBD];
             bool is_embedding = true;
@@ -89,11 +90,12 @@ struct placed {
     tokens owners;
     int32_t n_nodes;
 
-    placed(const tokens & parents, const std::vector<double> & probabilities, double gain, bool on_trial = false)
+    placed(const tokens & parents, const std::vector<double> & probabilities, const std::vector<double> & gains,
+           int32_t n_trial = 0)
         : owners(parents.size()) {
         int32_t n_masks = -1;
-        n_nodes = mp::place_masks(parents.data(), probabilities.data(), (int32_t) parents.size(), gain, on_trial,
-                                  owners.data(), &n_masks);
+        n_nodes = mp::place_masks(parents.data(), probabilities.data(), (int32_t) parents.size(), gains.data(),
+                                  (int32_t) gains.size(), n_trial, owners.data(), &n_masks);
         owners.resize(n_masks);
     }
 };
@@ -101,26 +103,37 @@ struct placed {
 CHECK(masks_take_the_places_of_less_likely_nodes) {
     const tokens parents = {-1, 0, 0, 1, 0};
     const std::vector<double> probabilities = {1.0, 0.6, 0.1, 0.08, 0.02};
-    const placed none(parents, probabilities, 0.01);
+    const placed none(parents, probabilities, {0.01});
     EXPECT(none.n_nodes == 5 && none.owners.empty());
-    const placed one(parents, probabilities, 0.1); // 0.1 * 0.52 > 0.02: after node 1; 0.1 * 0.28 < 0.08
+    const placed one(parents, probabilities, {0.1}); // 0.1 * 0.52 > 0.02: after node 1; 0.1 * 0.28 < 0.08
     EXPECT(one.n_nodes == 4 && one.owners == tokens({1}));
-    const placed more(parents, probabilities, 0.9); // and after the root, for node 3
+    const placed more(parents, probabilities, {0.9}); // and after the root, for node 3
     EXPECT(more.n_nodes == 3 && more.owners == tokens({1, 0}));
 }
 
 CHECK(a_mask_goes_with_its_owner) {
-    const placed masks({-1, 0, 1, 2, 0, 0}, {1.0, 0.6, 0.44, 0.43, 0.05, 0.05}, 3.0); // first after node 3, which goes too
+    const placed masks({-1, 0, 1, 2, 0, 0}, {1.0, 0.6, 0.44, 0.43, 0.05, 0.05}, {3.0}); // first after node 3, which goes too
     EXPECT(masks.n_nodes == 3 && masks.owners == tokens({0, 1}));
 }
 
 CHECK(a_trial_places_one_mask) {
     const tokens parents = {-1, 0, 1};
     const std::vector<double> probabilities = {1.0, 0.5, 0.4};
-    EXPECT(placed(parents, probabilities, 0.0).owners.empty());
-    const placed trial(parents, probabilities, 0.0, true);
+    EXPECT(placed(parents, probabilities, {0.0}).owners.empty());
+    const placed trial(parents, probabilities, {0.0}, 1);
     EXPECT(trial.n_nodes == 2 && trial.owners == tokens({0}));
-    EXPECT(placed({-1}, {1.0}, 0.5, true).owners.empty()); // the root stays
+    EXPECT(placed({-1}, {1.0}, {0.5}, 1).owners.empty()); // the root stays
+}
+
+CHECK(a_node_may_have_several_masks) {
+    const tokens parents = {-1, 0, 0, 1, 0, 0};
+    const std::vector<double> probabilities = {1.0, 0.6, 0.1, 0.09, 0.08, 0.02}; // ends: 0.2, 0.51, ...
+    const placed two(parents, probabilities, {0.5, 0.3, 0.01}); // 0.255 and 0.153 after node 1, 0.1 after the root
+    EXPECT(two.n_nodes == 3 && two.owners == tokens({1, 1, 0}));
+    const placed trial(parents, probabilities, {0.0, 0.0, 0.0}, 2);
+    EXPECT(trial.n_nodes == 4 && trial.owners == tokens({1, 1}));
+    const placed no_more(parents, probabilities, {0.0}, 2);
+    EXPECT(no_more.n_nodes == 5 && no_more.owners == tokens({1}));
 }
 
 CHECK(masks_never_take_more_rows_nor_their_owners_places) {
@@ -134,7 +147,7 @@ CHECK(masks_never_take_more_rows_nor_their_owners_places) {
             const double of_parent = std::min(probabilities[node - 1], probabilities[parents[node]]);
             probabilities[node] = of_parent * (double) (random() % 1000) / 1000;
         }
-        const placed masks(parents, probabilities, (double) (random() % 100) / 100, i % 5 == 0);
+        const placed masks(parents, probabilities, {(double) (random() % 100) / 100}, i % 5 == 0);
         EXPECT(masks.n_nodes >= 1 && masks.n_nodes + (int32_t) masks.owners.size() <= n);
         tokens sorted = masks.owners;
         std::sort(sorted.begin(), sorted.end());

@@ -9,7 +9,9 @@ from maskprobe import Model, TokenTree
 from maskprobe.mtp.mask_file import MaskFile, write_masks
 
 
-def random_masks(model: Model, path: Path, *, n_masks: int = 4, rank: int = 4, scale: float = 0.3, seed: int = 1) -> MaskFile:
+def random_masks(
+    model: Model, path: Path, *, n_masks: int = 4, rank: int = 4, scale: float = 0.3, seed: int = 1
+) -> MaskFile:
     """Of all matrices in the layers of the model in that file."""
     draw = np.random.default_rng(seed)
     pairs = {}
@@ -83,8 +85,9 @@ class NumpyLlama:
 
     def _attention(self, q, k, v, positions, sees) -> np.ndarray:
         n = len(q)
-        q, k = self._rotated(q.reshape(n, -1, self.head_size), positions), self._rotated(
-            k.reshape(n, -1, self.head_size), positions
+        q, k = (
+            self._rotated(q.reshape(n, -1, self.head_size), positions),
+            self._rotated(k.reshape(n, -1, self.head_size), positions),
         )
         share = self.n_head // self.n_head_kv
         k, v = k.repeat(share, 1), v.reshape(n, -1, self.head_size).repeat(share, 1)

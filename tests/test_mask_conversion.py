@@ -58,7 +58,9 @@ def test_the_numbers(model, tensors, tmp_path):
     assert np.array_equal(TrainedMasks(model, tmp_path / "masks.gguf").vectors, tensors["mask_embeddings"])
     assert np.array_equal(found["blk.1.attn_q.weight.lora_a"], tensors[f"{Q}.lora_A.weight"].astype(np.float32))
     b = tensors[f"{Q}.lora_B.weight"]
-    for head in range(4):  # of 16 rows: value i is turned with value i + 8 in the one order, with its neighbour in the other
+    for head in range(
+        4
+    ):  # of 16 rows: value i is turned with value i + 8 in the one order, with its neighbour in the other
         for i in range(8):
             for half in range(2):
                 row = found["blk.1.attn_q.weight.lora_b"][16 * head + 2 * i + half]
@@ -123,7 +125,7 @@ def test_fields_that_are_refused(model, tensors, tmp_path, name):
 def test_truncated_files_are_refused(model, tensors, tmp_path, size):
     source = safetensors(tmp_path / "part.safetensors", tensors)
     source.write_bytes(source.read_bytes()[:size])
-    with pytest.raises(ModelError, match="cannot be read|is no sound safetensors file"):
+    with pytest.raises(ModelError, match=r"cannot be read|is no sound safetensors file"):
         convert_masks(model, source, tmp_path / "masks.gguf")
 
 

@@ -99,7 +99,7 @@ def test_each_session_of_a_pass_has_its_own(model, path, masks, trained, tmp_pat
         tree.add_masks(0, draw.normal(0, 0.3, (2, model.info.n_embd)).astype(np.float32))
     for session, prefix in zip(sessions, prefixes, strict=True):
         session.set_prefix(prefix)
-    context.decode(sessions, made, 1)
+    context.decode(list(zip(sessions, made, strict=True)), 1)
     for session, prefix, tree in zip(sessions, prefixes, made, strict=True):
         np.testing.assert_allclose(rows_of(session, tree), logits_of(model, tree, prefix), atol=1e-5)
 
@@ -141,7 +141,7 @@ def test_ranks_and_types(model, path, tmp_path, rank, dtype):
     )
 
 
-@pytest.mark.parametrize("shape", ["tiny-qwen3", "tiny-gpt2", "tiny-gemma3"])
+@pytest.mark.parametrize("shape", ["tiny-qwen2", "tiny-qwen3", "tiny-gpt2", "tiny-gemma3"])
 def test_other_architectures(tiny_model_path, tmp_path, shape):
     path = tiny_model_path(shape)
     model = Model(path, kernels="ours", n_threads=1)
@@ -165,7 +165,7 @@ def test_the_output_is_that_of_plain_decoding(model, path, masks, tmp_path, samp
     with Engine(model, n_ctx=256, n_threads=1, n_parallel=3, rows=8, masks=f"file:{file}") as engine:
         running = [engine.generate(prompt, sampling, max_tokens=60) for prompt in prompts]
         assert [[t.token for t in generation] for generation in running] == expected
-        assert sum(generation.stats.drafted for generation in running) > 0
+        assert sum(generation.stats.n_drafted for generation in running) > 0
 
 
 @pytest.mark.parametrize("children", ["all", "last"])
@@ -205,6 +205,10 @@ def rename(name: str, new: str):
     return change
 
 
+def rename_pair(name: str, new: str):
+    return lambda file: [rename(name + end, new + end)(file) for end in (".lora_a", ".lora_b")]
+
+
 def poison(name: str, at: int, value: bytes):
     def change(file: File) -> None:
         for tensor in file.tensors:
@@ -230,13 +234,19 @@ BAD = {
     "version": (set_key("maskprobe.masks.version", u32(2)), "version 2 of its format, this program reads version 1"),
     "width": (set_key("maskprobe.masks.n_embd", u32(63)), "with 63 values in an embedding, this one has 64"),
     "vocabulary": (set_key("maskprobe.masks.n_vocab", u32(511)), "with 511 tokens, this one has 512"),
-    "another model": (set_key("maskprobe.masks.model", text("llama\nother")), "made for another model: for 'llama other'"),
+    "another model": (
+        set_key("maskprobe.masks.model", text("llama\nother")),
+        "made for another model: for 'llama other'",
+    ),
     "a key of another type": (set_key("maskprobe.masks.n_masks", text("4")), "maskprobe.masks.n_masks"),
     "too many masks": (set_key("maskprobe.masks.n_masks", u32(65)), "n_masks is 65, expected 1 to 64"),
     "other masks": (set_key("maskprobe.masks.n_masks", u32(3)), "4 vectors of 64 values, expected 3 of 64"),
     "no vectors": (drop("mask.embd"), "tensor 'mask.embd' is missing"),
     "half a pair": (drop(f"{Q}.lora_b"), f"tensor '{Q}.lora_b' is missing"),
-    "no such weight": (rename(f"{Q}.lora_a", "blk.7.attn_q.weight.lora_a"), "'blk.7.attn_q.weight.lora_b' is missing"),
+    "no such weight": (
+        rename_pair(Q, "blk.7.attn_q.weight"),
+        "it changes 'blk.7.attn_q.weight', which the model does not",
+    ),
     "no matrix": (rename("mask.embd", "mask.embed"), "tensor 'mask.embed' is not known in a file of masks"),
     "shape": (shape(f"{Q}.lora_b", 64, 4), "the two matrices of 'blk.0.attn_q.weight'|a matrix of 64 x 4"),
     "NaN in a vector": (poison("mask.embd", 8, F32_NAN), "tensor 'mask.embd' has NaN or infinite values"),
@@ -282,7 +292,7 @@ def test_other_models_and_kernels_are_refused(path, masks, tiny_model_path, tmp_
         TrainedMasks(Model(path, kernels="stock", n_threads=1), file)
     with pytest.raises(ModelError, match="made for"):
         TrainedMasks(Model(tiny_model_path("tiny-qwen3"), kernels="ours", n_threads=1), file)
-    with pytest.raises(ModelError, match="cannot be read|No such file|cannot open"):
+    with pytest.raises(ModelError, match="cannot open"):
         TrainedMasks(Model(path, kernels="ours", n_threads=1), tmp_path / "none.gguf")
 
 

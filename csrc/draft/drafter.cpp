@@ -16,10 +16,13 @@ constexpr int32_t N_NGRAM_SLOTS_AT_FIRST = 1 << 10;
 constexpr int32_t N_NGRAM_SLOTS = 1 << 17;
 constexpr int32_t MAX_DEPTH = 12; // below the root, or below the forced chain
 constexpr float LEAST_PROBABILITY = 1e-4f;
+constexpr double GUESSED_MASK_GAIN = 0.05;
 
 drafter::drafter(std::shared_ptr<knowledge> known, bool chains_only, std::shared_ptr<head> trained)
     : shared(std::move(known)), chains_only(chains_only), trained(std::move(trained)),
-      by_ngram(N_NGRAM_SLOTS_AT_FIRST, N_NGRAM_SLOTS) {}
+      by_ngram(N_NGRAM_SLOTS_AT_FIRST, N_NGRAM_SLOTS) {
+    std::fill_n(gains_of_masks, N_MASKS_EACH, GUESSED_MASK_GAIN);
+}
 
 // --- the text --------------------------------------------------------------------------------------------------------
 

@@ -64,8 +64,9 @@ public:
     void observe(const mp_tree & decoded, const mp_pass & pass, const int32_t * path, const int32_t * emitted,
                  int32_t n_path);
 
-    // By how much, lately, the masks after the last accepted node had raised the emitted token's probability, per pass.
-    double mask_gain() const { return gain_of_masks; }
+    // By how much, lately, the masks of each number after the last accepted node had raised the emitted token's probability,
+    // per pass: (N_MASKS_EACH).
+    const double * mask_gains() const { return gains_of_masks; }
 
     std::vector<example> * record = nullptr; // gets what observe() learned from; nullptr: nobody asks
 
@@ -146,7 +147,7 @@ private:
     size_t last_is_before = 0;              // from which this token of the text was drawn
     distribution sibling[N_SIBLING_DEPTHS]; // [d]: for the children of a node of depth d
 
-    double gain_of_masks = 0.05; // a running mean. A guess, until masks were tried
+    double gains_of_masks[N_MASKS_EACH]; // running means. A guess, until masks were tried
 
     std::vector<float> root_latent; // (n_latent), or empty: not known
 

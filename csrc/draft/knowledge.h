@@ -11,6 +11,8 @@
 
 namespace mp {
 
+constexpr int32_t N_MASKS_EACH = 8; // that a draft puts after one node at most
+
 class knowledge {
 public:
     explicit knowledge(int32_t n_vocab) : n_vocab(n_vocab) {}

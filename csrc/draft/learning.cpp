@@ -122,21 +122,24 @@ void drafter::learn_outcomes(const int32_t * path, const int32_t * emitted, int3
     }
 }
 
+// A mask whose place the pass did not come to gained nothing.
 void drafter::learn_mask_gain(knowledge::held & known, const int32_t * path, const int32_t * emitted, int32_t n_path) {
-    double gain = 0;
-    for (int32_t i = 0; i < std::min<int32_t>(n_path, (int32_t) masks.size()) && node_of[path[i]] >= 0; i++) {
-        const node & parent = nodes[node_of[path[i]]];
-        for (int32_t k = 0; k < parent.n_children; k++) {
-            const candidate & c = parent.children[k];
-            if (c.token == emitted[i] && c.why.has(BY_MASK)) {
-                evidence without = c.why;
-                without.level[BY_MASK] = NO_LEVEL;
-                const bool only = known->model.main_evidence(parent.depth, without) == BY_MASK;
-                gain += c.probability - (only ? 0.0f : known->model.predict(parent.depth, without));
+    for (int32_t i = 0; i < std::min<int32_t>(N_MASKS_EACH, (int32_t) masks.size()); i++) {
+        double gain = 0;
+        if (i < n_path && node_of[path[i]] >= 0) {
+            const node & parent = nodes[node_of[path[i]]];
+            for (int32_t k = 0; k < parent.n_children; k++) {
+                const candidate & c = parent.children[k];
+                if (c.token == emitted[i] && c.why.has(BY_MASK)) {
+                    evidence without = c.why;
+                    without.level[BY_MASK] = NO_LEVEL;
+                    const bool only = known->model.main_evidence(parent.depth, without) == BY_MASK;
+                    gain += c.probability - (only ? 0.0f : known->model.predict(parent.depth, without));
+                }
             }
         }
+        gains_of_masks[i] += MASK_GAIN_RATE * (gain - gains_of_masks[i]);
     }
-    gain_of_masks += MASK_GAIN_RATE * (gain - gain_of_masks);
 }
 
 // A row tells what follows its token, after `before`, after `first`; -1 where the text begins. Other threads wait for one

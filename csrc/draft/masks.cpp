@@ -25,8 +25,7 @@ void mask_source::read_row(int32_t token) {
 // Each distinct token of the prompt is read once.
 void mask_source::begin(const int32_t * prompt, int32_t n) {
     if (from_file) {
-        std::copy_n(from_file->vectors.begin(), mean.size(), mean.begin());
-        return;
+        return; // they are the same in all texts
     }
     std::vector<int32_t> sorted(prompt, prompt + n);
     std::sort(sorted.begin(), sorted.end());
@@ -42,8 +41,12 @@ void mask_source::begin(const int32_t * prompt, int32_t n) {
     std::transform(sum.begin(), sum.end(), mean.begin(), [n](double x) { return (float) (x / n); });
 }
 
-void mask_source::vectors(const int32_t * owner_tokens, int32_t n, float * out) {
+void mask_source::vectors(const int32_t * owner_tokens, const int32_t * numbers, int32_t n, float * out) {
     for (int32_t owner = 0; owner < n; owner++, out += mean.size()) {
+        if (from_file) {
+            std::copy_n(from_file->vectors.begin() + numbers[owner] * mean.size(), mean.size(), out);
+            continue;
+        }
         successors after;
         if (kind == mask_kind::soft) {
             const knowledge::held held(*known);
@@ -65,27 +68,40 @@ void mask_source::vectors(const int32_t * owner_tokens, int32_t n, float * out) 
     }
 }
 
-int32_t place_masks(const int32_t * parents, const double * probabilities, int32_t n, double gain, bool on_trial,
-                    int32_t * owners, int32_t * n_masks) {
-    double ends[MP_N_ROWS_LIMIT];       // (n) that the path ends at each node
-    int32_t likeliest[MP_N_ROWS_LIMIT]; // (n) nodes in that order
+int32_t place_masks(const int32_t * parents, const double * probabilities, int32_t n, const double * gains, int32_t n_each,
+                    int32_t n_trial, int32_t * owners, int32_t * n_masks) {
+    double ends[MP_N_ROWS_LIMIT];           // (n) that the path ends at each node
+    int32_t n_placed[MP_N_ROWS_LIMIT] = {}; // (n) masks after it
     for (int32_t node = 0; node < n; node++) {
         ends[node] = node == 0 ? 1.0 : probabilities[node];
-        likeliest[node] = node;
         if (node > 0) {
             ends[parents[node]] -= probabilities[node];
         }
     }
-    std::sort(likeliest, likeliest + n,
-              [&](int32_t a, int32_t b) { return ends[a] != ends[b] ? ends[a] > ends[b] : a < b; });
+    const auto likelier = [&](int32_t a, int32_t b) { return ends[a] != ends[b] ? ends[a] > ends[b] : a < b; };
+    int32_t likeliest = 0;
+    for (int32_t node = 1; node < n; node++) {
+        likeliest = likelier(node, likeliest) ? node : likeliest;
+    }
+    const auto worth = [&](int32_t node) { return gains[n_placed[node]] * ends[node]; };
     int32_t n_nodes = n, n_owners = 0;
-    for (int32_t i = 0; i < n; i++) {
-        const int32_t owner = likeliest[i];
-        const bool pays = gain * ends[owner] > probabilities[n_nodes - 1] || (on_trial && n_owners == 0);
-        if (n_nodes <= owner + 1 || !pays) {
+    for (;;) {
+        int32_t best = -1;
+        for (int32_t node = 0; node < n; node++) {
+            if (n_placed[node] == n_each) {
+                continue;
+            }
+            const double gained = best < 0 ? 0 : worth(node) - worth(best);
+            best = best < 0 || gained > 0 || (gained == 0 && likelier(node, best)) ? node : best;
+        }
+        const bool on_trial = n_owners < std::min(n_trial, n_each);
+        best = on_trial ? likeliest : best;
+        const bool pays = best >= 0 && (on_trial || worth(best) > probabilities[n_nodes - 1]);
+        if (!pays || n_nodes <= best + 1) {
             break;
         }
-        owners[n_owners++] = owner;
+        owners[n_owners++] = best;
+        n_placed[best]++;
         n_nodes--;
     }
     *n_masks =

@@ -81,14 +81,17 @@ void evidence_proposer::add_masks(mp_tree & tree, const calibration & claims) {
     owners.resize(tree.n_nodes);
     int32_t n_masks = 0;
     const bool on_trial = tree.n_nodes > 2 && n_drafts % MASK_TRIAL == 0;
-    tree.n_nodes =
-        place_masks(tree.parents, probabilities.data(), tree.n_nodes, from.mask_gain(), on_trial, owners.data(), &n_masks);
+    const int32_t n_trial = on_trial ? 1 + (int32_t) (n_drafts / MASK_TRIAL % masks->n_each()) : 0;
+    tree.n_nodes = place_masks(tree.parents, probabilities.data(), tree.n_nodes, from.mask_gains(), masks->n_each(), n_trial,
+                               owners.data(), &n_masks);
     owner_tokens.clear();
+    numbers.clear();
     for (int32_t i = 0; i < n_masks; i++) {
         owner_tokens.push_back(tree.tokens[owners[i]]);
+        numbers.push_back((int32_t) std::count(owners.begin(), owners.begin() + i, owners[i]));
     }
     vectors.resize((size_t) n_masks * masks->n_embd());
-    masks->vectors(owner_tokens.data(), n_masks, vectors.data());
+    masks->vectors(owner_tokens.data(), numbers.data(), n_masks, vectors.data());
     tree.n_masks = n_masks;
     tree.mask_owners = owners.data();
     tree.masks = vectors.data();

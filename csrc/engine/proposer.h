@@ -105,6 +105,7 @@ private:
     std::vector<int32_t> owners;       // (n_masks)
     std::vector<float> vectors;        // (n_masks, n_embd)
     std::vector<int32_t> owner_tokens; // (n_masks)
+    std::vector<int32_t> numbers;      // (n_masks) of those after one owner, 0: the first
 };
 
 // A caller's.

@@ -50,7 +50,7 @@ struct gguf_masks {
         int64_t ne[2];
         uint64_t offset, size; // bytes
     };
-    tensor vectors;                              // (n_embd, n_masks) as ggml
+    tensor vectors;                               // (n_embd, n_masks) as ggml
     std::vector<std::pair<tensor, tensor>> pairs; // a (n_in, rank) and b (rank, n_out)
 };
 

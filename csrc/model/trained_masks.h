@@ -16,7 +16,7 @@ struct mp_masks {
     mp_masks(mp::model_ref model, const std::string & path);
 
     const mp::model_ref model;
-    std::vector<float> vectors;      // (n_masks, n_embd), in the space of token embeddings
+    std::vector<float> vectors;       // (n_masks, n_embd), in the space of token embeddings
     mp::low_rank_of_weights low_rank; // may be empty
 
     int32_t n_masks() const { return (int32_t) (vectors.size() / model->info.n_embd); }

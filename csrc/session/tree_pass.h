@@ -43,7 +43,7 @@ public:
     int32_t token(int32_t node) const { return node_tokens[node]; } // -1: an embedding row
     bool has_embeddings() const { return embeddings; }              // or masks: not all rows are tokens
 
-    const masks_ref & trained() const { return of_masks; }         // whose matrices act on the mask rows, or nullptr
+    const masks_ref & trained() const { return of_masks; } // whose matrices act on the mask rows, or nullptr
 
     // Of each row, nodes first.
     int32_t position(int32_t row) const { return positions[row]; }

@@ -13,7 +13,8 @@ GGUF_MAGIC = b"GGUF"
 
 
 class TrainedMasks(Owner):
-    """A file of trained masks, loaded for a model. `vectors` is float32 (n_masks, n_embd), in the space of token embeddings.
+    """A file of trained masks, loaded for a model. `vectors` is float32 (n_masks, n_embd), in the space of token
+    embeddings.
 
     A TokenTree whose `trained` is this object has its matrices added on the rows of its masks, and on no other row.
 

@@ -1,6 +1,6 @@
 // What is added to the products of some rows of a pass with some weights: y += B (A x), two matrices of low rank. For masks
-// that were trained with gated LoRA ("Your LLM Knows the Future", arXiv 2507.11851): all other rows stay as they are, bit for
-// bit, since nothing is added to them.
+// that were trained with gated LoRA ("Your LLM Knows the Future", arXiv 2507.11851): all other rows stay as they are, bit
+// for bit, since nothing is added to them.
 #pragma once
 
 #include "kernels/ggml/packed_products.h"

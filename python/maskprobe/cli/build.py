@@ -103,7 +103,7 @@ def check_shared_options(args: argparse.Namespace, parser: Parser) -> None:
             parser.error(f"argument --{name.replace('_', '-')}: it is for --propose esp, not for {args.propose}")
     if args.propose == "esp" and args.rows is not None and args.tree != "dynamic":
         parser.error(f"argument --rows: it is for --tree dynamic, the tree {args.tree} has its rows fixed")
-    for option, others in (("state", ()), ("no_state", ("none",))):
+    for option, others in (("state", ()), ("no_state", ("none",)), ("trained_masks", ())):
         if getattr(args, option) and args.propose not in ("all", *others):
             parser.error(f"argument --{option.replace('_', '-')}: it is for --propose all, not for {args.propose}")
     if args.state is not None and args.rows is not None:
@@ -118,6 +118,7 @@ def files_read(args: argparse.Namespace) -> dict[str, str | Path | None]:
         "-f/--file": args.file and args.file.path,
         "--grammar-file": args.grammar_file and args.grammar_file.path,
         "-jf/--json-schema-file": args.json_schema_file and args.json_schema_file.path,
+        "--trained-masks": args.trained_masks,
         "--mask-init": args.mask_init.removeprefix("file:") if args.mask_init.startswith("file:") else None,
     }
 
@@ -266,6 +267,7 @@ def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str
             n_threads_batch=max(args.threads_batch, 0),
             proposer=proposer,
             rows="auto" if args.rows is None else args.rows,
+            masks="none" if args.trained_masks is None or proposer != "all" else f"file:{args.trained_masks}",
             state=(args.state or "") if keeps else None,
             n_batch=args.batch_size,
             n_ubatch=args.ubatch_size,

@@ -249,6 +249,12 @@ def add_probing_options(group: Any) -> None:
     state.add_argument("--no-state", action="store_true", help="all: keep nothing, and begin without it")
     option(
         group,
+        "--trained-masks",
+        metavar="FILE",
+        help="all: masks after its nodes, from a file that was trained for the model; esp: --mask-init file:FILE",
+    )
+    option(
+        group,
         "--masks",
         metavar="K",
         type=values.integer(1, values.ROWS_MAX),
@@ -257,9 +263,9 @@ def add_probing_options(group: Any) -> None:
     option(
         group,
         "--mask-children",
-        metavar="C|all",
+        metavar="C|all|last",
         type=values.mask_children,
-        help="esp: masks after the root and its best C children, or after all nodes (default: all)",
+        help="esp: masks after the root and its best C children, after all nodes or after the deepest (default: all)",
     )
     option(
         group,

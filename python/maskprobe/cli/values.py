@@ -115,7 +115,7 @@ def tree(text: str) -> str:
 
 
 def mask_children(text: str) -> str | int:
-    return text if text == "all" else integer(0, ROWS_MAX)(text)
+    return text if text in ("all", "last") else integer(0, ROWS_MAX)(text)
 
 
 def mask_embedding(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Masks and gated LoRA from a safetensors file, as training in other programs leaves them, into the file of trained masks.
+"""Masks and gated LoRA from a safetensors file, as other programs leave them, into the file of trained masks.
 
     mask_embeddings                                       (n_masks, n_embd)
     [PREFIX.]layers.N.self_attn.q_proj.lora_A[.weight]    (rank, n_in), and .lora_B (n_out, rank); also k, v, o
@@ -39,11 +39,11 @@ NAME = re.compile(
 
 
 def convert_masks(model: Model, source: Path, out: Path, *, alpha: float | None = None) -> None:
-    """Writes `out` for `model` from the safetensors file `source`, and loads nothing: the core checks the shapes against the
-    model when it opens the file. alpha None: that of the file's metadata ("lora_alpha"), or the rank.
+    """Writes `out` for `model` from the safetensors file `source`, and loads nothing: the core checks the shapes
+    against the model when it opens the file. alpha None: that of the file's metadata ("lora_alpha"), or the rank.
 
-    Raises ModelError for a file that is unsound, has tensors that are not known, or lacks some; ArgumentError for an alpha
-    that is not finite."""
+    Raises ModelError for a file that is unsound, has tensors that are not known, or lacks some; ArgumentError for an
+    alpha that is not above 0."""
     file = SafetensorsFile(source)
     if VECTORS not in file.entries:
         raise ModelError(f"{source} has no tensor {VECTORS!r}: it holds no masks")

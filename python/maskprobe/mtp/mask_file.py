@@ -1,14 +1,14 @@
 """The file of trained masks: one GGUF, which the core checks and loads (csrc/gguf/masks_file.cpp).
 
-    general.architecture      "maskprobe-masks"
-    maskprobe.masks.version   1
-    maskprobe.masks.n_embd, .n_vocab, .n_masks
-    maskprobe.masks.model     whose they are, as Model.identity has it
-    maskprobe.masks.training  one line of JSON about the data and the losses, optional
+general.architecture      "maskprobe-masks"
+maskprobe.masks.version   1
+maskprobe.masks.n_embd, .n_vocab, .n_masks
+maskprobe.masks.model     whose they are, as Model.identity has it
+maskprobe.masks.training  one line of JSON about the data and the losses, optional
 
-    mask.embd                 (n_masks, n_embd) F32, in the space of token embeddings
-    NAME.lora_a, NAME.lora_b  (rank, n_in) and (n_out, rank), F16 or F32, for any matrices NAME of the model's layers
-    head.*                    the sampler head, optional: masked_model.py
+mask.embd                 (n_masks, n_embd) F32, in the space of token embeddings
+NAME.lora_a, NAME.lora_b  (rank, n_in) and (n_out, rank), F16 or F32, for any matrices NAME of the model's layers
+head.*                    the sampler head, optional: masked_model.py
 """
 
 import json
@@ -30,8 +30,9 @@ VERSION = 1
 
 @dataclass(slots=True)
 class MaskFile:
-    """What such a file holds. `vectors` (n_masks, n_embd); `pairs` has (A, B) by the name of the matrix, "blk.0.attn_q.weight",
-    with A (rank, n_in) and B (n_out, rank); `head` the tensors of the sampler head by their names."""
+    """What such a file holds. `vectors` (n_masks, n_embd); `pairs` has (A, B) by the name of the matrix, as
+    "blk.0.attn_q.weight", with A (rank, n_in) and B (n_out, rank); `head` the tensors of the sampler head by their
+    names."""
 
     identity: str
     n_vocab: int

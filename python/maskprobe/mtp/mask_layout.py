@@ -6,8 +6,8 @@
     2.2 sees       tokens 0..2, 2.1, 2.2
     4.1 sees       tokens 0..4, 4.1
 
-No token row sees a mask row, so that the text is computed once, without gradients, for all its mask rows: what the engine
-does in a pass (csrc/session/tree_pass.h), at every place of a text at once.
+No token row sees a mask row, so that the text is computed once, without gradients, for all its mask rows: what the
+engine does in a pass (csrc/session/tree_pass.h), at every place of a text at once.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class MaskRows:
 
 
 def places(n_prompt: int, n_tokens: int, n_masks: int, n_owners: int, generator: torch.Generator) -> Tensor:
-    """A random choice of at most n_owners places of an answer that have n_masks + 1 tokens of it after them, ascending."""
+    """A random choice of at most n_owners places of an answer with n_masks + 1 tokens of it after them, ascending."""
     first, end = max(n_prompt - 1, 0), n_tokens - n_masks - 1
     if end <= first:
         return torch.empty(0, dtype=torch.long)

@@ -1,7 +1,7 @@
-"""Training of masks for the GGUF a user has, on text that its model wrote (arXiv 2507.11851, section 3).
+"""Training of masks for the GGUF a user has, on text that its model wrote (arXiv 2507.11851).
 
-The loss of a mask row: cross-entropy of the token that it should name, by the model's own head and by the sampler head, and
-the latent consistency (z - z_t)^2, where z_t is the latent that the text's own row has at that place.
+The loss of a mask row: cross-entropy of the token that it should name, by the model's own head and by the sampler
+head, and the latent consistency (z - z_t)^2, where z_t is the latent that the text's own row has at that place.
 """
 
 import time
@@ -37,8 +37,8 @@ class Text:
 class MaskSettings:
     """n_masks: masks that may follow a token. rank: of the gated matrices, 0: none. head: with a sampler head.
     consistency: weight of the latents' loss. n_owners: places of a text that are trained at once. n_texts: texts of a
-    step. n_tokens_max: of a text, the rest is not looked at. rate: the highest rate of learning; it falls to a tenth as
-    the time goes by."""
+    step. n_tokens_max: of a text, the rest is not looked at. n_steps: at most, None: as many as the time has. rate: the
+    highest rate of learning; it falls to a tenth towards the end."""
 
     n_masks: int = 8
     rank: int = 16
@@ -47,13 +47,14 @@ class MaskSettings:
     n_owners: int = 24
     n_texts: int = 4
     n_tokens_max: int = 256
+    n_steps: int | None = None
     rate: float = 1e-3
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """After a step: how many there were, which share of the time is over (0..1), the losses as running means, by name."""
+    """After a step: how many there were, the share of the time (0..1), running means of the losses by name."""
 
     step: int
     share: float
@@ -79,8 +80,8 @@ def train_masks(
     settings: MaskSettings | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Quality:
-    """Trains masks for `minutes`, writes them to `out` as a whole when it is done, and says how good they are on texts that
-    were held out.
+    """Trains masks for `minutes`, writes them to `out` as a whole when it is done, and says how good they are on texts
+    that were held out.
 
     Raises ArgumentError for a model that cannot be trained for and for too few texts, ModelError where `out` cannot be
     written."""
@@ -105,6 +106,7 @@ def train_masks(
         "steps": n_steps,
         "texts": len(trained_on),
         "tokens": sum(len(text.tokens) for text in trained_on),
+        "rank": settings.rank,
         "consistency": settings.consistency,
         "held_out_loss": [round(value, 4) for value in quality.loss],
         "held_out_top1": [round(value, 4) for value in quality.top1],
@@ -163,7 +165,12 @@ def _train(
     started = time.monotonic()
     losses: dict[str, float] = {}
     step = 0
-    while (share := (time.monotonic() - started) / seconds) < 1:
+    while True:
+        share = (time.monotonic() - started) / seconds
+        if settings.n_steps is not None:
+            share = max(share, step / settings.n_steps)
+        if share >= 1:
+            return step
         warm = min(1.0, (step + 1) / 20)
         for group in optimizer.param_groups:
             group["lr"] = settings.rate * warm * (1 - 0.9 * share)
@@ -175,8 +182,7 @@ def _train(
         optimizer.step()
         step += 1
         if progress:
-            progress(Progress(step, min(share, 1.0), dict(losses)))
-    return step
+            progress(Progress(step, share, dict(losses)))
 
 
 def _backward(masked: MaskedModel, text: Text, settings: MaskSettings, generator: torch.Generator) -> dict[str, float]:
@@ -191,13 +197,11 @@ def _backward(masked: MaskedModel, text: Text, settings: MaskSettings, generator
         parts["head"] = F.cross_entropy(masked.model.logits(_with_head(masked, tokens, rows, latents)), targets)
     weights = {"base": 1.0, "head": 1.0, "consistency": settings.consistency}
     total = sum((weights[name] * value for name, value in parts.items()), torch.zeros(()))
-    (total / settings.n_texts).backward()  # type: ignore[no-untyped-call]
+    (total / settings.n_texts).backward()
     return {name: float(value.detach()) for name, value in parts.items()}
 
 
-def _forward(
-    masked: MaskedModel, text: Text, rows: MaskRows, settings: MaskSettings
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(masked: MaskedModel, text: Text, rows: MaskRows, settings: MaskSettings) -> tuple[Tensor, Tensor, Tensor]:
     """The text's tokens, the latents of its rows, those of the mask rows."""
     tokens = torch.tensor(text.tokens[: settings.n_tokens_max], dtype=torch.long)
     beside = masked.text_rows(tokens)

@@ -1,7 +1,7 @@
 """Masks that are trained on a frozen model, as in "Your LLM Knows the Future" (arXiv 2507.11851).
 
-Mask rows start from learned vectors and pass through y = W x + B (A x) where ordinary rows pass through y = W x: the gated
-low-rank matrices (section 3.2 there). Ordinary rows are those of the model itself.
+Mask rows start from learned vectors and pass through y = W x + B (A x) where ordinary rows pass through y = W x: the
+gated low-rank matrices. Ordinary rows are those of the model itself.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class TextRows:
 
 class SamplerHead(nn.Module):
     """Makes a mask's latent depend on the token before it: v = [E(x); z], y = LN(SiLU(W0 v + b0)),
-    u = LN(SiLU(W1 y + b1)), z' = z + u (two blocks of section 3.3, added to the latent)."""
+    u = LN(SiLU(W1 y + b1)), z' = z + u (its sampler head, added to the latent)."""
 
     def __init__(self, n_embd: int) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ class SamplerHead(nn.Module):
 
 
 class MaskedModel(nn.Module):
-    """n_masks learned vectors and, for each matrix of the layers, a pair of rank `rank` (0: none); with `head` a sampler
-    head. The model itself has no parameters here."""
+    """n_masks learned vectors and, for each matrix of the layers, a pair of rank `rank` (0: none); with `head` a
+    sampler head. The model itself has no parameters here."""
 
     def __init__(self, model: FrozenModel, n_masks: int, rank: int, *, head: bool = False) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class MaskedModel(nn.Module):
         return x.view(len(x), -1, self.model.head_size)
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
-        """q (n, n_head, head_size) over k, v (n_kv, n_head_kv, head_size); visible None: each row sees those up to it."""
+        """q (n, n_head, head_size) over k, v (n_kv, n_head_kv, head_size). visible None: each sees those before."""
         model = self.model
         share = model.n_head // model.n_head_kv
         k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)

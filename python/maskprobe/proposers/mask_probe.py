@@ -24,9 +24,9 @@ class MaskProbe(Proposer):
             of levels. A pass has (k + 1) (1 + sum) rows, the paper's block complexity.
         "dynamic": the most probable nodes that fit `rows` rows (the paper's algorithm 1), k = 2.
     masks: another k, at least the number of levels.
-    mask_children: "all" puts masks after every node; a number c after the root and its best c children only; "last" after
-        the deepest node only. Where the last accepted node had none, the next pass is the root with its masks. With one
-        candidate per level, "last" is the linear decoding and "all" the quadratic one of arXiv 2507.11851.
+    mask_children: "all" puts masks after every node; a number c after the root and its best c children only; "last"
+        after the deepest node only. Where the last accepted node had none, the next pass is the root with its masks.
+        With one candidate per level, "last" is the linear decoding and "all" the quadratic one of arXiv 2507.11851.
     mask: the vectors, the mean of the prompt's embeddings unless told.
 
     A candidate equal to its parent's token is passed over for the next best (the paper's pruning).
