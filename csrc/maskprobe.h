@@ -37,10 +37,9 @@
 extern "C" {
 #endif
 
-typedef struct mp_model   mp_model;   typedef struct mp_context mp_context;
-typedef struct mp_session mp_session; typedef struct mp_sampler mp_sampler;
-typedef struct mp_engine  mp_engine;  typedef struct mp_generation mp_generation;
-typedef struct mp_masks   mp_masks;
+typedef struct mp_model mp_model;     typedef struct mp_context mp_context; typedef struct mp_session mp_session;
+typedef struct mp_sampler mp_sampler; typedef struct mp_masks mp_masks;
+typedef struct mp_engine mp_engine;   typedef struct mp_generation mp_generation;
 
 // Sessions of a context; rows of a pass: each may need a sequence of its own, llama.cpp has so many.
 enum { MP_N_SESSIONS_LIMIT = 64, MP_N_ROWS_LIMIT = 256 };
@@ -144,8 +143,8 @@ MP_API mp_status       mp_model_identity(const mp_model * model, const char ** i
 // Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table), FILE (it has shrunk).
 MP_API mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out);
 
-// Masks that were trained for the model (docs/masks.md). *vectors is (n, n_embd) and lives as long as they do.
-// Errors: FILE, FORMAT, UNSUPPORTED (the model cannot be probed, or a product that they change is not of our kernels).
+// Masks that were trained for the model (docs/masks.md); *vectors is (n, n_embd) and lives as long as they do. Errors: FILE,
+// FORMAT, UNSUPPORTED (the model cannot be probed, or a product that they change is not of our kernels).
 MP_API mp_status mp_masks_open   (mp_model * model, const char * path, mp_masks ** out);
 MP_API void      mp_masks_free   (mp_masks * masks);
 MP_API mp_status mp_masks_vectors(const mp_masks * masks, int32_t * n, const float ** vectors);

@@ -60,6 +60,7 @@ def test_a_model_without_trees(tiny_model_path, tmp_path, capfd):
         ("--tree", "dynamic"),
         ("--masks", "1"),
         ("--mask-children", "all"),
+        ("--mask-children", "last"),
         ("--mask-init", "mean"),
         ("--mask-update", "0"),
     ],

@@ -1,5 +1,7 @@
 """Trained masks: their matrices act on mask rows as in numpy, on no other row by a bit, and never change the output."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ from maskprobe import (
     TrainedMasks,
     mask_embedding,
 )
+from maskprobe.cli import run
 from maskprobe.mtp.mask_file import MaskFile
 
 PREFIX = text_of(30, seed=3)
@@ -180,6 +183,25 @@ def test_the_output_of_linear_and_quadratic_decoding(model, masks, tmp_path, chi
     assert source.n_rows_max == (16 if children == "all" else 7)
     with Engine(model, n_ctx=256, n_threads=1, proposer=source, n_rows_max=32) as engine:
         assert [t.token for t in engine.generate(prompt, sampling, max_tokens=60)] == expected
+
+
+def test_the_command(path, masks, tmp_path, capfd):
+    file, stats = written(tmp_path, masks), tmp_path / "stats.json"
+
+    def tokens(*options):
+        command = ["-m", str(path), "-p", "ab", "-n", "20", "--temp", "0", "-t", "1", "-c", "128", "--kernels", "ours"]
+        assert run.main([*command, "--stats-json", str(stats), *options]) == 0, capfd.readouterr().err
+        return json.loads(stats.read_text())["tokens"]
+
+    plain = tokens("--propose", "none")
+    assert tokens("--trained-masks", str(file), "--rows", "6") == plain
+    esp = ("--propose", "esp", "--tree", "1,1", "--mask-init", f"file:{file}")
+    assert tokens(*esp) == tokens(*esp, "--mask-children", "last") == plain
+    with pytest.raises(SystemExit):
+        tokens(*esp, "--trained-masks", str(file))
+    assert "argument --trained-masks: it is for --propose all, not for esp" in capfd.readouterr().err
+    assert run.main(["-m", str(path), "-p", "ab", "-t", "1", "--trained-masks", str(path)]) == 1
+    assert "it is no file of trained masks" in capfd.readouterr().err
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

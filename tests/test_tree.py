@@ -166,6 +166,16 @@ def test_a_dynamic_tree_holds_the_most_probable_nodes(rows, masks, root):
     assert sorted(tree.logprobs[1:], reverse=True) == pytest.approx(sorted(every, reverse=True)[:n_nodes])
 
 
+def test_masks_after_the_last_node_alone():
+    probe = probe_after_a_pass(tree="1,1,1", mask_children="last")
+    assert probe.n_rows_max == 7
+    tree = probe.propose([1, 9], 100)
+    assert tree.parents == [-1, 0, 1, 2] and tree.mask_owners == [3, 3, 3]
+    for room in range(1, 7):
+        tree = probe.propose([1, 9], room)
+        assert tree.n_rows == room and set(tree.mask_owners) <= {tree.n_nodes - 1}
+
+
 def test_without_masks_behind_the_last_node_the_next_tree_is_the_root():
     probe = probe_after_a_pass(tree="4", mask_children=1)
     tree = probe.propose([1, 9], 100)

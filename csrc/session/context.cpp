@@ -307,13 +307,11 @@ int64_t mp_context::run_trees(int32_t n, mp_session * const * in_pass, const mp_
     has_unseen = has_unseen && !is_clean;
     const int32_t n_rows = lay_out(n, in_pass, trees);
     const int32_t n_sequences = lend_sequences(n, in_pass, n_rows);
+    const added_rows::scope until_the_end(kernels.added); // prefixes have no such rows
     const llama_batch & rows = make_batch(n, in_pass, trees, n_rows);
     const layer_taps::pass tapped(taps.get(), n_rows);
     const int64_t t_decode = ggml_time_us();
-    {
-        const added_rows::scope until_decoded(kernels.added); // prefixes have no such rows
-        run(rows, n_sequences, n_threads, in_pass, n, with_hidden);
-    }
+    run(rows, n_sequences, n_threads, in_pass, n, with_hidden);
     const int64_t decode_us = ggml_time_us() - t_decode;
     read_outputs(n, in_pass, trees, with_hidden);
     return decode_us;
