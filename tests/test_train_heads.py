@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 
-from maskprobe import Error, Model, ModelError
+from maskprobe import Error, Model
 from maskprobe.mtp import heads_file, text_store
 from maskprobe.mtp.heads_file import Layer, SamplerHeadWeights, read_heads, write_heads
 from maskprobe.mtp.own_text import N_TOP, Writer, turns_of
@@ -138,7 +138,7 @@ def test_a_file_that_was_cut_off_is_refused_with_one_line(tmp_path, n):
     path = tmp_path / "heads.gguf"
     write_heads(path, weights(), "a model\n", 500, {})
     path.write_bytes(path.read_bytes()[:n])
-    with pytest.raises(Error, match="is damaged|of another kind") as error:
+    with pytest.raises(Error, match=r"is damaged|of another kind") as error:
         read_heads(path)
     assert "\n" not in str(error.value)
 

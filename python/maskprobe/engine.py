@@ -117,8 +117,8 @@ class Engine(Owner):
         decodes plainly. `rows`, from 1 to the context's n_rows_max, are those of this text in a pass: at most so many
         where the engine's are "auto", else instead of its number; None: as the engine has them. `constraint` is a
         Constraint, or makes one for each text: a JsonSchema, Regex or LarkGrammar. With each token come its
-        `top_logprobs` most likely alternatives and, with `hidden`, the model's state after its last norm in the row that
-        the token was drawn from. `proposer` takes the place of the engine's for this generation.
+        `top_logprobs` most likely alternatives and, with `hidden`, the model's state after its last norm in the row
+        that the token was drawn from. `proposer` takes the place of the engine's for this generation.
 
         The arguments are checked at once; work starts with the first token asked for, of this or another generation.
 

@@ -65,7 +65,7 @@ def setup_arg_parser() -> Parser:
         metavar="FILE",
         action="append",
         default=[],
-        help="prompts of your own, a line each or JSON lines: half of the text will be answers to them; may be repeated",
+        help="prompts of your own, a line each or JSON lines: half of the text answers them; may be repeated",
     )
     bench_options.add_threads(add)
     return parser

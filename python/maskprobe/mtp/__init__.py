@@ -1,2 +1,2 @@
-"""Multi-token prediction that is trained on text of the model's own: heads, and masks with gated low-rank matrices. Needs
-the extra `train` (torch) to train, nothing to read and write its files."""
+"""Multi-token prediction that is trained on a model's own text: heads, and masks with gated low-rank matrices. Training
+needs the extra `train` (torch), reading and writing their files needs nothing."""
