@@ -1,6 +1,7 @@
 """Files of heads as maskprobe-train writes them (docs/heads.md), made up for tests, and what they compute."""
 
 import ctypes
+import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -156,3 +157,27 @@ class OpenHead:
 
 def pointer_to(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
+
+
+def memory_tensors(model: Model, text: list[int], n_hidden: int = 160) -> dict[str, np.ndarray]:
+    """A head that knows by heart which token followed each token of a text, the last time."""
+    tokens = sorted(set(text[:-1]))[:n_hidden]
+    follows = dict(itertools.pairwise(text))
+    short = sorted({follows[token] for token in tokens})
+    d, random = model.info.n_embd, np.random.default_rng(3)
+    rows = np.array(model.embedding_rows(tokens))
+    tensors = random_tensors(model, n_hidden, 1)
+    for name in ("head.0", "head.1"):
+        tensors[f"{name}.weight"][:] = tensors[f"{name}.bias"][:] = tensors[f"{name}.norm.bias"][:] = 0
+        tensors[f"{name}.norm.weight"][:] = 1
+    # Unit i of the first block wakes up for token i alone. It has the second block say its pattern.
+    tensors["head.0.weight"][: len(tokens), :d] = 40 * rows / (rows**2).sum(1, keepdims=True)
+    tensors["head.0.bias"][:] = -30
+    patterns = random.integers(0, 2, (len(tokens), d)).astype(np.float32)
+    tensors["head.1.weight"][:, : len(tokens)] = patterns.T
+    tensors["head.1.norm.weight"][:] = 50
+    tensors["short.tokens"] = np.array(short, np.int32)
+    tensors["short.weight"] = np.zeros((len(short), d), np.float32)
+    for token, pattern in zip(tokens, patterns, strict=True):
+        tensors["short.weight"][short.index(follows[token])] += (pattern - 0.5) / d
+    return tensors

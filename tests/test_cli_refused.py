@@ -96,6 +96,8 @@ BAD_OPTIONS = [
     (["-p", "x", "--propose", "esp", "--no-state"], "--no-state"),
     (["-p", "x", "--state", "f", "--no-state"], "--no-state"),
     (["-p", "x", "--state", "f", "--rows", "8"], "--state"),
+    (["-p", "x", "--heads", "no-such-file"], "--heads"),
+    (["-p", "x", "--heads", __file__, "--propose", "recycle"], "--heads"),
     (["-p", "x", "--masks", "0"], "--masks"),
     (["-p", "x", "--mask-children", "-1"], "--mask-children"),
     (["-p", "x", "--mask-init", "median"], "--mask-init"),

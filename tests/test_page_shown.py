@@ -7,8 +7,8 @@ import pytest
 from browser import answer_with, chromium, chunk, stream, tab
 from serving import chat_model, process
 
-SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows", "earlier texts", "proposer")
-SOURCES += ("constraint", "one that is new")
+SOURCES = ("token", "pair", "triple", "n-gram", "mask", "row before", "rejected rows", "earlier texts", "heads")
+SOURCES += ("proposer", "constraint", "one that is new")
 ALL_KINDS = [("The", "model"), *((f" word{i}", source) for i, source in enumerate(SOURCES)), (".", "model")]
 BROKEN = "The connection broke before the answer was complete."
 

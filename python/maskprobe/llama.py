@@ -30,8 +30,8 @@ class Llama(LlamaLower):
     texts at a time share its passes, more of them wait.
 
     The first group of arguments is llama-cpp-python's; the last is maskprobe's own: n_parallel texts at a time, each
-    with n_ctx tokens; draft: guess ahead, unless a request says otherwise; proposer, rows, masks, state: as Engine has
-    them; kernels: as Model has them; self_check: compare inputs at load, which masks need.
+    with n_ctx tokens; draft: guess ahead, unless a request says otherwise; proposer, rows, masks, state, heads: as
+    Engine has them; kernels: as Model has them; self_check: compare inputs at load, which masks need.
 
     Results are dicts with OpenAI's keys, and have two attributes: `tokens` (a TokenResult each, with what guessed it)
     and `stats`.
@@ -94,6 +94,7 @@ class Llama(LlamaLower):
         rows: int | str = "auto",
         masks: str = "none",
         state: str | os.PathLike[str] | None = None,
+        heads: str | os.PathLike[str] | None = None,
         kernels: str = "auto",
         self_check: bool = True,
     ) -> None:
@@ -138,6 +139,7 @@ class Llama(LlamaLower):
                 rows=rows,
                 masks=masks,
                 state=state,
+                heads=heads,
                 **cache,
             )
         except BaseException:

@@ -85,6 +85,7 @@ def add_options(parser: Parser) -> None:
         default=AUTO,
         help="rows of a pass; auto = the source's own choice",
     )
+    options.add_heads(parser)
     add("-n", "--predict", metavar="N", type=values.integer(2), default=100, help="tokens per prompt")
     add("--temp", metavar="X,X,...", type=temperatures, default="0", help="temperatures")
     add("-s", "--seed", metavar="N", type=values.integer(0, options.SEED_MAX), default=7, help="seed")
@@ -193,7 +194,7 @@ def settings_of(args: argparse.Namespace, facts: Row, jobs: Sequence[Job]) -> Ro
         "type_v",
         "kernels",
     )
-    chosen = ("propose", "rows", "predict", "temp", "seed", "repetitions", "ignore_eos", "ctx_size")
+    chosen = ("propose", "rows", "predict", "temp", "seed", "repetitions", "ignore_eos", "ctx_size", "heads")
     return {
         **{key: facts[key] for key in same},
         **{key: getattr(args, key) for key in chosen},
@@ -236,14 +237,15 @@ class Bench:
                                 model,
                                 proposer=source.propose,
                                 rows=AUTO if source.rows is None else source.rows,
+                                heads=args.heads,
                                 **settings,
                             )
                         )
             for rows in {source.rows for source, _, _ in self._watched}:  # these sources share an engine for each width
                 cases = [case for case in self._watched if case[0].rows == rows]
                 n_rows_max = max(self._watched[case].n_rows_max for case in cases)
-                width: dict[str, Any] = {"rows": AUTO if rows is None else n_rows_max, "n_rows_max": n_rows_max}
-                shared = opened.enter_context(Engine(model, proposer=PLAIN, **width, **settings))
+                at_most: dict[str, Any] = {"rows": AUTO if rows is None else n_rows_max, "n_rows_max": n_rows_max}
+                shared = opened.enter_context(Engine(model, proposer=PLAIN, **at_most, **settings))
                 self._engines |= dict.fromkeys(cases, shared)
             self._opened = opened.pop_all()
         self.n_threads = self._plain.context.n_threads

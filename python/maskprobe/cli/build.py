@@ -108,6 +108,8 @@ def check_shared_options(args: argparse.Namespace, parser: Parser) -> None:
             parser.error(f"argument --{option.replace('_', '-')}: it is for --propose all, not for {args.propose}")
     if args.state is not None and args.rows is not None:
         parser.error("argument --state: it is for --rows auto, a fixed number of rows keeps nothing")
+    if args.heads and args.propose != "all":
+        parser.error(f"argument --heads: it is for --propose all, not for {args.propose}")
     if args.json_whitespace and args.json_schema is None and args.json_schema_file is None:
         parser.error("argument --json-whitespace: it is for -j/--json-schema and -jf/--json-schema-file")
 
@@ -119,6 +121,7 @@ def files_read(args: argparse.Namespace) -> dict[str, str | Path | None]:
         "--grammar-file": args.grammar_file and args.grammar_file.path,
         "-jf/--json-schema-file": args.json_schema_file and args.json_schema_file.path,
         "--trained-masks": args.trained_masks,
+        "--heads": args.heads or None,
         "--mask-init": args.mask_init.removeprefix("file:") if args.mask_init.startswith("file:") else None,
     }
 
@@ -257,7 +260,7 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Pr
 
 @contextmanager
 def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str | Proposer) -> Iterator[Engine]:
-    """An engine for one text. What there is to say about its memory and its state file is said, once."""
+    """An engine for one text. What there is to say about its memory, its state file and its heads is said, once."""
     keeps = proposer == "all" and args.rows is None and not args.no_state
     with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa", CONTEXT_OPTIONS):
         engine = Engine(
@@ -269,6 +272,7 @@ def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str
             rows="auto" if args.rows is None else args.rows,
             masks="none" if args.trained_masks is None or proposer != "all" else f"file:{args.trained_masks}",
             state=(args.state or "") if keeps else None,
+            heads=args.heads if proposer == "all" else None,
             n_batch=args.batch_size,
             n_ubatch=args.ubatch_size,
             type_k=args.cache_type_k,

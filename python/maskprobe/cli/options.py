@@ -214,6 +214,17 @@ def add_sampling_options(group: Any) -> None:
     )
 
 
+def add_heads(group: Any) -> None:
+    option(
+        group,
+        "--heads",
+        metavar="FILE|off|auto",
+        type=values.heads,
+        default="auto",
+        help="all: heads that were trained for the model; auto = those in the user's cache directory, if there are any",
+    )
+
+
 def add_probing_options(group: Any) -> None:
     option(
         group,
@@ -247,6 +258,7 @@ def add_probing_options(group: Any) -> None:
         help="all: where what was learned of the model is kept (default: a file in the user's cache directory)",
     )
     state.add_argument("--no-state", action="store_true", help="all: keep nothing, and begin without it")
+    add_heads(group)
     option(
         group,
         "--trained-masks",

@@ -15,7 +15,7 @@ from .. import hub, resolve_model
 from ..errors import Error
 from ..model import version
 from . import values
-from .options import PROPOSE, SWITCH, add_context_options, add_model_options, option
+from .options import PROPOSE, SWITCH, add_context_options, add_heads, add_model_options, option
 from .parser import Parser
 from .terminal import Progress, say, secure_streams
 
@@ -96,6 +96,7 @@ def _add_drafting_options(group: Any) -> None:
     )
     option(group, "--rows", metavar="N|auto", type=values.rows, help="rows of a pass per text at most (default: auto)")
     group.add_argument("--no-state", action="store_true", help="keep nothing of what is learned about a model")
+    add_heads(group)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -125,8 +126,13 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
 
     logging.basicConfig(format=f"{PROG}: %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("maskprobe").setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    models = model_files(args, parser)
+    if args.heads and args.propose != "all":
+        parser.error(f"argument --heads: it is for --propose all, not for {args.propose}")
+    if args.heads and len(models) > 1:
+        parser.error(f"argument --heads: a file is for one model, there are {len(models)}: use auto")
     settings = Settings(
-        models=model_files(args, parser),
+        models=models,
         model_options={
             "n_gpu_layers": args.gpu_layers,
             "use_mmap": not args.no_mmap,
@@ -143,6 +149,7 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             "proposer": args.propose,
             "rows": "auto" if args.rows is None else args.rows,
             "state": None if args.no_state or args.propose != "all" else "",
+            "heads": args.heads if args.propose == "all" else None,
             "n_batch": args.batch_size,
             "n_ubatch": args.ubatch_size,
             "type_k": args.cache_type_k,

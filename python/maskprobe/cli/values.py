@@ -49,6 +49,15 @@ def rows(text: str) -> int | None:
     return None if text == "auto" else integer(1, ROWS_MAX)(text)
 
 
+def heads(text: str) -> str | None:
+    """As Engine has it: a file, "" for the model's own, None for "off"."""
+    if text in ("off", "auto"):
+        return None if text == "off" else ""
+    if not Path(text).is_file():
+        raise fail(f"there is no file '{quoted(text)}'")
+    return text
+
+
 def integer(low: int, high: int = INT32, **words: int) -> Callable[[str], int]:
     """A whole number in low..high; `words` are texts that stand for a number."""
     range_text = f"at least {low}" if high == INT32 else f"{low} to {high}"

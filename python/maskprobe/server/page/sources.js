@@ -12,6 +12,7 @@ export const SOURCES = {
   "row before": { style: "s-last", label: "row before", help: "it was another likely token of the row before" },
   "rejected rows": { style: "s-sibling", label: "rejected rows", help: "rows of rejected candidates predicted it" },
   "earlier texts": { style: "s-earlier", label: "earlier texts", help: "it followed the same tokens in an earlier text" },
+  heads: { style: "s-head", label: "trained heads", help: "heads that were trained for the model predicted it" },
   proposer: { style: "s-proposer", label: "proposer", help: "a source that was plugged in proposed it" },
   constraint: { style: "s-constraint", label: "constraint", help: "a schema or grammar left no other choice" },
 };
