@@ -49,7 +49,7 @@ def prompts_of(path: Path, n: int) -> list[str]:
     if path.suffix == ".jsonl":  # Spec-Bench: the first turn of each question
         lines = [json.loads(line)["turns"][0] for line in text.splitlines() if line]
         return lines[:: max(1, len(lines) // n)][:n]
-    return [part.strip() for part in text.split("\n\n") if part.strip()][:n]
+    return [line for line in text.splitlines() if line][:n]
 
 
 def run(
@@ -98,7 +98,7 @@ def main() -> int:
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("--masks", action="append", type=named_file, default=[], metavar="NAME=FILE")
     parser.add_argument(
-        "--prompts", type=Path, required=True, help="paragraphs of a text, or Spec-Bench's question.jsonl"
+        "--prompts", type=Path, required=True, help="a prompt per line, or Spec-Bench's question.jsonl"
     )
     parser.add_argument("--n-prompts", type=int, default=12)
     parser.add_argument("-n", "--n-tokens", type=int, default=80)
