@@ -97,9 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("--masks", action="append", type=named_file, default=[], metavar="NAME=FILE")
-    parser.add_argument(
-        "--prompts", type=Path, required=True, help="a prompt per line, or Spec-Bench's question.jsonl"
-    )
+    parser.add_argument("--prompts", type=Path, required=True, help="a prompt per line, or Spec-Bench's question.jsonl")
     parser.add_argument("--n-prompts", type=int, default=12)
     parser.add_argument("-n", "--n-tokens", type=int, default=80)
     parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS)
