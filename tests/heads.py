@@ -115,7 +115,7 @@ class HeadLibrary:
             csrc / "session" / "top_k.cpp",
             csrc / "status.cpp",
         ]
-        options = ["-O2", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+        options = ["-O1", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
         paths = [f"-I{lib.parent.parent / 'include'}", f"-I{csrc}", f"-L{lib}", f"-Wl,-rpath,{lib}"]
         target = folder / "heads.so"
         command = [compiler, *options, "-shared", "-fPIC", *paths, *sources, "-o", target, "-lggml-base", "-pthread"]
