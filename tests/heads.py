@@ -111,11 +111,20 @@ class HeadLibrary:
             PROJECT / "tests" / "heads_library.cpp",
             *sorted((csrc / "heads").glob("*.cpp")),
             *sorted((csrc / "kernels" / "gemm").glob("*.cpp")),
+            *sorted((csrc / "kernels" / "rows").glob("*.cpp")),
             csrc / "gguf" / "reader.cpp",
             csrc / "session" / "top_k.cpp",
             csrc / "status.cpp",
         ]
-        options = ["-O1", "-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-missing-field-initializers"]
+        options = [
+            "-O2",
+            "-std=c++17",
+            "-ffp-contract=off",
+            "-Wall",
+            "-Wextra",
+            "-Wno-missing-field-initializers",
+            "-Wno-psabi",
+        ]
         paths = [f"-I{lib.parent.parent / 'include'}", f"-I{csrc}", f"-L{lib}", f"-Wl,-rpath,{lib}"]
         target = folder / "heads.so"
         command = [compiler, *options, "-shared", "-fPIC", *paths, *sources, "-o", target, "-lggml-base", "-pthread"]

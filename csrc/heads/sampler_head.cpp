@@ -1,5 +1,7 @@
 #include "heads/sampler_head.h"
 
+#include "kernels/gemm/kernel_choice.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -9,36 +11,21 @@ constexpr float EPSILON = 1e-5f; // of the norms
 
 sampler_head::sampler_head(const std::string & path, const head_model & model, embedding_reader embedding)
     : n_embd(model.n_embd), embedding(std::move(embedding)), weights(read_heads(path, model)),
-      of_best((int32_t) weights.tokens.size()) {}
-
-// row (n) = LayerNorm(SiLU(row + bias))
-static void activate(float * row, const head_block & block) {
-    const size_t n = block.bias.size();
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        const float x = row[i] + block.bias[i];
-        row[i] = x / (1.0f + std::exp(-x));
-        sum += row[i];
-    }
-    const auto mean = (float) (sum / (double) n);
-    double squares = 0;
-    for (size_t i = 0; i < n; i++) {
-        row[i] -= mean;
-        squares += (double) row[i] * row[i];
-    }
-    const auto factor = (float) (1.0 / std::sqrt(squares / (double) n + EPSILON));
-    for (size_t i = 0; i < n; i++) {
-        row[i] = row[i] * factor * block.scale[i] + block.shift[i];
-    }
-}
+      rows(find_row_kernels(kernels_in_use())), of_best((int32_t) weights.tokens.size()) {}
 
 void sampler_head::run(const head_block & block, const std::vector<float> & in, int64_t ldx, int32_t n,
                        std::vector<float> & out) {
     const int64_t width = block.weight.width();
     out.resize(n * width);
     block.weight.multiply(in.data(), ldx, n, out.data(), width, scratch);
+    const auto n_out = (int64_t) block.bias.size();
     for (int32_t i = 0; i < n; i++) {
-        activate(&out[i * width], block);
+        float * row = &out[i * width];
+        rows.add(row, block.bias.data(), row, n_out);
+        rows.silu(row, nullptr, row, n_out);
+        rows.layer_norm(row, row, n_out, EPSILON);
+        rows.multiply(row, block.scale.data(), row, n_out);
+        rows.add(row, block.shift.data(), row, n_out);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "draft/head.h"
 #include "heads/head_file.h"
+#include "kernels/rows/row_kernels.h"
 #include "session/top_k.h"
 
 #include <functional>
@@ -33,6 +34,7 @@ private:
     const int32_t n_embd;
     const embedding_reader embedding;
     const head_weights weights;
+    const row_kernels & rows;
 
     // room for n rows at once
     std::vector<float> inputs;  // (n, 2 n_embd)
