@@ -16,6 +16,7 @@ from maskprobe.mtp.text_store import Text, TextStore
 from maskprobe.mtp.work_folder import DONE, TRAINING, WorkFolder
 
 N_EMBD, N_HIDDEN, N_SHORT = 64, 96, 40
+N_TEXTS = 10
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +58,10 @@ def weights(seed=0):
 def test_each_row_of_a_text_belongs_to_the_place_its_token_was_drawn_from(model):
     writer = Writer(model, [], seed=1, n_threads=1)
     try:
-        finished = (text for text in itertools.islice(writer.texts(), 4000) if text is not None)
-        found = list(itertools.islice(finished, 21))
+        found = list(itertools.islice((text for text in writer.texts() if text is not None), N_TEXTS))
     finally:
         writer.close()
-    assert len(found) > 20
+    assert len(found) == N_TEXTS
     for text in found:
         n = len(text.tokens)
         assert text.hidden.shape == (n, model.info.n_embd) and text.top.shape == text.logprobs.shape == (n, N_TOP)

@@ -117,8 +117,8 @@ def test_a_head_learns_and_what_was_kept_of_it_goes_on(model, store, tmp_path):
     assert training.judge(store.shards, 2000)
     before = training.best_quality
     order = np.random.default_rng(0)
-    for _ in range(3):
-        for batch in batches(store.shards, False, tables, DEPTH, 128, order):
+    for _ in range(2):
+        for batch in batches(store.shards, False, tables, DEPTH, 64, order):
             training.step(batch, 0.5)
     assert training.judge(store.shards, 2000)
     after = training.best_quality
@@ -148,12 +148,18 @@ def test_a_run_writes_heads_that_say_what_they_are_worth(model, store, tmp_path,
     weights = read_heads(out)
     assert weights.layers[0].weight.shape[1] == 2 * model.info.n_embd == 2 * weights.short.shape[1]
     assert result.quality.top8[0] > 0.05
-    # Another run has new time, and begins with these weights.
-    again = Run(model, out, Settings(6.0, 1), quiet)
+
+
+def test_a_run_after_one_that_ended_has_new_time_more_text_and_the_same_head(model, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_sampler, "EVALUATION_S_MIN", 1.0)
+    monkeypatch.setattr(train_sampler, "EPOCHS", 0)  # all but a fifth of the time is for text
+    out = tmp_path / "heads.gguf"
+    begun(model, store, out, 4.0)
+    first = Run(model, out, Settings(4.0, 1), quiet)()
+    again = Run(model, out, Settings(20.0, 1), quiet)
     assert again.left_s == 0
-    n_before = len(again._store.shards)
-    more = again()
-    assert more.n_tokens > result.n_tokens and len(again._store.shards) > n_before and more.n_steps > result.n_steps
+    second = again()
+    assert second.n_tokens > first.n_tokens and second.n_steps > first.n_steps
 
 
 def test_too_little_text_is_one_line(model, tmp_path, monkeypatch):
@@ -188,15 +194,23 @@ def test_a_head_never_takes_more_than_its_share(model):
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
+IMPATIENT = """\
+from maskprobe.mtp import train_sampler
+train_sampler.EVALUATION_S_MIN = 1.0
+from maskprobe.cli.train import main
+raise SystemExit(main())
+"""
+
+
 def command(*args):
-    return [sys.executable, "-m", "maskprobe.cli.train", *map(str, args)]
+    return [sys.executable, "-c", IMPATIENT, *map(str, args)]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_training_that_is_stopped_leaves_the_old_file_and_goes_on(model, store, tmp_path, sign):
     out = tmp_path / "heads.gguf"
     out.write_bytes(b"the old heads")
-    begun(model, store, out, 25.0)
+    begun(model, store, out, 8.0)
     args = command("-m", model.path, "-o", out, "-t", 1, "--minutes", 1)
     process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "heads.gguf.work" / "checkpoint.pt"
