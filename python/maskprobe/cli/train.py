@@ -109,8 +109,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = setup_arg_parser()
     args = parser.parse_args(argv)
     try:
-        out = Completion("off")
-        out.write(f"{PROG} {version()}\n" if args.version else run(args, parser))
+        text = f"{PROG} {version()}\n" if args.version else run(args, parser)
+        Completion("off").write(text)
         return 0
     except KeyboardInterrupt:
         say(f"{PROG}: interrupted; the same command goes on from here")
