@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> str:
     """All of the subcommand: the result as text."""
     asked = shapes(args.masks, args.rows, args.grid)
     args.prompts, args.temp, args.seed, args.repetitions, args.ignore_eos = [str(args.spec_bench)], [0.0], 0, 1, False
-    args.propose = [shape.name for shape in asked]
+    args.propose, args.heads = [shape.name for shape in asked], None
     rows, notes = measure_sources(args, [shape.asked() for shape in asked], PROG)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     by_name = {shape.name: shape for shape in asked}

@@ -24,10 +24,31 @@ from .text_store import N_TOP, Text
 TEMPERATURES, SHARES = (0.8, 0.0, 1.0), (0.75, 0.12, 0.13)
 QUESTION = {"temp": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.02}
 QUESTION_TOKENS = 200  # at most; longer ones are dropped
-OPENING_TOKENS = 8  # of a text without a question: drawn as questions are, so that texts differ
+FIRST_TOKENS = 8  # of a text without a question: drawn as questions are, so that texts differ
 ANSWER_TOKENS = 320  # of one text at most
 N_PARALLEL = 48
 OWN_SHARE = 0.5  # of questions of the model's own, where the user gave prompts
+
+# What half of the questions begin with: left alone, a model asks for little else than advice and explanations.
+OPENINGS = (
+    "Summarize the following text:\n\n",
+    "Translate the following text into English:\n",
+    "Answer the question from the text below.\n\n",
+    "Rewrite this text so that it is easier to read:\n\n",
+    "List the names, places and dates in this text:\n\n",
+    "Continue this text:\n\n",
+    "Solve this problem step by step:",
+    "Write a story about",
+    "Write a poem about",
+    "Write an email",
+    "Write a function that",
+    "What is wrong with this code?\n\n",
+    "Explain the difference between",
+    "Who was",
+    "Why",
+    "I need advice:",
+)
+OPENED_SHARE = 0.5
 
 MARK = "(the question)"
 
@@ -45,6 +66,7 @@ class Slot:
 
     generation: Generation
     is_question: bool
+    opening: str = ""  # of the question, which the model did not write
     rows: list[TokenResult] = field(default_factory=list)
 
 
@@ -83,7 +105,7 @@ class Writer:
                     slot.rows.append(result)
                 if slot.is_question and self._is_asked(slot.rows):
                     slot.generation.close()
-                    slots[i] = self._answer_to(slot.rows)
+                    slots[i] = self._answer_to(slot)
                 elif result.finish_reason is not None:
                     if not slot.is_question and len(slot.rows) > 1:
                         yield text_of(slot.rows)
@@ -101,20 +123,27 @@ class Writer:
         """A question of the model's own, or an answer to one that the user gave."""
         if self._given is not None and (not self._start or self._random.random() > OWN_SHARE):
             return self._answer(next(self._given))
-        n = OPENING_TOKENS + 1 if self._turns is None else QUESTION_TOKENS
-        return Slot(self._engine.generate(self._start, self._drawn(**QUESTION), max_tokens=n), True)
+        if self._turns is None:
+            return self._question("", FIRST_TOKENS + 1)
+        return self._question(
+            self._random.choice(OPENINGS) if self._random.random() < OPENED_SHARE else "", QUESTION_TOKENS
+        )
+
+    def _question(self, opening: str, n_max: int) -> Slot:
+        prompt = self._start + self._model.tokenize(opening, add_special=False)
+        return Slot(self._engine.generate(prompt, self._drawn(**QUESTION), max_tokens=n_max), True, opening)
 
     def _is_asked(self, rows: Sequence[TokenResult]) -> bool:
         """The question is complete: what comes is an end token or what the template puts after a question."""
         if self._turns is None:
-            return len(rows) == OPENING_TOKENS
+            return len(rows) == FIRST_TOKENS
         return len(rows) > 0 and (rows[-1].token == self._turns.after[0] or self._model.is_end(rows[-1].token))
 
-    def _answer_to(self, rows: Sequence[TokenResult]) -> Slot:
+    def _answer_to(self, slot: Slot) -> Slot:
+        tokens = [row.token for row in slot.rows]
         if self._turns is None:
-            return self._answer(self._start + [row.token for row in rows])
-        tokens = [row.token for row in rows[:-1]]
-        question = self._model.detokenize(tokens).decode("utf-8", "ignore").strip()
+            return self._answer(self._start + tokens)
+        question = (slot.opening + self._model.detokenize(tokens[:-1]).decode("utf-8", "ignore")).strip()
         if not question or question in self._asked:
             return self._next()
         self._asked.add(question)
