@@ -107,8 +107,8 @@ private:
     int32_t n_to_evaluate;   // tokens before passes can be made: of the prompt, or of all but the newest
     int32_t n_evaluated = 0; // of these
     bool is_resumed = false;
-    int64_t n_left;          // tokens that may still be emitted
-    const int32_t n_top;     // wanted with each token
+    int64_t n_left;      // tokens that may still be emitted
+    const int32_t n_top; // wanted with each token
     const int32_t n_rows;
     const bool gives_hidden; // with each token, of the row that it was drawn from
     mp_sampler sampler;
