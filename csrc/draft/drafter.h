@@ -126,7 +126,7 @@ private:
     // head_evidence.cpp
     const float * latent_before(int32_t parent) const;
     void ask_head(int32_t at);
-    void note_likely_next(float least);
+    int32_t note_likely_next(float rival, float least);
 
     // learning.cpp
     void find_nodes(const mp_tree & decoded);
@@ -153,6 +153,7 @@ private:
 
     // the draft under way, nodes[0] is the root
     int32_t n_forced = 0;
+    int32_t n_expected = 8; // nodes that will be decoded: as many as in the last pass
     int32_t unexpanded = -1; // the newest node, whose children are collected when the next candidate is asked for; -1: none
     std::vector<node> nodes;
     std::vector<waiting> heap;

@@ -8,7 +8,8 @@ namespace mp {
 // The weights are gone through once for all that is asked at once: beside a node whose turn it is, the candidates that may
 // come next are asked about, as long as they are not much less probable.
 constexpr int32_t ASKED_AT_ONCE = 4;
-constexpr float ASKED_FROM = 0.25f; // of the node's own probability
+constexpr float ASKED_FROM = 0.25f;  // of the node's own probability
+constexpr float LIKELY_CHILD = 0.5f; // what of it its best child may have
 
 void drafter::use_latent(const float * latent) {
     root_latent.clear();
@@ -26,8 +27,10 @@ const float * drafter::latent_before(int32_t parent) const {
     return said == NOT_SAID ? nullptr : &latents[(size_t) said * trained->n_latent()];
 }
 
-// Candidates that wait for a place, and their next siblings.
-void drafter::note_likely_next(float least) {
+// Candidates that wait for a place, and their next siblings: how many are at least as probable as `rival`; the others that
+// the head was not asked about are questions, down to `least`.
+int32_t drafter::note_likely_next(float rival, float least) {
+    int32_t n_rivals = 0;
     for (const waiting & w : heap) {
         node & parent = nodes[w.parent];
         if (!latent_before(w.parent)) {
@@ -39,6 +42,7 @@ void drafter::note_likely_next(float least) {
             if (probability < least) {
                 break;
             }
+            n_rivals += probability >= rival;
             if (c.said == NOT_SAID) {
                 questions.push_back({probability, c.token, w.parent, &c.said});
             }
@@ -49,6 +53,7 @@ void drafter::note_likely_next(float least) {
                : a.parent != b.parent         ? a.parent < b.parent
                                               : a.token < b.token;
     });
+    return n_rivals;
 }
 
 void drafter::ask_head(int32_t at) {
@@ -56,12 +61,16 @@ void drafter::ask_head(int32_t at) {
     if (!trained || asked.said != NOT_SAID || !latent_before(asked.parent)) {
         return;
     }
+    // The draft may go on beyond what will be decoded: what would stand there is not worth asking for.
+    const int32_t n_left = std::max(n_expected - n_nodes(), at == 0 ? 1 : 0);
     questions.clear();
-    if (!chains_only) {
-        note_likely_next(ASKED_FROM * asked.probability);
+    const int32_t n_rivals =
+        chains_only ? 0 : note_likely_next(LIKELY_CHILD * asked.probability, ASKED_FROM * asked.probability);
+    if (n_rivals >= n_left) {
+        return;
     }
     questions.insert(questions.begin(), {asked.probability, asked.token, asked.parent, &asked.said});
-    const auto n = (int32_t) std::min<size_t>(questions.size(), ASKED_AT_ONCE);
+    const auto n = std::min({(int32_t) questions.size(), ASKED_AT_ONCE, n_left});
     const auto n_said = (int32_t) likely.size();
     const size_t n_latent = trained->n_latent();
     likely.resize(n_said + n);

@@ -39,6 +39,7 @@ void drafter::observe(const mp_tree & decoded, const mp_pass & pass, const int32
         expand(knowledge::held(*shared), unexpanded);
         unexpanded = -1;
     }
+    n_expected = decoded.n_nodes + decoded.n_masks;
     find_nodes(decoded);
     learn_outcomes(path, emitted, n_path);
 

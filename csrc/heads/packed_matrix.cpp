@@ -5,16 +5,27 @@
 #include <cstring>
 #include <new>
 
+#if defined(__linux__)
+#    include <sys/mman.h>
+#endif
+
 namespace mp {
 
 constexpr size_t ALIGNMENT = 64;
+constexpr size_t HUGE_PAGE = 2 << 20;
 
 void aligned_bytes::resize(size_t n) {
     if (n <= capacity) {
         return;
     }
-    const size_t rounded = (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    bytes.reset((uint8_t *) std::aligned_alloc(ALIGNMENT, rounded));
+    const size_t alignment = n < HUGE_PAGE / 2 ? ALIGNMENT : HUGE_PAGE;
+    const size_t rounded = (n + alignment - 1) / alignment * alignment;
+    bytes.reset((uint8_t *) std::aligned_alloc(alignment, rounded));
+#if defined(__linux__)
+    if (bytes && alignment == HUGE_PAGE) { // a product walks through all of it: fewer pages to look up
+        madvise(bytes.get(), rounded, MADV_HUGEPAGE);
+    }
+#endif
     capacity = bytes ? rounded : 0;
     if (!bytes) {
         throw std::bad_alloc();
