@@ -22,7 +22,7 @@ from .text_store import N_TOP, Text
 
 # Temperatures of answers and their shares: the usual one mostly, some greedily.
 TEMPERATURES, SHARES = (0.8, 0.0, 1.0), (0.75, 0.12, 0.13)
-QUESTION = {"temp": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.02}
+QUESTION = {"temp": 1.0, "top_k": 256, "top_p": 1.0, "min_p": 0.02}
 QUESTION_TOKENS = 200  # at most; longer ones are dropped
 FIRST_TOKENS = 8  # of a text without a question: drawn as questions are, so that texts differ
 ANSWER_TOKENS = 320  # of one text at most
