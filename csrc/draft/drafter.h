@@ -153,7 +153,7 @@ private:
 
     // the draft under way, nodes[0] is the root
     int32_t n_forced = 0;
-    int32_t n_expected = 8; // nodes that will be decoded: as many as in the last pass
+    int32_t n_expected = 8;  // nodes that will be decoded: as many as in the last pass
     int32_t unexpanded = -1; // the newest node, whose children are collected when the next candidate is asked for; -1: none
     std::vector<node> nodes;
     std::vector<waiting> heap;

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .. import ArgumentError, Cancelled, Engine, Model, SamplingParams
@@ -35,6 +36,7 @@ PROG = "maskprobe-bench run"
 HELP = "tokens per pass and speed-up over plain decoding, for sources of candidates and prompt sets"
 ALL_TASKS = "all"
 AUTO = "auto"
+EVIDENCE, WITH_HEADS = "all", "+heads"  # the source that is measured without and with heads
 ROWS_ROOM = 64  # of the context, for candidates beyond the end of a text
 
 DESCRIPTION = f"""\
@@ -163,7 +165,7 @@ def measure_sources(args: argparse.Namespace, asked: Sequence[Asked], prog: str)
         jobs, left_out = tokenized(model, prompts, args.predict, limit, args.limit)
         for line in (notes := notes + left_out):
             say(f"{prog}: {line}")
-        bench = Bench(args, model, jobs, asked, prog)
+        bench = Bench(args, model, jobs, with_heads(asked, model, args.heads), prog)
         opened.enter_context(bench)
         facts = facts_of(path, model, bench.n_threads)
         facts |= {"kernels": bench_options.kernels_of(model), "type_k": args.cache_type_k, "type_v": args.cache_type_v}
@@ -179,6 +181,18 @@ def measure_sources(args: argparse.Namespace, asked: Sequence[Asked], prog: str)
             raise KeyboardInterrupt from None
     rows = summarize(results.entries, bench.sources, facts, args)
     return rows, [headline(facts, args), WHAT_IS_TIMED, *notes]
+
+
+def with_heads(asked: Sequence[Asked], model: Model, heads: str | None) -> list[Asked]:
+    """Beside the engine's own evidence the same with the model's heads, where there are any."""
+    if heads == "" and not Path(model.heads_path).is_file():
+        heads = None
+    found = []
+    for source, kind in asked:
+        found.append((source, kind))
+        if heads is not None and source.propose == EVIDENCE:
+            found.append((Source(source.propose + WITH_HEADS, source.rows), kind))
+    return found
 
 
 def settings_of(args: argparse.Namespace, facts: Row, jobs: Sequence[Job]) -> Row:
@@ -235,9 +249,9 @@ class Bench:
                         self._engines[case] = opened.enter_context(
                             Engine(
                                 model,
-                                proposer=source.propose,
+                                proposer=source.propose.removesuffix(WITH_HEADS),
                                 rows=AUTO if source.rows is None else source.rows,
-                                heads=args.heads,
+                                heads=args.heads if source.propose.endswith(WITH_HEADS) else None,
                                 **settings,
                             )
                         )

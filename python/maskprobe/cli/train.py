@@ -14,6 +14,7 @@ from .build import usage
 from .interrupt import EXIT_STATUS
 from .parser import HelpFormatter, Parser
 from .terminal import Completion, OutputClosed, Progress, say, secure_streams
+from .train_gain import TEMPERATURE, WITH, WITHOUT, Gain, gain_of
 
 if TYPE_CHECKING:
     from ..mtp.train_sampler import Result
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PROG = "maskprobe-train"
 KINDS = ("sampler",)
 MINUTES_MAX = 10_000
+GAIN_SHARE = 0.05  # of the time, at most, beside it: to see what the heads bring
 
 DESCRIPTION = """\
 Makes a small file of heads for a model, which guess its next tokens.
@@ -137,7 +139,12 @@ def run(args: argparse.Namespace, parser: Parser) -> str:
         if training.left_s > 0:
             say(f"{PROG}: goes on with a run that was cut short: {training.left_s / 60:.1f} minutes are left of it")
         result = training()
-    return report(model, out, result)
+        try:
+            gains = gain_of(model, out, prompts, n_threads, GAIN_SHARE * 60.0 * args.minutes)
+        except (Error, KeyboardInterrupt) as error:  # the heads are written
+            say(f"{PROG}: not compared with plain decoding: {str(error) or 'interrupted'}")
+            gains = {}
+    return report(model, out, result, gains)
 
 
 def default_place(model: Model) -> Path:
@@ -152,7 +159,7 @@ def default_place(model: Model) -> Path:
     return path
 
 
-def report(model: Model, out: Path, result: "Result") -> str:
+def report(model: Model, out: Path, result: "Result", gains: dict[str, Gain]) -> str:
     """What the heads are, what they cost and what they are worth."""
     found = result.quality
     share = 100 * result.pass_bytes / model.info.size
@@ -168,6 +175,16 @@ def report(model: Model, out: Path, result: "Result") -> str:
         "one of the eight best comes  " + percentages(found.top8),
         "loss, nats                   " + "".join(f"{loss:8.3f}" for loss in found.loss),
     ]
+    if gains:
+        found_by = {name: gains[name] for name in (WITHOUT, WITH)}
+        per_pass = (f"{g.tokens_per_pass:.2f} {name} ({g.rows_per_pass:.1f} rows)" for name, g in found_by.items())
+        speeds = (f"{g.speed:.2f} x {name}" for name, g in found_by.items())
+        lines += [
+            "",
+            f"{gains[WITH].n_prompts} new answers at temperature {TEMPERATURE:g}:",
+            f"tokens per pass              {', '.join(per_pass)}",
+            f"speed over plain decoding    {', '.join(speeds)}",
+        ]
     return "\n".join(lines) + "\n"
 
 

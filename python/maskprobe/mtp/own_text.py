@@ -66,6 +66,7 @@ class Slot:
 
     generation: Generation
     is_question: bool
+    prompt: list[int]
     opening: str = ""  # of the question, which the model did not write
     rows: list[TokenResult] = field(default_factory=list)
 
@@ -75,7 +76,9 @@ class Writer:
 
     Raises ArgumentError for a prompt that is too long, ModelError where there is nothing to begin with, OutOfMemory."""
 
-    def __init__(self, model: Model, prompts: Sequence[str], seed: int, n_threads: int) -> None:
+    def __init__(
+        self, model: Model, prompts: Sequence[str], seed: int, n_threads: int, n_parallel: int = N_PARALLEL
+    ) -> None:
         self._model = model
         self._random = random.Random(seed)
         self._asked: set[str] = set()
@@ -92,7 +95,7 @@ class Writer:
                 raise ArgumentError(f"the prompt {shown(text)} has {len(prompt)} tokens, {n_prompt_max} are possible")
         self._random.shuffle(given)
         self._given = itertools.cycle(given) if given else None
-        self._engine = opened(model, n_ctx, n_threads)
+        self._engine = opened(model, n_ctx, n_threads, n_parallel)
         self._slots: list[Slot] = []
 
     def texts(self) -> Iterator[Text | None]:
@@ -111,6 +114,14 @@ class Writer:
                         yield text_of(slot.rows)
                     slots[i] = self._next()
             yield None
+
+    def prompts(self, n: int) -> list[list[int]]:
+        """The first `n` prompts, or a few more, that answers would be written after."""
+        for _ in self.texts():
+            found = [slot.prompt for slot in self._slots if not slot.is_question]
+            if len(found) >= n:
+                break
+        return found
 
     def unfinished(self) -> list[Text]:
         """The answers that are under way, as far as they are."""
@@ -131,7 +142,8 @@ class Writer:
 
     def _question(self, opening: str, n_max: int) -> Slot:
         prompt = self._start + self._model.tokenize(opening, add_special=False)
-        return Slot(self._engine.generate(prompt, self._drawn(**QUESTION), max_tokens=n_max), True, opening)
+        generation = self._engine.generate(prompt, self._drawn(**QUESTION), max_tokens=n_max)
+        return Slot(generation, True, prompt, opening)
 
     def _is_asked(self, rows: Sequence[TokenResult]) -> bool:
         """The question is complete: what comes is an end token or what the template puts after a question."""
@@ -152,9 +164,8 @@ class Writer:
     def _answer(self, prompt: list[int]) -> Slot:
         (temperature,) = self._random.choices(TEMPERATURES, SHARES)
         sampling = self._drawn(temp=temperature)
-        return Slot(
-            self._engine.generate(prompt, sampling, max_tokens=ANSWER_TOKENS, top_logprobs=N_TOP, hidden=True), False
-        )
+        generation = self._engine.generate(prompt, sampling, max_tokens=ANSWER_TOKENS, top_logprobs=N_TOP, hidden=True)
+        return Slot(generation, False, prompt)
 
     def _prompt(self, question: str) -> list[int]:
         """The tokens that stand before the answer."""
@@ -166,9 +177,8 @@ class Writer:
         return SamplingParams(**settings, seed=self._random.randrange(2**31))  # type: ignore[arg-type]
 
 
-def opened(model: Model, n_ctx: int, n_threads: int) -> Engine:
-    """An engine for as many texts as memory holds."""
-    n_parallel = N_PARALLEL
+def opened(model: Model, n_ctx: int, n_threads: int, n_parallel: int) -> Engine:
+    """An engine for so many texts, or as many as memory holds."""
     while True:
         try:
             return Engine(
