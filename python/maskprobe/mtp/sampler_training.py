@@ -21,7 +21,7 @@ from .work_folder import replace
 DEPTH = 3
 FALLOFF = 0.7  # the loss of each further depth counts so much less
 N_BATCH = 256  # places
-RATE = 2e-3  # of learning, at its highest
+RATE = 4e-3  # of learning, at its highest
 RATE_LAST = 0.02  # of it, at the end
 WARM_UP_STEPS = 50
 WEIGHT_DECAY = 0.1
