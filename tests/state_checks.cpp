@@ -8,6 +8,7 @@
 // The model is the one named by the environment's MODEL, with the adapter ADAPTER of scale SCALE. Exits with 2 and the
 // message where opening is refused.
 #include "engine/state.h"
+#include "model/identity.h"
 #include "status.h"
 
 #include <sys/resource.h>
@@ -26,6 +27,11 @@
 // Nothing was loaded that had to be freed.
 mp_model::~mp_model() = default;
 mp::embedding_table::~embedding_table() = default;
+
+const std::string & mp_model::identity() const {
+    std::call_once(identity_made, [this] { own_identity = mp::model_identity(*this); });
+    return own_identity;
+}
 
 static const std::string SETTING = "this machine, 2 threads";
 

@@ -9,7 +9,7 @@ import pytest
 
 from cxx import PROJECT, build, sanitizer_flags
 
-SOURCES = ["tests/state_checks.cpp", "csrc/status.cpp"]
+SOURCES = ["tests/state_checks.cpp", "csrc/status.cpp", "csrc/platform/digest.cpp", "csrc/model/identity.cpp"]
 SOURCES += [f"csrc/engine/{name}.cpp" for name in ("state", "state_file", "state_format", "state_place")]
 INCLUDES = [f"-I{PROJECT / 'tests' / 'stand_ins'}", f"-I{Path(llama_cpp.__file__).parent.parent / 'include'}"]
 MAGIC = b"maskprobe-state 5\n"

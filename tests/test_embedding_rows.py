@@ -37,9 +37,13 @@ def test_tokens_out_of_range(tiny_model_path, token):
         Model(tiny_model_path("tiny-llama")).embedding_rows([0, token])
 
 
-def test_a_recurrent_model_has_no_table_to_read(tiny_model_path):
-    with pytest.raises(ModelError, match="embedding"):
-        Model(tiny_model_path("tiny-mamba")).embedding_rows([0])
+def test_a_recurrent_model_has_its_table_too(tiny_model_path):
+    """Heads need it; mask embeddings cannot be fed there."""
+    path = tiny_model_path("tiny-mamba")
+    (table,) = (tensor.data for tensor in gguf.GGUFReader(path).tensors if tensor.name == "token_embd.weight")
+    model = Model(path)
+    assert not model.info.can_probe
+    np.testing.assert_array_equal(model.embedding_rows([0, 3]), table[[0, 3]])
 
 
 @pytest.mark.parametrize("weight_type", ["f32", "q8_0"])
