@@ -172,7 +172,7 @@ DAMAGE = {
     "zeros after the magic": lambda data: MAGIC + bytes(len(data)),
     "noise after the magic": lambda data: MAGIC + random.Random(1).randbytes(5000),
     "larger than any": lambda data: MAGIC + bytes(65 << 20),
-    "another version": lambda data: data.replace(b"state 4", b"state 5", 1),
+    "another version": lambda data: data.replace(b"state 5", b"state 6", 1),
     "of a version before": lambda data: b'{"maskprobe_state": 3, "model": {}, "n_bytes": 2}\nxx',
     "of an old version, cut": lambda data: b'{"maskprobe_state"',
     "a length beyond all": lambda data: data[: len(MAGIC) + 8] + b"\xff" * 8 + data[N_HEADER:],
