@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from heads import keys_of, random_tensors, write_heads
 from maskprobe import Model
 from maskprobe.cli import bench, bench_run
 from maskprobe.cli.bench_measure import Watched, first_difference, speed_up
@@ -43,6 +44,17 @@ def arguments(tiny_model_path, tmp_path_factory):
 def rows_of(capfd, *arguments) -> list[dict]:
     assert bench.main([*arguments, "-o", "json"]) == 0
     return json.loads(capfd.readouterr().out)
+
+
+def test_heads_are_measured_beside_the_evidence_alone(capfd, arguments, tmp_path):
+    path = tmp_path / "heads.gguf"
+    with Model(arguments[2], n_threads=1) as model:
+        write_heads(path, keys_of(model), random_tensors(model))
+    rows = rows_of(capfd, *arguments, "--propose", "all,lookup", "--heads", str(path), "--temp", "0")
+    assert {row["propose"] for row in rows} == {"none", "all", "all+heads", "lookup"}
+    found = {row["propose"]: row for row in rows if row["task"] == "all"}
+    assert all(row["n_identical"] == 3 and row["engine_us_per_step"] > 0 for row in rows if row["task"] == "all")
+    assert found["all"]["rows_per_step"] > 1 < found["all+heads"]["rows_per_step"]
 
 
 def error_of(capfd, *arguments) -> str:

@@ -35,6 +35,7 @@ class Measured:
     calibration: list[list[float]] = field(default_factory=list)  # per bin: candidates, sum of probabilities, accepted
     prompt_ns: int = 0  # until the first token, not part of gen_ns
     n_prompt_reused: int = 0  # tokens of the prompt that were in the cache
+    engine_ns: int = 0  # of gen_ns, outside llama_decode: candidates, heads, sampling, learning
 
     @property
     def n_timed(self) -> int:
@@ -115,6 +116,7 @@ def measure(
         calibration=watched.calibration() if watched is not None and stats.n_drafted else [],
         prompt_ns=round(1e6 * stats.prompt_ms),
         n_prompt_reused=stats.n_prompt_reused,
+        engine_ns=round(1e6 * stats.engine_ms),
     )
 
 
@@ -168,5 +170,6 @@ def draft_keys(runs: Sequence[Measured]) -> dict[str, Any]:
         "draft_n_accepted": sum(run.n_accepted for run in runs),
         "rows_per_step": sum(run.rows for run in runs) / passes,
         "tokens_per_step": sum(run.n_timed for run in runs) / passes,
+        "engine_us_per_step": sum(run.engine_ns for run in runs) / passes / 1e3 or None,  # None: of another program
         "accept_hist": [sum(run.accept_hist[d] for run in runs if d < len(run.accept_hist)) for d in range(depths)],
     }

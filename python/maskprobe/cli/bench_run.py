@@ -45,7 +45,8 @@ all alike. Speed-ups are ratios of the median times per token, with the quartile
 {WHAT_IS_TIMED}.
 
 A source that learns keeps what it has learned from prompt to prompt, apart for each temperature and repetition: it
-never sees a prompt twice. Repetition i of a temperature above 0 has the seed + i.
+never sees a prompt twice. Repetition i of a temperature above 0 has the seed + i. With heads, the engine's own evidence
+(all) is measured without and with them.
 
 Prompts: code and stories are the project's own, in a checkout. Files are told by their fields: Spec-Bench's
 question.jsonl and SPEED-Bench as JSON lines (first turns only), GSM8K, HumanEval (.jsonl or .jsonl.gz), any JSON lines
