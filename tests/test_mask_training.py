@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 
 from contexts import F32, rows_of, text_of
-from maskprobe import ArgumentError, Model, ModelError, Session, TokenTree, TrainedMasks
+from maskprobe import ArgumentError, Model, Session, TokenTree, TrainedMasks
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'maskprobe[train]'")
 
-from maskprobe.mtp import train_masks as command  # noqa: E402
+from maskprobe.mtp import gguf_weights, text_store  # noqa: E402
 from maskprobe.mtp.gguf_weights import FrozenModel  # noqa: E402
 from maskprobe.mtp.mask_file import write_masks  # noqa: E402
 from maskprobe.mtp.mask_layout import MaskRows, places  # noqa: E402
-from maskprobe.mtp.mask_training import MaskSettings, Text, contents_of, measure, train_masks  # noqa: E402
+from maskprobe.mtp.mask_texts import Text, texts_of  # noqa: E402
+from maskprobe.mtp.mask_training import MaskSettings, MaskTraining, contents_of, measure  # noqa: E402
 from maskprobe.mtp.masked_model import MaskedModel  # noqa: E402
+from maskprobe.mtp.text_store import TextStore  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -105,48 +107,82 @@ def repeated(n: int) -> list[Text]:
     texts = []
     for seed in range(n):
         pattern = np.random.default_rng(seed % 3).integers(100, 500, 4).tolist()
-        texts.append(Text(pattern * 12, 4))
+        texts.append(Text(np.array(pattern * 12, np.int32), 4))
     return texts
 
 
-@pytest.mark.parametrize("head", [False, True])
-def test_training_learns_and_its_file_loads(paths, tmp_path, head):
-    texts = repeated(30)
-    settings = MaskSettings(n_masks=2, rank=4, head=head, n_steps=60, n_owners=8, n_texts=2, rate=5e-3, seed=1)
+def training_of(path, *, head: bool = False, consistency: float = 1.0) -> MaskTraining:
+    settings = MaskSettings(n_masks=2, rank=4, head=head, consistency=consistency, n_owners=16, rate=5e-3, seed=1)
     torch.manual_seed(1)
-    before = measure(MaskedModel(FrozenModel(paths["llama"]), 2, 4), texts[:4], settings)
-    steps = []
-    after = train_masks(
-        paths["llama"], texts, tmp_path / "masks.gguf", minutes=5, settings=settings, progress=steps.append
-    )
-    assert len(steps) == 60 and set(steps[-1].losses) == {"base", "consistency", *(["head"] if head else [])}
+    return MaskTraining(MaskedModel(FrozenModel(path), 2, 4, head=head), repeated(30)[4:], settings)
+
+
+@pytest.mark.parametrize("head, consistency", [(False, 1.0), (True, 1.0), (False, 0.0)])
+def test_training_learns_and_its_file_loads(paths, tmp_path, head, consistency):
+    training, held_out = training_of(paths["llama"], head=head, consistency=consistency), repeated(4)
+    before = measure(training.masked, held_out, training.settings)
+    for step in range(80):
+        training.step(step / 80)
+    after = measure(training.masked, held_out, training.settings)
+    assert set(training.losses) == {"base", *(["consistency"] if consistency else []), *(["head"] if head else [])}
     assert max(after.loss) < 0.8 * min(before.loss) and len(after.head_top1) == (2 if head else 0)
+    assert after.n == 4 * 16
     model = Model(paths["llama"], kernels="ours", n_threads=1)
+    write_masks(tmp_path / "masks.gguf", contents_of(training.masked, model.identity, {"steps": 80}))
     assert TrainedMasks(model, tmp_path / "masks.gguf").vectors.shape == (2, 64)
     fields = gguf.GGUFReader(tmp_path / "masks.gguf").fields
-    assert json.loads(fields["maskprobe.masks.training"].contents())["steps"] == 60
+    assert json.loads(fields["maskprobe.masks.training"].contents()) == {"steps": 80}
 
 
-def test_what_cannot_be_trained(paths, tmp_path):
-    out = tmp_path / "masks.gguf"
+def test_what_was_kept_of_a_training_goes_on_as_if_nothing_had_happened(paths, tmp_path):
+    whole = training_of(paths["llama"])
+    for _ in range(3):
+        whole.step(0.5)
+    whole.save(tmp_path / "checkpoint.pt")
+    again = training_of(paths["llama"])
+    again.resume(tmp_path / "checkpoint.pt")
+    for training in (whole, again):
+        for _ in range(2):
+            training.step(0.6)
+    assert again.n_steps == whole.n_steps == 5 and again.losses == whole.losses
+    for one, other in zip(again.masked.parameters(), whole.masked.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_all_texts_come_once_before_one_comes_again(paths):
+    training = training_of(paths["llama"])
+    n = len(training._texts)
+    seen = []
+    for training.n_steps in range(2 * n):
+        seen.append(id(training._text()))
+    assert len(set(seen[:n])) == len(set(seen[n:])) == n and seen[:n] != seen[n:]
+
+
+def test_texts_are_answers_behind_the_beginning_of_a_conversation(tmp_path):
+    store = TextStore(tmp_path / "text", 8)
+    lengths = [5, 9, 3, 7]
+    store.add([text_with(range(10 * i, 10 * i + n), 8) for i, n in enumerate(lengths)])
+    found = [texts_of(store.shards, held_out, [1, 2], 3) for held_out in (True, False)]
+    assert [[text.tokens.tolist() for text in part] for part in found] == [
+        [[1, 2, *range(5)]],
+        [[1, 2, *range(10, 19)], [1, 2, *range(30, 37)]],
+    ]
+    assert all(text.n_prompt == 2 for part in found for text in part)
+
+
+def text_with(tokens, n_embd: int) -> text_store.Text:
+    n, n_top = len(tokens), text_store.N_TOP
+    arrays = (np.zeros((n, n_embd), np.float16), np.zeros((n, n_top), np.int32), np.zeros((n, n_top), np.float16))
+    return text_store.Text(np.array(tokens, np.int32), *arrays)
+
+
+def test_models_that_cannot_be_trained_for(paths, tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match="is a gpt2 model: masks are trained for llama and qwen2 models"):
-        train_masks(paths["gpt2"], repeated(30), out, minutes=1)
-    with pytest.raises(ArgumentError, match="0 of 3 texts have answers of more than 9 tokens: at least 8 are needed"):
-        train_masks(paths["llama"], [Text([1, 2, 3], 1)] * 3, out, minutes=1)
-    with pytest.raises(ModelError):
-        train_masks(tmp_path / "none.gguf", repeated(30), out, minutes=1)
-    assert not out.exists()
-
-
-def test_files_of_texts(tmp_path):
-    np.savez(tmp_path / "b.npz", tokens=np.arange(7), length=[3, 4], n_prompt=[1, 2])
-    np.savez(tmp_path / "a.npz", tokens=np.arange(2), length=[2], n_prompt=[1])
-    assert command.read_texts(tmp_path) == [Text([0, 1], 1), Text([0, 1, 2], 1), Text([3, 4, 5, 6], 2)]
-    bad = tmp_path / "bad.npz"
-    for arrays in ({"tokens": np.arange(7)}, {"tokens": np.arange(7), "length": [3, 5], "n_prompt": [1, 2]}):
-        np.savez(bad, **arrays)
-        with pytest.raises(ArgumentError, match="is no file of texts"):
-            command.read_texts(bad)
-    bad.write_bytes(b"PK no zip")
-    with pytest.raises(ArgumentError, match="is no file of texts"):
-        command.read_texts(bad)
+        FrozenModel(paths["gpt2"])
+    with pytest.raises(ArgumentError, match="cannot be read as a GGUF file"):
+        FrozenModel(tmp_path / "none.gguf")
+    monkeypatch.setattr(gguf_weights, "PARTS", ("ffn_gate_exps",))
+    with pytest.raises(
+        ArgumentError, match=r"has no blk\.0\.ffn_gate_exps\.weight: masks are trained for dense models"
+    ):
+        FrozenModel(paths["llama"])

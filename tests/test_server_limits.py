@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from mask_files import random_masks, written
+from maskprobe import Model
 from maskprobe.cli import serve
 from serving import ENGINE, N_CTX, Process, application, chat_model, process, until
 
@@ -238,6 +240,10 @@ def test_a_second_signal_ends_at_once(path):
         (["-m", "MODEL", "--host", "256.1.1.1"], 1, "256.1.1.1"),
         (["-m", "MODEL", "--port", "0", "-c", "100000000"], 1, "GiB are free"),
         (["-m", "MODEL", "--what"], 2, "--what"),
+        (["-m", "MODEL", "--trained-masks", "no-such-file"], 2, "--trained-masks: there is no file 'no-such-file'"),
+        (["-m", "MODEL", "--trained-masks", "MODEL", "--propose", "none"], 2, "--trained-masks: it is for --propose"),
+        (["-m", "a=MODEL", "-m", "b=MODEL", "--trained-masks", "MODEL"], 2, "a file is for one model, there are 2"),
+        (["-m", "MODEL", "--port", "0", "--trained-masks", "MODEL"], 1, "it is no file of trained masks"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_one_line(path, options, status, says, capsys):
@@ -248,6 +254,17 @@ def test_a_command_line_that_makes_no_sense_is_one_line(path, options, status, s
         assert exit.code == status
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert says in line
+
+
+def test_trained_masks_change_no_text(path, tmp_path):
+    masks = written(tmp_path, random_masks(Model(path, kernels="ours", n_threads=1), path))
+    request = {"prompt": PROMPT, "max_tokens": 40, "temperature": 0, "ignore_eos": True}
+    texts = []
+    for options in ((), ("--trained-masks", masks)):
+        with process("-m", path, "-c", N_CTX, "--kernels", "ours", "--rows", 6, *options) as server:
+            with client_of(server) as client:
+                texts.append(client.post(COMPLETION, json=request).json()["choices"][0]["text"])
+    assert texts[0] == texts[1] != ""
 
 
 def test_keys_come_from_all_places(tmp_path, monkeypatch):

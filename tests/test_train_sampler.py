@@ -1,7 +1,6 @@
 """A sampler head learns from what a small model writes; a training that is killed goes on; what it refuses."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +14,15 @@ torch = pytest.importorskip("torch", reason="training needs PyTorch (pip install
 
 from maskprobe import Error, Model, ModelError  # noqa: E402
 from maskprobe.cli import train  # noqa: E402
-from maskprobe.mtp import model_tables, train_sampler  # noqa: E402
+from maskprobe.mtp import model_tables, train_sampler, training_run  # noqa: E402
 from maskprobe.mtp.heads_file import read_heads  # noqa: E402
 from maskprobe.mtp.model_tables import Unembedding, input_scale, logit_scale, tables_of  # noqa: E402
-from maskprobe.mtp.own_text import Writer  # noqa: E402
 from maskprobe.mtp.sampler_batches import batches, places  # noqa: E402
 from maskprobe.mtp.sampler_head import SamplerHead  # noqa: E402
 from maskprobe.mtp.sampler_training import DEPTH, Training  # noqa: E402
-from maskprobe.mtp.text_store import TextStore  # noqa: E402
-from maskprobe.mtp.train_sampler import Run, Settings  # noqa: E402
-from maskprobe.mtp.work_folder import TRAINING, WorkFolder  # noqa: E402
+from maskprobe.mtp.train_sampler import Run  # noqa: E402
+from maskprobe.mtp.training_run import Settings  # noqa: E402
+from training_texts import begun, written  # noqa: E402
 
 N_TOKENS = 6000
 N_SHORT = 400
@@ -44,28 +42,7 @@ def model(bundled_model_path):
 @pytest.fixture(scope="module")
 def store(model, tmp_path_factory):
     """Text that the model wrote."""
-    store = TextStore(tmp_path_factory.mktemp("written") / "text", model.info.n_embd)
-    writer = Writer(model, [], seed=1, n_threads=1)
-    pending = []
-    for text in writer.texts():
-        if text is not None:
-            pending.append(text)
-        if sum(len(text.tokens) for text in pending) > N_TOKENS:
-            break
-    writer.close()
-    half = len(pending) // 2
-    store.add(pending[:half])
-    store.add(pending[half:])
-    return store
-
-
-def begun(model, store, out, budget_s):
-    """The folder of a run whose text is written."""
-    work = WorkFolder(out.with_name(f"{out.name}.work"), model.identity, budget_s)
-    work.journal.phase = TRAINING
-    work.note()
-    work.close()
-    shutil.copytree(store.folder, work.folder / "text")
+    return written(model, tmp_path_factory.mktemp("written") / "text", N_TOKENS)
 
 
 def test_the_short_list_has_the_models_own_logits(model, store):
@@ -163,7 +140,7 @@ def test_a_run_after_one_that_ended_has_new_time_more_text_and_the_same_head(mod
 
 
 def test_too_little_text_is_one_line(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_sampler, "TOKENS_MIN", 10**9)
+    monkeypatch.setattr(training_run, "TOKENS_MIN", 10**9)
     with pytest.raises(Error, match=r"the model wrote \d+ tokens in \d+ s, at least 1000000000 are needed") as error:
         Run(model, tmp_path / "heads.gguf", Settings(1.0, 1), quiet)()
     assert "\n" not in str(error.value) and not (tmp_path / "heads.gguf").exists()

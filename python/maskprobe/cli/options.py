@@ -225,6 +225,16 @@ def add_heads(group: Any) -> None:
     )
 
 
+def add_trained_masks(group: Any) -> None:
+    option(
+        group,
+        "--trained-masks",
+        metavar="FILE",
+        type=values.existing_file,
+        help="all: masks after its nodes, from a file that was trained for the model; esp: --mask-init file:FILE",
+    )
+
+
 def add_probing_options(group: Any) -> None:
     option(
         group,
@@ -259,12 +269,7 @@ def add_probing_options(group: Any) -> None:
     )
     state.add_argument("--no-state", action="store_true", help="all: keep nothing, and begin without it")
     add_heads(group)
-    option(
-        group,
-        "--trained-masks",
-        metavar="FILE",
-        help="all: masks after its nodes, from a file that was trained for the model; esp: --mask-init file:FILE",
-    )
+    add_trained_masks(group)
     option(
         group,
         "--masks",

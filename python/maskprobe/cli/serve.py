@@ -15,7 +15,7 @@ from .. import hub, resolve_model
 from ..errors import Error
 from ..model import version
 from . import values
-from .options import PROPOSE, SWITCH, add_context_options, add_heads, add_model_options, option
+from .options import PROPOSE, SWITCH, add_context_options, add_heads, add_model_options, add_trained_masks, option
 from .parser import Parser
 from .terminal import Progress, say, secure_streams
 
@@ -97,6 +97,7 @@ def _add_drafting_options(group: Any) -> None:
     option(group, "--rows", metavar="N|auto", type=values.rows, help="rows of a pass per text at most (default: auto)")
     group.add_argument("--no-state", action="store_true", help="keep nothing of what is learned about a model")
     add_heads(group)
+    add_trained_masks(group)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,10 +128,11 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     logging.basicConfig(format=f"{PROG}: %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("maskprobe").setLevel(logging.DEBUG if args.verbose else logging.INFO)
     models = model_files(args, parser)
-    if args.heads and args.propose != "all":
-        parser.error(f"argument --heads: it is for --propose all, not for {args.propose}")
-    if args.heads and len(models) > 1:
-        parser.error(f"argument --heads: a file is for one model, there are {len(models)}: use auto")
+    for name, file in (("--heads", args.heads), ("--trained-masks", args.trained_masks)):
+        if file and args.propose != "all":
+            parser.error(f"argument {name}: it is for --propose all, not for {args.propose}")
+        if file and len(models) > 1:
+            parser.error(f"argument {name}: a file is for one model, there are {len(models)}")
     settings = Settings(
         models=models,
         model_options={
@@ -150,6 +152,7 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             "rows": "auto" if args.rows is None else args.rows,
             "state": None if args.no_state or args.propose != "all" else "",
             "heads": args.heads if args.propose == "all" else None,
+            "masks": f"file:{args.trained_masks}" if args.trained_masks else "none",
             "n_batch": args.batch_size,
             "n_ubatch": args.ubatch_size,
             "type_k": args.cache_type_k,

@@ -1,10 +1,10 @@
-"""maskprobe-train: heads for a model that this machine already has, from text that the model writes itself."""
+"""maskprobe-train: heads or masks for a model that this machine already has, from text that the model writes itself."""
 
 import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import Error, Model
 from ..model import version
@@ -17,18 +17,19 @@ from .terminal import Completion, OutputClosed, Progress, say, secure_streams
 from .train_gain import TEMPERATURE, WITH, WITHOUT, Gain, gain_of
 
 if TYPE_CHECKING:
-    from ..mtp.train_sampler import Result
+    from ..mtp import train_masks, train_sampler
+    from ..mtp.training_run import Result, Settings, TrainingRun
 
 PROG = "maskprobe-train"
-KINDS = ("sampler",)
+KINDS = ("sampler", "masks")
 MINUTES_MAX = 10_000
 GAIN_SHARE = 0.05  # of the time, at most, beside it: to see what the heads bring
 
 DESCRIPTION = """\
-Makes a small file of heads for a model, which guess its next tokens.
+Makes a small file of heads or masks for a model, which guess its next tokens.
 
-The model writes text, and the heads learn from it, for as long as --minutes says. Nothing leaves this machine. The same
-command goes on with a run that was cut short; after one that was not, it gives the heads more text.
+The model writes text, and they learn from it, for as long as --minutes says. Nothing leaves this machine. The same
+command goes on with a run that was cut short; after one that was not, it gives them more text.
 """
 
 
@@ -50,11 +51,17 @@ def setup_arg_parser() -> Parser:
         "-o",
         "--output",
         metavar="FILE",
-        type=heads_file,
-        help="the file of heads (default: where the model's other programs look for it); beside it, in FILE.work, lies "
-        "what a next call goes on with",
+        type=trained_file,
+        help="the file that is written (default: in the user's cache directory, where heads are looked for); beside "
+        "it, in FILE.work, lies what a next call goes on with",
     )
-    add("--kind", choices=KINDS, metavar="|".join(KINDS), default="sampler", help="kind of heads")
+    add(
+        "--kind",
+        choices=KINDS,
+        metavar="|".join(KINDS),
+        default="sampler",
+        help="what is trained: a head (--heads of other programs) or masks (--trained-masks)",
+    )
     add(
         "--minutes",
         metavar="N",
@@ -73,8 +80,8 @@ def setup_arg_parser() -> Parser:
     return parser
 
 
-def heads_file(text: str) -> Path:
-    """A place for heads: a new file, or one that has heads already."""
+def trained_file(text: str) -> Path:
+    """A place for what is trained: a new file, or one of a training before."""
     if text.endswith("/") or text in ("", "-") or files.own_descriptor(text) is not None:
         raise values.fail(f"'{values.quoted(text)}' names no file that can be replaced")
     path = Path(text)
@@ -125,7 +132,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, parser: Parser) -> str:
     """The report."""
     try:
-        from ..mtp.train_sampler import Run, Settings
+        from ..mtp import train_masks, train_sampler
+        from ..mtp.training_run import Settings
     except ImportError as error:
         if error.name != "torch":
             raise
@@ -134,24 +142,51 @@ def run(args: argparse.Namespace, parser: Parser) -> str:
         prompts = [prompt.text for prompt in read_prompts(args.prompts)[0]] if args.prompts else []
     n_threads = max(args.threads, 0)
     with Model(bench_options.model_path(args, PROG), n_threads=n_threads) as model, Bars() as bars:
-        out = args.output or default_place(model)
-        training = Run(model, out, Settings(60.0 * args.minutes, n_threads, prompts), bars)
-        if training.left_s > 0:
-            say(f"{PROG}: goes on with a run that was cut short: {training.left_s / 60:.1f} minutes are left of it")
-        result = training()
-        try:
-            gains = gain_of(model, out, prompts, n_threads, GAIN_SHARE * 60.0 * args.minutes)
-        except (Error, KeyboardInterrupt) as error:  # the heads are written
-            say(f"{PROG}: not compared with plain decoding: {str(error) or 'interrupted'}")
-            gains = {}
-    return report(model, out, result, gains)
+        out = args.output or default_place(model, args.kind)
+        settings = Settings(60.0 * args.minutes, n_threads, prompts)
+        if args.kind == "masks":
+            lines = masks_report(out, trained(train_masks.Run(model, out, settings, bars)))
+            used: dict[str, Any] = {"masks": f"file:{out}"}
+        else:
+            lines = report(model, out, trained(train_sampler.Run(model, out, settings, bars)))
+            used = {"heads": out}
+        return "\n".join([*lines, *compared(model, used, settings)]) + "\n"
 
 
-def default_place(model: Model) -> Path:
+def compared(model: Model, used: dict[str, Any], settings: "Settings") -> list[str]:
+    """What it brings in new answers. What was trained is in its file already, whatever happens here."""
+    try:
+        gains = gain_of(model, used, settings.prompts, settings.n_threads, GAIN_SHARE * settings.budget_s)
+    except (Error, KeyboardInterrupt) as error:
+        say(f"{PROG}: not compared with plain decoding: {str(error) or 'interrupted'}")
+        return []
+    if not gains:
+        return []
+    found = {name: gains[name] for name in (WITHOUT, WITH)}
+    per_pass = (f"{gain.tokens_per_pass:.2f} {name} ({gain.rows_per_pass:.1f} rows)" for name, gain in found.items())
+    speeds = (f"{gain.speed:.2f} x {name}" for name, gain in found.items())
+    return [
+        "",
+        f"{gains[WITH].n_prompts} new answers at temperature {TEMPERATURE:g}, without and with it:",
+        f"tokens per pass              {', '.join(per_pass)}",
+        f"speed over plain decoding    {', '.join(speeds)}",
+    ]
+
+
+def trained(training: "TrainingRun[Result]") -> "Result":
+    """What comes of it; a run that goes on says so."""
+    if training.left_s > 0:
+        say(f"{PROG}: goes on with a run that was cut short: {training.left_s / 60:.1f} minutes are left of it")
+    return training()
+
+
+def default_place(model: Model, kind: str) -> Path:
     """Raises Error."""
     if not model.heads_path:
-        raise Error("there is no home directory for the heads: name a file (-o)")
+        raise Error("there is no home directory for what is trained: name a file (-o)")
     path = Path(model.heads_path)
+    if kind == "masks":
+        path = path.with_name(path.name.replace(".heads.", ".masks."))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -159,11 +194,11 @@ def default_place(model: Model) -> Path:
     return path
 
 
-def report(model: Model, out: Path, result: "Result", gains: dict[str, Gain]) -> str:
+def report(model: Model, out: Path, result: "train_sampler.Result") -> list[str]:
     """What the heads are, what they cost and what they are worth."""
     found = result.quality
     share = 100 * result.pass_bytes / model.info.size
-    lines = [
+    return [
         f"heads      {out} ({out.stat().st_size / 1e6:.1f} MB, {result.n_params / 1e6:.1f} million parameters)",
         f"text       {result.n_tokens} tokens, written in {result.writing_s / 60:.1f} minutes",
         f"training   {result.n_steps} steps in {result.training_s / 60:.1f} minutes",
@@ -175,17 +210,22 @@ def report(model: Model, out: Path, result: "Result", gains: dict[str, Gain]) ->
         "one of the eight best comes  " + percentages(found.top8),
         "loss, nats                   " + "".join(f"{loss:8.3f}" for loss in found.loss),
     ]
-    if gains:
-        found_by = {name: gains[name] for name in (WITHOUT, WITH)}
-        per_pass = (f"{g.tokens_per_pass:.2f} {name} ({g.rows_per_pass:.1f} rows)" for name, g in found_by.items())
-        speeds = (f"{g.speed:.2f} x {name}" for name, g in found_by.items())
-        lines += [
-            "",
-            f"{gains[WITH].n_prompts} new answers at temperature {TEMPERATURE:g}:",
-            f"tokens per pass              {', '.join(per_pass)}",
-            f"speed over plain decoding    {', '.join(speeds)}",
-        ]
-    return "\n".join(lines) + "\n"
+
+
+def masks_report(out: Path, result: "train_masks.Result") -> list[str]:
+    """What the masks are and how good they are."""
+    found = result.quality
+    return [
+        f"masks      {out} ({out.stat().st_size / 1e6:.1f} MB, {result.n_masks} masks, matrices of rank {result.rank})",
+        f"text       {result.n_tokens} tokens, written in {result.writing_s / 60:.1f} minutes",
+        f"training   {result.n_steps} steps in {result.training_s / 60:.1f} minutes",
+        f"use        --trained-masks {out}",
+        "",
+        f"{found.n} places of texts that were held out:",
+        "mask                         " + "".join(f"{number:8d}" for number in range(1, result.n_masks + 1)),
+        "its best guess comes         " + percentages(found.top1),
+        "loss, nats                   " + "".join(f"{loss:8.3f}" for loss in found.loss),
+    ]
 
 
 def percentages(shares: list[float]) -> str:

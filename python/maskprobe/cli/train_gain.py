@@ -1,11 +1,10 @@
-"""What trained heads bring: answers decoded plainly, with the engine's evidence, and with the heads beside it."""
+"""What trained heads or masks bring: answers decoded plainly, with the engine's evidence, and with them beside it."""
 
 import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import Engine, Model, SamplingParams
@@ -17,7 +16,7 @@ N_PROMPTS = 12
 N_PREDICT = 100
 ROWS_ROOM = 64  # of the context, for candidates beyond the end of a text
 TEMPERATURE = 0.8
-WITHOUT, WITH = "without the heads", "with them"
+WITHOUT, WITH = "without", "with"
 SEED = 1 << 30  # other questions than those of the training
 
 
@@ -31,7 +30,7 @@ class Gain:
     speed: float  # the median time per token of plain decoding over the source's own
 
 
-def gain_of(model: Model, heads: Path, prompts: Sequence[str], n_threads: int, budget_s: float) -> dict[str, Gain]:
+def gain_of(model: Model, used: dict[str, Any], prompts: Sequence[str], n_threads: int, budget_s: float) -> dict[str, Gain]:
     """By source. New questions of the model's own, and those that the user gave, for about `budget_s` seconds; empty
     where no text has more than a token. Nothing that one answer learned is there for another source. Raises Error."""
     began = time.monotonic()
@@ -46,7 +45,7 @@ def gain_of(model: Model, heads: Path, prompts: Sequence[str], n_threads: int, b
         sources: dict[str, dict[str, Any]] = {
             PLAIN: {"proposer": PLAIN, "n_rows_max": 1},
             WITHOUT: {},
-            WITH: {"heads": heads},
+            WITH: used,
         }
         found: dict[str, list[Measured]] = {name: [] for name in sources}
         with ExitStack() as opened:

@@ -53,6 +53,10 @@ def heads(text: str) -> str | None:
     """As Engine has it: a file, "" for the model's own, None for "off"."""
     if text in ("off", "auto"):
         return None if text == "off" else ""
+    return existing_file(text)
+
+
+def existing_file(text: str) -> str:
     if not Path(text).is_file():
         raise fail(f"there is no file '{quoted(text)}'")
     return text

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import ArgumentError
 
 ARCHITECTURES = {"llama": "pairs", "qwen2": "halves"}  # how a head's values are paired for the rotation
+PARTS = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
 SCALED_ROPE = ("none", "")
 
 
@@ -48,6 +49,7 @@ class FrozenModel:
         for tensor in reader.tensors:
             values = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), np.float32))
             self._weights[tensor.name] = values.to(dtype) if values.ndim == 2 else values
+        self._check_complete()
         self.embedding = self._weights["token_embd.weight"]
         self.unembedding = self._weights.get("output.weight", self.embedding)
         self.n_vocab = self.embedding.shape[0]
@@ -62,6 +64,13 @@ class FrozenModel:
         if value is None:
             raise ArgumentError(f"{self.path} has no {self.arch}.{key}")
         return value
+
+    def _check_complete(self) -> None:
+        """That this file has all the weights, and none of them is split among experts."""
+        names = [f"blk.{layer}.{part}.weight" for layer in range(self.n_layer) for part in PARTS]
+        for name in ("token_embd.weight", "output_norm.weight", *names):
+            if name not in self._weights:
+                raise ArgumentError(f"{self.path} has no {name}: masks are trained for dense models in one file")
 
     def matrices(self) -> dict[str, tuple[int, int]]:
         """The layers' matrices by name, "blk.0.attn_q.weight", each (n_out, n_in)."""

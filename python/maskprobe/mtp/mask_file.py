@@ -12,8 +12,6 @@ head.*                    the sampler head, optional: masked_model.py
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ import gguf
 import numpy as np
 
 from ..errors import ModelError
+from .work_folder import replace
 
 ARCHITECTURE = "maskprobe-masks"
 VERSION = 1
@@ -32,7 +31,7 @@ VERSION = 1
 class MaskFile:
     """What such a file holds. `vectors` (n_masks, n_embd); `pairs` has (A, B) by the name of the matrix, as
     "blk.0.attn_q.weight", with A (rank, n_in) and B (n_out, rank); `head` the tensors of the sampler head by their
-    names."""
+    names; `about` further keys of the file: what it is, whose licence it has."""
 
     identity: str
     n_vocab: int
@@ -40,6 +39,7 @@ class MaskFile:
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     head: Mapping[str, np.ndarray] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_masks(path: Path, masks: MaskFile, *, dtype: type = np.float16) -> None:
@@ -48,27 +48,20 @@ def write_masks(path: Path, masks: MaskFile, *, dtype: type = np.float16) -> Non
 
     Raises ModelError where it cannot be written."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
+        replace(path, lambda beside: _write(beside, masks, dtype))
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error.strerror or error}", "file") from None
-    try:
-        _write(name, masks, dtype)
-        os.replace(name, path)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error.strerror or error}", "file") from None
-    finally:
-        if os.path.exists(name):
-            os.unlink(name)
 
 
-def _write(path: str, masks: MaskFile, dtype: type) -> None:
+def _write(path: Path, masks: MaskFile, dtype: type) -> None:
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     writer.add_uint32("maskprobe.masks.version", VERSION)
     writer.add_uint32("maskprobe.masks.n_embd", masks.vectors.shape[1])
     writer.add_uint32("maskprobe.masks.n_vocab", masks.n_vocab)
     writer.add_uint32("maskprobe.masks.n_masks", masks.vectors.shape[0])
     writer.add_string("maskprobe.masks.model", masks.identity)
+    for key, value in masks.about.items():
+        writer.add_string(key, value)
     if masks.training:
         writer.add_string("maskprobe.masks.training", json.dumps(masks.training))
     writer.add_tensor("mask.embd", np.ascontiguousarray(masks.vectors, np.float32))

@@ -5,60 +5,43 @@ head, and the latent consistency (z - z_t)^2, where z_t is the latent that the t
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ArgumentError
-from ..model import Model
-from .gguf_weights import FrozenModel
-from .mask_file import MaskFile, write_masks
+from .mask_file import MaskFile
 from .mask_layout import MaskRows, places
+from .mask_texts import Text
 from .masked_model import MaskedModel
+from .work_folder import replace
 
-LEAST_HELD_OUT = 4  # texts
-HELD_OUT_SHARE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Tokens of a prompt and its answer, of which the first n_prompt are the prompt's."""
-
-    tokens: Sequence[int]
-    n_prompt: int
+RATE_LAST = 0.1  # of the rate of learning, at the end
+WARM_UP_STEPS = 20
+GRADIENT_MAX = 1.0  # norm
+KEPT = 0.98  # of the running losses is kept in a step
+N_TIMED = 2  # steps that are timed
 
 
 @dataclass(frozen=True, slots=True)
 class MaskSettings:
     """n_masks: masks that may follow a token. rank: of the gated matrices, 0: none. head: with a sampler head.
-    consistency: weight of the latents' loss. n_owners: places of a text that are trained at once. n_texts: texts of a
-    step. n_tokens_max: of a text, the rest is not looked at. n_steps: at most, None: as many as the time has. rate: the
-    highest rate of learning; it falls to a tenth towards the end."""
+    consistency: weight of the latents' loss. n_owners: places of a text that are trained at once. n_tokens_max: of a
+    text, the rest is not looked at. rate: the highest rate of learning; it falls to a tenth towards the end."""
 
     n_masks: int = 8
     rank: int = 16
     head: bool = False
     consistency: float = 1.0
-    n_owners: int = 24
-    n_texts: int = 4
-    n_tokens_max: int = 256
-    n_steps: int | None = None
-    rate: float = 1e-3
+    n_owners: int = 16
+    n_tokens_max: int = 192
+    rate: float = 2e-3
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """After a step: how many there were, the share of the time (0..1), running means of the losses by name."""
-
-    step: int
-    share: float
-    losses: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,53 +52,75 @@ class Quality:
     loss: list[float]
     top1: list[float]
     head_top1: list[float]
+    n: int  # places
 
 
-def train_masks(
-    model_path: Path,
-    texts: Sequence[Text],
-    out: Path,
-    *,
-    minutes: float,
-    settings: MaskSettings | None = None,
-    progress: Callable[[Progress], None] | None = None,
-) -> Quality:
-    """Trains masks for `minutes`, writes them to `out` as a whole when it is done, and says how good they are on texts
-    that were held out.
+class MaskTraining:
+    """Steps of the training of `masked` on texts that are long enough for its masks. `losses` are running means by
+    name."""
 
-    Raises ArgumentError for a model that cannot be trained for and for too few texts, ModelError where `out` cannot be
-    written."""
-    settings = settings or MaskSettings()
-    with Model(model_path, self_check=False, kernels="stock") as engine_model:
-        identity = engine_model.identity
-    torch.manual_seed(settings.seed)
-    frozen = FrozenModel(model_path)
-    usable = [text for text in texts if _n_places(text, settings) > 0]
-    n_held_out = max(LEAST_HELD_OUT, int(HELD_OUT_SHARE * len(usable)))
-    if len(usable) < 2 * n_held_out:
-        raise ArgumentError(
-            f"{len(usable)} of {len(texts)} texts have answers of more than {settings.n_masks + 1} tokens: "
-            f"at least {2 * LEAST_HELD_OUT} are needed"
-        )
-    held_out, trained_on = usable[:n_held_out], usable[n_held_out:]
-    masked = MaskedModel(frozen, settings.n_masks, settings.rank, head=settings.head)
-    n_steps = _train(masked, trained_on, settings, minutes * 60, progress)
-    quality = measure(masked, held_out, settings)
-    training = {
-        "minutes": minutes,
-        "steps": n_steps,
-        "texts": len(trained_on),
-        "tokens": sum(len(text.tokens) for text in trained_on),
-        "rank": settings.rank,
-        "consistency": settings.consistency,
-        "held_out_loss": [round(value, 4) for value in quality.loss],
-        "held_out_top1": [round(value, 4) for value in quality.top1],
-    }
-    write_masks(out, contents_of(masked, identity, training))
-    return quality
+    def __init__(self, masked: MaskedModel, texts: Sequence[Text], settings: MaskSettings) -> None:
+        self.masked = masked
+        self.settings = settings
+        self.n_steps = 0
+        self.losses: dict[str, float] = {}
+        self._texts = texts
+        self._optimizer = torch.optim.AdamW(masked.parameters(), lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.01)
+
+    def step(self, share: float) -> None:
+        """On one text. `share` is the part of the time that has gone: the rate of learning falls with it. Texts and
+        places depend on the seed and the number of the step alone."""
+        settings = self.settings
+        for group in self._optimizer.param_groups:
+            warm = min(1.0, (self.n_steps + 1) / WARM_UP_STEPS)
+            group["lr"] = settings.rate * warm * (1 - (1 - RATE_LAST) * min(1.0, share))
+        self._optimizer.zero_grad(set_to_none=True)
+        generator = torch.Generator().manual_seed(settings.seed + self.n_steps)
+        for name, value in _backward(self.masked, self._text(), settings, generator).items():
+            before = self.losses.get(name, value)
+            self.losses[name] = KEPT * before + (1 - KEPT) * value
+        torch.nn.utils.clip_grad_norm_(self.masked.parameters(), GRADIENT_MAX)
+        self._optimizer.step()
+        self.n_steps += 1
+
+    def _text(self) -> Text:
+        """Each comes once in an order of its own, then all in another one."""
+        epoch, number = divmod(self.n_steps, len(self._texts))
+        order = torch.randperm(len(self._texts), generator=torch.Generator().manual_seed(self.settings.seed + epoch))
+        return self._texts[int(order[number])]
+
+    def save(self, path: Path) -> None:
+        """Raises OSError."""
+        state = {
+            "masks": self.masked.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "n_steps": self.n_steps,
+            "losses": self.losses,
+        }
+        replace(path, lambda beside: torch.save(state, beside))
+
+    def resume(self, path: Path) -> None:
+        """Goes on from what save() wrote. Raises OSError, and what torch raises for a file that is none of these."""
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        self.masked.load_state_dict(state["masks"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.n_steps, self.losses = state["n_steps"], state["losses"]
 
 
-def contents_of(masked: MaskedModel, identity: str, training: dict[str, object]) -> MaskFile:
+def seconds_per_text(masked: MaskedModel, settings: MaskSettings) -> float:
+    """How long a step takes here. `masked` has gradients then and no other weights."""
+    text = Text(np.zeros(settings.n_tokens_max, np.int32), 1)
+    generator = torch.Generator().manual_seed(0)
+    _backward(masked, text, settings, generator)
+    began = time.perf_counter()
+    for _ in range(N_TIMED):
+        _backward(masked, text, settings, generator)
+    return (time.perf_counter() - began) / N_TIMED
+
+
+def contents_of(
+    masked: MaskedModel, identity: str, training: Mapping[str, object], about: Mapping[str, str] | None = None
+) -> MaskFile:
     """What the file has of trained masks."""
 
     def array(values: Tensor) -> np.ndarray:
@@ -128,6 +133,7 @@ def contents_of(masked: MaskedModel, identity: str, training: dict[str, object])
         pairs={name: (array(a), array(b)) for name, (a, b) in masked.pairs().items()},
         head={name: array(values) for name, values in masked.head.tensors().items()} if masked.head else {},
         training=training,
+        about=about or {},
     )
 
 
@@ -148,41 +154,7 @@ def measure(masked: MaskedModel, texts: Sequence[Text], settings: MaskSettings) 
                 sums[2].index_add_(0, rows.numbers, (guessed == targets).float())
             sums[3].index_add_(0, rows.numbers, torch.ones(len(targets)))
     means = (sums[:3] / sums[3]).tolist()
-    return Quality(means[0], means[1], means[2] if masked.head else [])
-
-
-def _train(
-    masked: MaskedModel,
-    texts: Sequence[Text],
-    settings: MaskSettings,
-    seconds: float,
-    progress: Callable[[Progress], None] | None,
-) -> int:
-    """Returns the number of steps."""
-    optimizer = torch.optim.AdamW(masked.parameters(), lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.01)
-    generator = torch.Generator().manual_seed(settings.seed)
-    order = _shuffled(len(texts), generator)
-    started = time.monotonic()
-    losses: dict[str, float] = {}
-    step = 0
-    while True:
-        share = (time.monotonic() - started) / seconds
-        if settings.n_steps is not None:
-            share = max(share, step / settings.n_steps)
-        if share >= 1:
-            return step
-        warm = min(1.0, (step + 1) / 20)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate * warm * (1 - 0.9 * share)
-        optimizer.zero_grad(set_to_none=True)
-        for _ in range(settings.n_texts):
-            for name, value in _backward(masked, texts[next(order)], settings, generator).items():
-                losses[name] = losses.get(name, value) + 0.02 * (value - losses.get(name, value))
-        torch.nn.utils.clip_grad_norm_(masked.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if progress:
-            progress(Progress(step, share, dict(losses)))
+    return Quality(means[0], means[1], means[2] if masked.head else [], int(sums[3, 0]))
 
 
 def _backward(masked: MaskedModel, text: Text, settings: MaskSettings, generator: torch.Generator) -> dict[str, float]:
@@ -197,13 +169,13 @@ def _backward(masked: MaskedModel, text: Text, settings: MaskSettings, generator
         parts["head"] = F.cross_entropy(masked.model.logits(_with_head(masked, tokens, rows, latents)), targets)
     weights = {"base": 1.0, "head": 1.0, "consistency": settings.consistency}
     total = sum((weights[name] * value for name, value in parts.items()), torch.zeros(()))
-    (total / settings.n_texts).backward()
+    total.backward()
     return {name: float(value.detach()) for name, value in parts.items()}
 
 
 def _forward(masked: MaskedModel, text: Text, rows: MaskRows, settings: MaskSettings) -> tuple[Tensor, Tensor, Tensor]:
     """The text's tokens, the latents of its rows, those of the mask rows."""
-    tokens = torch.tensor(text.tokens[: settings.n_tokens_max], dtype=torch.long)
+    tokens = torch.from_numpy(text.tokens[: settings.n_tokens_max].astype(np.int64))
     beside = masked.text_rows(tokens)
     return tokens, beside.latents, masked.mask_rows(beside, rows)
 
@@ -219,13 +191,3 @@ def _rows_of(text: Text, settings: MaskSettings, generator: torch.Generator) -> 
     n_tokens = min(len(text.tokens), settings.n_tokens_max)
     owners = places(text.n_prompt, n_tokens, settings.n_masks, settings.n_owners, generator)
     return MaskRows.after(owners, settings.n_masks)
-
-
-def _n_places(text: Text, settings: MaskSettings) -> int:
-    return min(len(text.tokens), settings.n_tokens_max) - settings.n_masks - max(text.n_prompt, 1)
-
-
-def _shuffled(n: int, generator: torch.Generator) -> Iterator[int]:
-    """0..n-1 in a new order each time."""
-    while True:
-        yield from torch.randperm(n, generator=generator).tolist()

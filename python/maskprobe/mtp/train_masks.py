@@ -1,95 +1,117 @@
-"""Trains masks for a GGUF model on texts that it wrote: python -m maskprobe.mtp.train_masks MODEL TEXTS OUT
+"""From a model to a file of trained masks: the model writes text, and its masks learn from it."""
 
-TEXTS is a folder of .npz files, or one of them: `tokens`, all texts one after another; `length` and `n_prompt` of
-each."""
-
-import argparse
-import sys
-from collections.abc import Iterator
+import pickle
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 
-from ..errors import ArgumentError, Error
-from .mask_training import MaskSettings, Progress, Text, train_masks
+from ..errors import Error
+from ..model import Model
+from .gguf_weights import FrozenModel
+from .mask_file import write_masks
+from .mask_texts import beginning_of, texts_of
+from .mask_training import MaskSettings, MaskTraining, Quality, contents_of, measure, seconds_per_text
+from .masked_model import MaskedModel
+from .training_run import OnProgress, Settings, TrainingRun, license_of
 
-PROG = "python -m maskprobe.mtp.train_masks"
-STEPS_BETWEEN_LINES = 20
-
-
-def read_texts(path: Path) -> list[Text]:
-    """The texts of a file, or of all such files of a folder in the order of their names.
-
-    Raises ArgumentError for a file that cannot be read or does not hold what it should."""
-    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-    return [text for file in files for text in _texts_of(file)]
-
-
-def _texts_of(path: Path) -> Iterator[Text]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            tokens, lengths, prompts = arrays["tokens"], arrays["length"], arrays["n_prompt"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ArgumentError(f"{path} is no file of texts: {error}") from None
-    if any(part.ndim != 1 or part.dtype.kind not in "iu" for part in (tokens, lengths, prompts)):
-        raise ArgumentError(f"{path} is no file of texts: its arrays are no lists of whole numbers")
-    ends = np.cumsum(lengths)
-    if len(prompts) != len(lengths) or lengths.min(initial=0) < 0 or (ends[-1] if len(ends) else 0) != len(tokens):
-        raise ArgumentError(f"{path} is no file of texts: the lengths of {len(lengths)} texts do not fit its tokens")
-    for begin, end, n_prompt in zip(ends - lengths, ends, prompts, strict=True):
-        yield Text(tokens[begin:end].tolist(), int(n_prompt))
+RANK_MAX = 16
+N_BYTES_MAX = 15_500_000  # of the matrices in a file
+KEEPING_S = 60.0  # after so much training all is kept
+TRAINING_S_MIN = 10.0
+N_EVALUATED = 64  # texts
 
 
-def _parser() -> argparse.ArgumentParser:
-    defaults = MaskSettings()
-    parser = argparse.ArgumentParser(prog=PROG, description="Trains masks for a model, on texts that it wrote.")
-    parser.add_argument("model", type=Path, help="GGUF file of a llama or qwen2 model")
-    parser.add_argument("texts", type=Path, help=".npz file of texts, or a folder of such files")
-    parser.add_argument("out", type=Path, help="the file of trained masks that is written")
-    parser.add_argument("--minutes", type=float, default=60.0, help="time of the training (default: 60)")
-    parser.add_argument("--steps", type=int, default=None, help="steps at most (default: as many as the time has)")
-    parser.add_argument("--masks", type=int, default=defaults.n_masks, help=f"masks ({defaults.n_masks})")
-    parser.add_argument("--rank", type=int, default=defaults.rank, help=f"of the matrices, 0: none ({defaults.rank})")
-    parser.add_argument("--rate", type=float, default=defaults.rate, help=f"of learning ({defaults.rate})")
-    parser.add_argument(
-        "--consistency", type=float, default=defaults.consistency, help="weight of the latents' loss (1)"
-    )
-    parser.add_argument("--head", action="store_true", help="train a sampler head with them")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
-    return parser
+@dataclass(frozen=True, slots=True)
+class Result:
+    quality: Quality
+    n_tokens: int  # of text
+    n_masks: int
+    rank: int
+    n_steps: int
+    writing_s: float
+    training_s: float
 
 
-def main() -> int:
-    args = _parser().parse_args()
-    torch.set_num_threads(args.threads)
-    settings = MaskSettings(
-        n_masks=args.masks,
-        rank=args.rank,
-        head=args.head,
-        consistency=args.consistency,
-        n_steps=args.steps,
-        rate=args.rate,
-    )
+class Run(TrainingRun[Result]):
+    """A training of masks.
 
-    def show(progress: Progress) -> None:
-        if progress.step % STEPS_BETWEEN_LINES == 0:
-            losses = ", ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
-            print(f"step {progress.step}, {100 * progress.share:.0f} %: {losses}", file=sys.stderr, flush=True)
+    Raises Error; ArgumentError for a model whose masks cannot be trained."""
 
-    try:
-        texts = read_texts(args.texts)
-        quality = train_masks(args.model, texts, args.out, minutes=args.minutes, settings=settings, progress=show)
-    except Error as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 1
-    print("mask   loss   top-1" + ("   top-1 with head" if quality.head_top1 else ""))
-    for number, (loss, top1) in enumerate(zip(quality.loss, quality.top1, strict=True), 1):
-        head = f"   {quality.head_top1[number - 1]:.3f}" if quality.head_top1 else ""
-        print(f"{number:4}  {loss:5.3f}   {top1:.3f}{head}")
-    return 0
+    def __init__(self, model: Model, out: Path, settings: Settings, on_progress: OnProgress) -> None:
+        frozen = FrozenModel(model.path)
+        super().__init__(model, out, settings, on_progress)
+        torch.manual_seed(settings.seed)
+        self._mask_settings = MaskSettings(rank=rank_for(frozen), seed=settings.seed)
+        self._masked = MaskedModel(frozen, self._mask_settings.n_masks, self._mask_settings.rank)
+        self._beginning = beginning_of(model)
+
+    def _seconds_per_token(self) -> float:
+        settings = self._mask_settings
+        n_answer = max(settings.n_tokens_max - len(self._beginning), 1)
+        return seconds_per_text(self._masked, settings) / n_answer  # each text is for one step
+
+    def _train(self) -> Result:
+        journal, settings, shards = self._work.journal, self._mask_settings, self._store.shards
+        held_out, trained_on = (texts_of(shards, part, self._beginning, settings.n_masks) for part in (True, False))
+        if not held_out or not trained_on:
+            raise Error(f"none of the texts has more than {settings.n_masks + 1} tokens: give it more time (--minutes)")
+        training = MaskTraining(self._masked, trained_on, settings)
+        if self._work.checkpoint.exists():
+            self._resume(training)
+        began, before_s = time.monotonic(), journal.training_s
+        budget_s = before_s + max(journal.left_s, TRAINING_S_MIN)
+        kept_s = before_s
+        while journal.training_s < budget_s:
+            training.step(journal.training_s / budget_s)
+            journal.training_s = before_s + time.monotonic() - began
+            self._on_progress("training", journal.training_s, budget_s)
+            if journal.training_s >= min(kept_s + KEEPING_S, budget_s):
+                training.save(self._work.checkpoint)
+                self._work.note()
+                kept_s = journal.training_s
+        result = Result(
+            quality=measure(self._masked, held_out[:N_EVALUATED], settings),
+            n_tokens=self._store.n_tokens,
+            n_masks=settings.n_masks,
+            rank=settings.rank,
+            n_steps=training.n_steps,
+            writing_s=journal.writing_s,
+            training_s=journal.training_s,
+        )
+        self._write(result)
+        return result
+
+    def _resume(self, training: MaskTraining) -> None:
+        try:
+            training.resume(self._work.checkpoint)
+        except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            why = str(error).split("\n")[0]
+            raise Error(f"cannot read '{self._work.checkpoint}': {why}; delete it to train anew") from None
+
+    def _write(self, result: Result) -> None:
+        info, found = self._model.info, result.quality
+        training = {
+            "tokens": result.n_tokens,
+            "steps": result.n_steps,
+            "rank": result.rank,
+            "consistency": self._mask_settings.consistency,
+            "writing_seconds": round(result.writing_s, 1),
+            "training_seconds": round(result.training_s, 1),
+            "held_out_places": found.n,
+            "held_out_loss": [round(value, 4) for value in found.loss],
+            "held_out_top1": [round(value, 4) for value in found.top1],
+        }
+        about = {
+            "general.name": f"Trained masks for {info.name or info.arch}",
+            "general.description": "Trained by maskprobe on text that the model wrote itself.",
+            **license_of(self._model),
+        }
+        write_masks(self._out, contents_of(self._masked, self._model.identity, training, about))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def rank_for(model: FrozenModel) -> int:
+    """The rank of matrices that fit into a file, in 16 bits, RANK_MAX at most."""
+    n_bytes = 2 * sum(n_out + n_in for n_out, n_in in model.matrices().values())
+    return max(1, min(RANK_MAX, N_BYTES_MAX // n_bytes))

@@ -2,44 +2,26 @@
 
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..errors import Error, ModelError
 from ..model import Model
 from .heads_file import BLOCK, SamplerHeadWeights, quantised, write_heads
 from .model_tables import input_scale, sizes_for, tables_of
-from .own_text import Writer
-from .sampler_batches import Batch, Tables, batches, places
+from .sampler_batches import Batch, Tables, batches
 from .sampler_head import SamplerHead
 from .sampler_training import DEPTH, N_BATCH, Quality, Training, places_per_second, quality
-from .text_store import Text, TextStore
-from .work_folder import DONE, TRAINING, WorkFolder
+from .training_run import OnProgress, Settings, TrainingRun, license_of
 
-TOKENS_MIN = 2000  # of text, to train on
 EPOCHS = 6  # that the text should be gone through
-TRAINING_SHARE_MIN = 0.2  # of the time
-SHARD_TOKENS, SHARD_S = 20_000, 60.0  # a shard is written after so much, whichever comes first
 N_EVALUATIONS = 16  # in the time of the training; after each of them all is kept
 EVALUATION_S_MIN = 10.0
 N_EVALUATED = 10_000  # places
 PATIENCE = 4  # evaluations without a better loss, after which it ends
-
-LICENSE_KEYS = ("general.license", "general.license.name", "general.license.link")  # of the model: of its text too
-
-OnProgress = Callable[[str, float, float], None]  # what is done, the seconds gone, and those there are
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    budget_s: float
-    n_threads: int
-    prompts: Sequence[str] = ()
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,87 +36,23 @@ class Result:
     training_s: float
 
 
-class Run:
-    """One training of a sampler head for `model`, with what it keeps in the folder `out`.work. A run that was cut short
-    goes on with the time that it had left; after one that was not, the next has new time and the text that there is.
+class Run(TrainingRun[Result]):
+    """A training of a sampler head.
 
     Raises Error; ModelError for a model that such a head cannot be made for."""
 
     def __init__(self, model: Model, out: Path, settings: Settings, on_progress: OnProgress) -> None:
         if model.info.n_embd % BLOCK:
             raise ModelError(f"heads need a model whose n_embd is a multiple of {BLOCK}, it is {model.info.n_embd}")
-        self._model = model
-        self._out = out
-        self._settings = settings
-        self._on_progress = on_progress
+        super().__init__(model, out, settings, on_progress)
         self._n_hidden, self._n_short = sizes_for(model)
-        self._work = WorkFolder(Path(f"{out}.work"), model.identity, settings.budget_s)
-        self._store = TextStore(self._work.folder / "text", model.info.n_embd)
-        torch.set_num_threads(settings.n_threads)
 
-    @property
-    def left_s(self) -> float:
-        """Of a run that goes on; 0 for a new one."""
-        return self._work.journal.left_s if self._work.goes_on else 0.0
-
-    def __call__(self) -> Result:
-        """Raises Error, KeyboardInterrupt; what was done until then is kept."""
-        try:
-            if self._work.journal.phase != TRAINING:
-                self._write_texts()
-            result = self._train()
-            self._work.journal.phase = DONE
-            self._work.note()
-            return result
-        except OSError as error:
-            raise Error(f"cannot write in '{self._work.folder}': {error.strerror or error}") from None
-        finally:
-            self._work.close()
-
-    def _write_texts(self) -> None:
-        """Until the time that is left is what it takes to train on the text."""
-        journal, store, settings = self._work.journal, self._store, self._settings
-        began, before_s, n_new = time.monotonic(), journal.writing_s, 0
-        speed = places_per_second(self._model.info.n_embd, self._n_hidden, self._n_short)
-        pending: list[Text] = []
-        since = began
-        writer = Writer(self._model, settings.prompts, settings.seed + len(store.shards), settings.n_threads)
-        try:
-            for text in writer.texts():
-                now = time.monotonic()
-                journal.writing_s = before_s + now - began
-                if text is not None:
-                    pending.append(text)
-                    n_new += len(text.tokens)
-                n_pending = sum(len(text.tokens) for text in pending)
-                needed = max(EPOCHS * (store.n_tokens + n_pending) / speed, TRAINING_SHARE_MIN * journal.budget_s)
-                left = journal.left_s - needed
-                if left <= 0:
-                    break
-                if pending and (n_pending >= SHARD_TOKENS or now - since >= SHARD_S):
-                    store.add(pending)
-                    self._work.note()
-                    pending, since = [], now
-                # Each further token takes its own time, and that of training on it.
-                pace = n_new / (now - began)
-                self._on_progress("writing text", now - began, now - began + left / (1 + EPOCHS * pace / speed))
-        finally:
-            writer.close()
-            if rest := pending + writer.unfinished():
-                store.add(rest)
-            self._work.note()
-        journal.phase = TRAINING
-        self._work.note()
+    def _seconds_per_token(self) -> float:
+        return EPOCHS / places_per_second(self._model.info.n_embd, self._n_hidden, self._n_short)
 
     def _train(self) -> Result:
         """For the time that is left, or until the loss on held-out texts does not fall any more; writes the heads."""
         journal, shards = self._work.journal, self._store.shards
-        n_held_out = sum(len(places(shard, True)) for shard in shards)
-        if self._store.n_tokens < TOKENS_MIN or n_held_out == 0:
-            raise Error(
-                f"the model wrote {self._store.n_tokens} tokens in {journal.writing_s:.0f} s, at least {TOKENS_MIN} are"
-                " needed: give it more time (--minutes)"
-            )
         tables, short = tables_of(self._model, shards, self._n_short)
         scale = input_scale(tables, shards[-1])
         training = Training(SamplerHead(self._model.info.n_embd, self._n_hidden, scale), tables)
@@ -201,10 +119,8 @@ def metadata_of(model: Model, result: Result) -> dict[str, str | int | float]:
         "maskprobe.train.writing_seconds": result.writing_s,
         "maskprobe.train.training_seconds": result.training_s,
         "maskprobe.train.held_out_places": found.n,
+        **license_of(model),
     }
-    for key in LICENSE_KEYS:
-        if (value := model.metadata(key)) is not None:
-            values[key] = value
     for depth in range(DEPTH):
         for name in ("loss", "top1", "top8"):
             values[f"maskprobe.train.{name}.{depth + 1}"] = getattr(found, name)[depth]
