@@ -261,9 +261,9 @@ def test_trained_masks_change_no_text(path, tmp_path):
     request = {"prompt": PROMPT, "max_tokens": 40, "temperature": 0, "ignore_eos": True}
     texts = []
     for options in ((), ("--trained-masks", masks)):
-        with process("-m", path, "-c", N_CTX, "--kernels", "ours", "--rows", 6, *options) as server:
-            with client_of(server) as client:
-                texts.append(client.post(COMPLETION, json=request).json()["choices"][0]["text"])
+        command = ("-m", path, "-c", N_CTX, "--kernels", "ours", "--rows", 6, *options)
+        with process(*command) as server, client_of(server) as client:
+            texts.append(client.post(COMPLETION, json=request).json()["choices"][0]["text"])
     assert texts[0] == texts[1] != ""
 
 
