@@ -14,7 +14,7 @@ from .build import usage
 from .interrupt import EXIT_STATUS
 from .parser import HelpFormatter, Parser
 from .terminal import Completion, OutputClosed, Progress, say, secure_streams
-from .train_gain import TEMPERATURE, WITH, WITHOUT, Gain, gain_of
+from .train_gain import TEMPERATURE, WITH, WITHOUT, gain_of
 
 if TYPE_CHECKING:
     from ..mtp import train_masks, train_sampler

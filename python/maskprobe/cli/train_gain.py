@@ -30,7 +30,9 @@ class Gain:
     speed: float  # the median time per token of plain decoding over the source's own
 
 
-def gain_of(model: Model, used: dict[str, Any], prompts: Sequence[str], n_threads: int, budget_s: float) -> dict[str, Gain]:
+def gain_of(
+    model: Model, used: dict[str, Any], prompts: Sequence[str], n_threads: int, budget_s: float
+) -> dict[str, Gain]:
     """By source. New questions of the model's own, and those that the user gave, for about `budget_s` seconds; empty
     where no text has more than a token. Nothing that one answer learned is there for another source. Raises Error."""
     began = time.monotonic()
