@@ -355,6 +355,7 @@ typedef struct mp_engine_params {
 // Engines on one model learn into the same tables; the last one that is freed writes them. params may be NULL. Errors:
 // ARGUMENT; where heads are named: FILE, FORMAT (also those of another model), UNSUPPORTED (it gives no hidden states).
 MP_API mp_engine_params mp_engine_default_params(void);
+MP_API mp_status mp_heads_need_taps(const mp_model * model, const char * heads, bool * taps); // of the context they are for
 MP_API mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, mp_engine ** out);
 MP_API void      mp_engine_free(mp_engine * engine);
 
@@ -393,7 +394,8 @@ typedef struct mp_token {
     int32_t         n_top;
     const int32_t * top_tokens;   // (n_top) most likely first
     const float *   top_logprobs; // (n_top)
-    const float *   hidden;       // (n_embd) after the last norm, in the row it was drawn from; NULL unless wanted
+    int32_t         n_hidden;     // (n_states, n_embd) of the row it was drawn from: after the context's tapped layers, and
+    const float *   hidden;       // at last after the last norm; NULL unless wanted
     const char *    text;         // (n_text) what is certain now: whole UTF-8, nothing that may become a stop string
     size_t          n_text;
     mp_finish       finish;       // NONE until the last

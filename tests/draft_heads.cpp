@@ -6,7 +6,7 @@
 using namespace mp;
 
 // Says what it was told to, and notes what it was asked. A latent: the token of its place, and how many came before.
-struct fake_head : head {
+struct fake_head : token_head {
     struct question {
         int32_t token;
         float before[2];
@@ -19,6 +19,8 @@ struct fake_head : head {
     std::vector<std::vector<question>> calls;
     bool notes = true;
 
+    const std::vector<int32_t> none;
+    const std::vector<int32_t> & layers() const override { return none; }
     int32_t n_latent() const override { return 2; }
     void evaluate(int32_t n, const int32_t * of, const float * const * before, float * const * latents,
                   distribution * said) override {

@@ -3,7 +3,9 @@
 import ctypes
 import itertools
 import os
+import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -15,7 +17,8 @@ from maskprobe import Model
 
 N_LIKELY = 12  # csrc/draft/head.h
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
-MATRICES = ("head.0.weight", "head.1.weight", "short.weight")
+MATRICES = re.compile(r"(head|ahead\.\d+)\.[01]\.weight|short\.weight")
+N_DISTANCES_MAX = 8  # csrc/heads/mtp_heads.cpp
 
 
 def random_tensors(model: Model, n_hidden: int = 96, n_short: int = 50, seed: int = 0) -> dict[str, np.ndarray]:
@@ -52,6 +55,28 @@ def keys_of(model: Model) -> dict[str, object]:
     }
 
 
+def random_mtp_tensors(
+    model: Model, layers: Sequence[int] = (), n_distances: int = 3, n_hidden: int = 64, n_short: int = 50, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Of MTP heads that read these layers and the last norm."""
+    random = np.random.default_rng(seed)
+    d, n_layer = model.info.n_embd, model.info.n_layer
+    tensors = {"mix.layers": np.array([*layers, n_layer], np.int32)}
+    for places in range(2, 2 + n_distances):
+        blocks = random_tensors(model, n_hidden, n_short, seed + places)
+        blocks["head.0.weight"] = blocks["head.0.weight"][:, :d]
+        for name, values in blocks.items():
+            if name.startswith("head."):
+                tensors[f"ahead.{places}.{name.removeprefix('head.')}"] = values
+        odds = np.exp(random.standard_normal(len(layers) + 1))
+        tensors[f"ahead.{places}.mix"] = (odds / odds.sum()).astype(np.float32)
+    return tensors | {name: blocks[name] for name in ("short.tokens", "short.weight")}
+
+
+def mtp_keys_of(model: Model, n_distances: int = 3) -> dict[str, object]:
+    return keys_of(model) | {"maskprobe.heads.kind": "mtp", "maskprobe.heads.distances": n_distances}
+
+
 def write_heads(path: Path, keys: dict[str, object], tensors: dict[str, np.ndarray]) -> Path:
     """Matrices in single precision are quantised, bytes are so already; None leaves a key out."""
     writer = gguf.GGUFWriter(path, str(keys["general.architecture"]))
@@ -65,7 +90,7 @@ def write_heads(path: Path, keys: dict[str, object], tensors: dict[str, np.ndarr
         else:
             writer.add_uint32(key, value)
     for name, values in tensors.items():
-        if name in MATRICES and values.dtype == np.float32:
+        if MATRICES.fullmatch(name) and values.dtype == np.float32:
             values = gguf.quantize(values, Q8_0)
         if values.dtype == np.uint8:
             writer.add_tensor(name, values, raw_dtype=Q8_0)
@@ -100,6 +125,19 @@ def evaluate(
     logits = rounded(after / temperature) @ rounded(tensors["short.weight"]).T
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return after, odds / odds.sum(1, keepdims=True)
+
+
+def look_ahead(tensors: dict[str, np.ndarray], states: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """What MTP heads say of the states (n_states, n_embd): the probabilities of the short list at each distance."""
+    normed = states / np.sqrt((states**2).mean(1, keepdims=True) + 1e-5)
+    found = []
+    while (name := f"ahead.{2 + len(found)}") + ".mix" in tensors:
+        mixed = tensors[f"{name}.mix"] @ normed
+        after = states[-1] + block(block(mixed[None], tensors, f"{name}.0"), tensors, f"{name}.1")
+        logits = (rounded(after / temperature) @ rounded(tensors["short.weight"]).T)[0]
+        odds = np.exp(logits - logits.max())
+        found.append(odds / odds.sum())
+    return np.array(found)
 
 
 class HeadLibrary:
@@ -140,7 +178,7 @@ class HeadLibrary:
         if table is None:
             table = model.embedding_rows(list(range(info.n_vocab)))
         found = self._library.heads_open(
-            os.fsencode(path), info.n_embd, info.n_vocab, model.identity.encode(), pointer_to(table)
+            os.fsencode(path), info.n_embd, info.n_vocab, info.n_layer, model.identity.encode(), pointer_to(table)
         )
         if not found:
             raise ValueError(self._library.last_line().decode())
@@ -162,6 +200,15 @@ class OpenHead:
         likely, probabilities = np.empty((n, N_LIKELY), np.int32), np.zeros((n, N_LIKELY), np.float32)
         self._library.heads_evaluate(self._pointer, n, *map(pointer_to, (ids, before, after, likely, probabilities)))
         return after, likely, probabilities
+
+
+    def look_ahead(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of MTP heads, for states (n_states, n_embd): the N_LIKELY most probable tokens of each distance."""
+        given = np.ascontiguousarray(states, np.float32)
+        likely = np.empty((N_DISTANCES_MAX, N_LIKELY), np.int32)
+        probabilities = np.zeros((N_DISTANCES_MAX, N_LIKELY), np.float32)
+        n = self._library.heads_look_ahead(self._pointer, *map(pointer_to, (given, likely, probabilities)))
+        return likely[:n], probabilities[:n]
 
 
 def pointer_to(array: np.ndarray) -> ctypes.c_void_p:

@@ -114,7 +114,7 @@ REFUSED = {
     "a later version": (changed_keys(version=2), r"version is 2, version 1 is read"),
     "no version": (changed_keys(version=None), r"the key maskprobe.heads.version is missing"),
     "a version as text": (changed_keys(version="1"), r"maskprobe.heads.version .* is str, expected u32"),
-    "another kind": (changed_keys(kind="mtp\n\x1b"), r"maskprobe.heads.kind is 'mtp\?\?', this program has 'sampler'"),
+    "another kind": (changed_keys(kind="medusa\n\x1b"), r"kind is 'medusa\?\?', this program has 'sampler' and 'mtp'"),
     "another width": (changed_keys(n_embd=256), r"states of 256 numbers and 4096 tokens, this one has 512 and 4096"),
     "another vocabulary": (changed_keys(n_vocab=4095), r"and 4095 tokens, this one has 512 and 4096"),
     "another model": (changed_keys(model="llama\nother"), r"it was trained for the model 'llama\?other', this one is"),
@@ -125,7 +125,7 @@ REFUSED = {
     "no list": (lambda keys, tensors: tensors.pop("short.tokens"), r"tensor 'short.tokens' is missing"),
     "a tensor too many": (
         lambda keys, tensors: tensors.update({"head.2.weight": np.zeros(4, np.float32)}),
-        r"tensor 'head.2.weight' is no part of a sampler head",
+        r"tensor 'head.2.weight' is no part of a file of sampler heads",
     ),
     "a matrix that is too narrow": (
         changed("head.0.weight", lambda values: values[:, :-32]),
@@ -173,16 +173,16 @@ REFUSED = {
     ),
     "a token out of range": (
         changed("short.tokens", with_number(-1, 4096)),
-        r"'short.tokens' has token 4096 at 49: they must be ascending, the vocabulary has 4096",
+        r"'short.tokens' has 4096 at 49: they must be ascending, from 0 and below 4096",
     ),
-    "a token below 0": (changed("short.tokens", with_number(0, -1)), r"'short.tokens' has token -1 at 0"),
+    "a token below 0": (changed("short.tokens", with_number(0, -1)), r"'short.tokens' has -1 at 0"),
     "tokens out of order": (
         changed("short.tokens", swapped),
-        r"'short.tokens' has token \d+ at 1: they must be ascending",
+        r"'short.tokens' has \d+ at 1: they must be ascending",
     ),
     "a token twice": (
         changed("short.tokens", lambda ids: np.append(ids[:-1], ids[-2])),
-        r"'short.tokens' has token \d+ at 49",
+        r"'short.tokens' has \d+ at 49",
     ),
 }
 

@@ -10,7 +10,8 @@ import pytest
 
 from maskprobe import Error, Model
 from maskprobe.mtp import heads_file, text_store
-from maskprobe.mtp.heads_file import Layer, SamplerHeadWeights, read_heads, write_heads
+from maskprobe.mtp.head_weights import Layer, SamplerHeadWeights, quantised
+from maskprobe.mtp.heads_file import read_heads, write_heads
 from maskprobe.mtp.own_text import N_TOP, Writer, turns_of
 from maskprobe.mtp.text_store import Text, TextStore
 from maskprobe.mtp.work_folder import DONE, TRAINING, WorkFolder
@@ -25,13 +26,14 @@ def model(bundled_model_path):
         yield model
 
 
-def texts(n, n_embd=N_EMBD, seed=0):
+def texts(n, n_embd=N_EMBD, seed=0, n_layers=0):
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, 9, n)
     return [
         Text(
             tokens=rng.integers(0, 500, length).astype(np.int32),
             hidden=rng.normal(size=(length, n_embd)).astype(np.float16),
+            between=rng.normal(size=(length, n_layers, n_embd)).astype(np.float16),
             top=rng.integers(0, 500, (length, text_store.N_TOP)).astype(np.int32),
             logprobs=-rng.random((length, text_store.N_TOP)).astype(np.float16),
         )
@@ -49,7 +51,7 @@ def weights(seed=0):
         Layer(of(N_HIDDEN, 2 * N_EMBD), *(of(N_HIDDEN) for _ in range(3))),
         Layer(of(N_EMBD, N_HIDDEN), *(of(N_EMBD) for _ in range(3))),
     )
-    return SamplerHeadWeights(layers, np.arange(0, 2 * N_SHORT, 2, dtype=np.int32), of(N_SHORT, N_EMBD))
+    return SamplerHeadWeights(np.arange(0, 2 * N_SHORT, 2, dtype=np.int32), of(N_SHORT, N_EMBD), layers)
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -92,6 +94,16 @@ def test_texts_of_another_width_are_refused(tmp_path):
         TextStore(tmp_path / "text", 2 * N_EMBD)
 
 
+def test_states_after_layers_are_found_again_and_other_layers_are_refused(tmp_path):
+    written = texts(7, n_layers=2)
+    TextStore(tmp_path / "text", N_EMBD, [3, 8]).add(written)
+    (shard,) = TextStore(tmp_path / "text", N_EMBD, [3, 8]).shards
+    assert np.array_equal(shard.between, np.concatenate([text.between for text in written]))
+    for layers in ([], [3], [3, 9]):
+        with pytest.raises(Error, match=r"has states after the layers \[3, 8\], wanted are \[.*; delete that folder"):
+            TextStore(tmp_path / "text", N_EMBD, layers)
+
+
 def test_a_template_is_split_around_the_question(model):
     turns = turns_of(model)
     if model.metadata("tokenizer.chat_template") is None:
@@ -106,7 +118,7 @@ def test_a_file_of_heads_has_what_was_written_and_says_what_it_is(tmp_path):
     written = weights()
     write_heads(path, written, "a model\n", 500, {"general.name": "a head", "maskprobe.train.tokens": 7})
     read = read_heads(path)
-    rounded = heads_file.quantised(written)
+    rounded = quantised(written)
     assert np.array_equal(read.short_tokens, written.short_tokens)
     assert np.array_equal(read.short, rounded.short)
     for layer, expected in zip(read.layers, rounded.layers, strict=True):
@@ -158,27 +170,29 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
 
 def test_a_run_that_was_cut_short_goes_on_and_one_that_ended_does_not(tmp_path):
     folder = tmp_path / "work"
-    work = WorkFolder(folder, "a\nmodel\n", 60.0)
+    work = WorkFolder(folder, "a\nmodel\n", 60.0, "sampler")
     assert not work.goes_on
     work.journal.writing_s, work.journal.phase = 20.0, TRAINING
     work.note()
     work.close()
-    again = WorkFolder(folder, "a\nmodel\n", 600.0)
+    again = WorkFolder(folder, "a\nmodel\n", 600.0, "sampler")
     assert again.goes_on and again.journal.left_s == 40.0
     again.journal.phase = DONE
     again.note()
     again.close()
-    assert WorkFolder(folder, "a\nmodel\n", 600.0).journal.left_s == 600.0
+    assert WorkFolder(folder, "a\nmodel\n", 600.0, "sampler").journal.left_s == 600.0
 
 
 def test_a_folder_is_for_one_model_and_one_process(tmp_path):
-    work = WorkFolder(tmp_path / "work", "a\nmodel\n", 60.0)
+    work = WorkFolder(tmp_path / "work", "a\nmodel\n", 60.0, "sampler")
     work.note()
     with pytest.raises(Error, match="another process"):
-        WorkFolder(tmp_path / "work", "a\nmodel\n", 60.0)
+        WorkFolder(tmp_path / "work", "a\nmodel\n", 60.0, "sampler")
     work.close()
     with pytest.raises(Error, match="text of another model"):
-        WorkFolder(tmp_path / "work", "b\nother\n", 60.0)
+        WorkFolder(tmp_path / "work", "b\nother\n", 60.0, "sampler")
+    with pytest.raises(Error, match=r"another kind \(sampler, not mtp\): delete it, or name another output"):
+        WorkFolder(tmp_path / "work", "a\nmodel\n", 60.0, "mtp")
     (tmp_path / "work" / "journal.json").write_text(json.dumps({"no": "journal"}))
     with pytest.raises(Error, match="delete that folder"):
-        WorkFolder(tmp_path / "work", "a\nmodel\n", 60.0)
+        WorkFolder(tmp_path / "work", "a\nmodel\n", 60.0, "sampler")

@@ -45,7 +45,7 @@ def store(model, tmp_path_factory):
 
 def test_a_run_writes_masks_that_learned_and_that_change_no_output(model, store, tmp_path):
     out = tmp_path / "masks.gguf"
-    begun(model, store, out, 20.0)
+    begun(model, store, out, 20.0, "masks")
     progress = []
     result = Run(model, out, Settings(20.0, 1), lambda *step: progress.append(step))()
     assert result.n_steps == len(progress) > 2 and result.n_tokens == store.n_tokens
@@ -75,7 +75,7 @@ def test_a_run_after_one_that_ended_adds_text_and_goes_on_with_the_masks(model, 
     monkeypatch.setattr(train_masks, "seconds_per_text", lambda _masked, _settings: 0.0)
     monkeypatch.setattr(train_masks, "TRAINING_S_MIN", 1.0)
     out = tmp_path / "masks.gguf"
-    begun(model, store, out, 2.0)
+    begun(model, store, out, 2.0, "masks")
     first = Run(model, out, Settings(2.0, 1), quiet)()
     again = Run(model, out, Settings(12.0, 1), quiet)
     assert again.left_s == 0
@@ -96,7 +96,7 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(model, tiny_model
 
 def test_a_checkpoint_of_something_else_is_one_line(model, store, tmp_path):
     out = tmp_path / "masks.gguf"
-    begun(model, store, out, 5.0)
+    begun(model, store, out, 5.0, "masks")
     (tmp_path / "masks.gguf.work" / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(Error, match="delete it to train anew") as error:
         Run(model, out, Settings(5.0, 1), quiet)()
@@ -130,7 +130,7 @@ raise SystemExit(main())
 def test_a_training_that_is_stopped_leaves_the_old_file_and_goes_on(model, store, tmp_path, sign):
     out = tmp_path / "masks.gguf"
     out.write_bytes(b"the old masks")
-    begun(model, store, out, 15.0)
+    begun(model, store, out, 15.0, "masks")
     options = ["--kind", "masks", "-m", model.path, "-o", out, "-t", 1, "--minutes", 1]
     args = [sys.executable, "-c", IMPATIENT, *map(str, options)]
     process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,5 +1,6 @@
 """A sampler head learns from what a small model writes; a training that is killed goes on; what it refuses."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -161,9 +162,10 @@ def test_a_head_never_takes_more_than_its_share(model):
         def __init__(self, *values):
             self.info = Info(*values)
 
-    for n_embd, size in ((64, 10**6), (576, 96 * 10**6), (896, 485 * 10**6), (4096, 5 * 10**9), (8192, 4 * 10**10)):
-        n_hidden, n_short = model_tables.sizes_for(Large(n_embd, size))
-        n_bytes = (3 * n_embd * n_hidden + n_short * n_embd) * 34 / 32
+    sizes = (64, 10**6), (576, 96 * 10**6), (896, 485 * 10**6), (4096, 5 * 10**9), (8192, 4 * 10**10)
+    for (n_embd, size), n_widths in itertools.product(sizes, (3, 6)):
+        n_hidden, n_short = model_tables.sizes_for(Large(n_embd, size), n_widths)
+        n_bytes = (n_widths * n_embd * n_hidden + n_short * n_embd) * 34 / 32
         assert n_hidden % 32 == 0 and n_hidden >= 32 and n_short >= 256
         assert n_bytes <= max(0.05 * size, 1.05e6) and n_bytes < 16e6
 

@@ -26,9 +26,9 @@ def written(model: Model, folder: Path, n_tokens: int) -> TextStore:
     return store
 
 
-def begun(model: Model, store: TextStore, out: Path, budget_s: float) -> None:
+def begun(model: Model, store: TextStore, out: Path, budget_s: float, kind: str = "sampler") -> None:
     """Makes the folder of a run whose text is written."""
-    work = WorkFolder(out.with_name(f"{out.name}.work"), model.identity, budget_s)
+    work = WorkFolder(out.with_name(f"{out.name}.work"), model.identity, budget_s, kind)
     work.journal.phase = TRAINING
     work.note()
     work.close()

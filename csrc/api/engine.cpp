@@ -1,5 +1,6 @@
 // The C functions of an engine and its generations.
 #include "engine/engine.h"
+#include "engine/open_heads.h"
 
 #include "registry.h"
 #include "status.h"
@@ -26,6 +27,15 @@ mp_engine_params mp_engine_default_params(void) {
     mp_engine_params params = {};
     params.masks = "none";
     return params;
+}
+
+mp_status mp_heads_need_taps(const mp_model * model, const char * heads, bool * taps) {
+    return guarded([&] {
+        if (!model || !taps) {
+            fail(MP_ERR_ARGUMENT, "mp_heads_need_taps: model and taps must not be NULL");
+        }
+        *taps = heads_need_taps(*model, heads);
+    });
 }
 
 mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, mp_engine ** out) {
@@ -155,6 +165,7 @@ mp_status mp_generation_next(mp_generation * generation, mp_token * out) {
             out->n_top = (int32_t) last.top_tokens.size();
             out->top_tokens = last.top_tokens.data();
             out->top_logprobs = last.top_logprobs.data();
+            out->n_hidden = (int32_t) last.hidden.size();
             out->hidden = last.hidden.empty() ? nullptr : last.hidden.data();
             out->text = last.text.data();
             out->n_text = last.text.size();

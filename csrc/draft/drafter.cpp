@@ -20,7 +20,8 @@ constexpr double GUESSED_MASK_GAIN = 0.05;
 
 drafter::drafter(std::shared_ptr<knowledge> known, bool chains_only, std::shared_ptr<head> trained)
     : shared(std::move(known)), chains_only(chains_only), trained(std::move(trained)),
-      by_ngram(N_NGRAM_SLOTS_AT_FIRST, N_NGRAM_SLOTS) {
+      by_token(dynamic_cast<token_head *>(this->trained.get())),
+      by_distance(dynamic_cast<distance_head *>(this->trained.get())), by_ngram(N_NGRAM_SLOTS_AT_FIRST, N_NGRAM_SLOTS) {
     std::fill_n(gains_of_masks, N_MASKS_EACH, GUESSED_MASK_GAIN);
 }
 

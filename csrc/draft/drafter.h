@@ -25,7 +25,7 @@ namespace mp {
 
 class drafter {
 public:
-    // chains_only: the most probable chain instead of the most probable tree. trained: nullptr, or a head whose word is
+    // chains_only: the most probable chain instead of the most probable tree. trained: nullptr, or heads whose word is
     // evidence as well.
     drafter(std::shared_ptr<knowledge> known, bool chains_only, std::shared_ptr<head> trained = nullptr);
 
@@ -127,6 +127,7 @@ private:
     const float * latent_before(int32_t parent) const;
     void ask_head(int32_t at);
     int32_t note_likely_next(float rival, float least);
+    int32_t said_at(int32_t depth);
 
     // learning.cpp
     void find_nodes(const mp_tree & decoded);
@@ -137,7 +138,9 @@ private:
 
     const std::shared_ptr<knowledge> shared;
     const bool chains_only;
-    const std::shared_ptr<head> trained; // nullptr: none
+    const std::shared_ptr<head> trained; // nullptr: none. It is one of these:
+    token_head * const by_token;
+    distance_head * const by_distance;
     std::vector<int32_t> text;
     continuation_table by_ngram; // of this text
 
@@ -161,9 +164,9 @@ private:
     std::vector<float> out_probabilities;         // (n_nodes)
     std::vector<int8_t> out_sources;              // (n_nodes)
 
-    // what the head has said in this draft, by candidate::said
+    // what the head has said in this draft, by candidate::said, or by the depth of the node after which it may come
     std::vector<distribution> likely;
-    std::vector<float> latents; // (n said, n_latent)
+    std::vector<float> latents; // (n said, n_latent), of a token_head
 
     // room for a moment's work
     struct question { // to the head

@@ -56,9 +56,24 @@ int32_t drafter::note_likely_next(float rival, float least) {
     return n_rivals;
 }
 
+// A distance_head says all at once, when it is first asked.
+int32_t drafter::said_at(int32_t depth) {
+    if (depth >= by_distance->n_distances() || !latent_before(-1)) {
+        return NOT_SAID;
+    }
+    if (likely.empty()) {
+        likely.resize(by_distance->n_distances());
+        by_distance->evaluate(root_latent.data(), likely.data());
+    }
+    return depth;
+}
+
 void drafter::ask_head(int32_t at) {
     node & asked = nodes[at];
-    if (!trained || asked.said != NOT_SAID || !latent_before(asked.parent)) {
+    if (by_distance) {
+        asked.said = said_at(asked.depth);
+    }
+    if (!by_token || asked.said != NOT_SAID || !latent_before(asked.parent)) {
         return;
     }
     // The draft may go on beyond what will be decoded: what would stand there is not worth asking for.
@@ -83,7 +98,7 @@ void drafter::ask_head(int32_t at) {
         asked_before.push_back(latent_before(questions[i].parent));
         asked_after.push_back(&latents[(n_said + i) * n_latent]);
     }
-    trained->evaluate(n, asked_tokens.data(), asked_before.data(), asked_after.data(), &likely[n_said]);
+    by_token->evaluate(n, asked_tokens.data(), asked_before.data(), asked_after.data(), &likely[n_said]);
     for (int32_t i = 0; i < n; i++) {
         *questions[i].answer = n_said + i;
     }

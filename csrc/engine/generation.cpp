@@ -284,8 +284,11 @@ void generation::emit(float logprob, mp_source source_of, const int32_t * tops, 
     e.token.source = source_of;
     e.top_tokens.assign(tops, tops + n_top);
     e.top_logprobs.assign(logprobs, logprobs + n_top);
+    if (gives_hidden && !hidden) {
+        fail(MP_ERR_UNSUPPORTED, "llama.cpp's graph of this model has no hidden states after a tapped layer");
+    }
     if (gives_hidden) {
-        e.hidden.assign(hidden, hidden + model->info.n_embd);
+        e.hidden.assign(hidden, hidden + (size_t) session->context->n_states() * model->info.n_embd);
     }
     const bool is_end = llama_vocab_is_eog(model->vocab, id);
     if (!is_end) {

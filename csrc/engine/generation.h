@@ -26,7 +26,7 @@ struct emitted_token {
     mp_token token = {};
     std::vector<int32_t> top_tokens;
     std::vector<float> top_logprobs;
-    std::vector<float> hidden; // (n_embd) or empty
+    std::vector<float> hidden; // (n_states, n_embd) or empty
     std::string text;
 };
 

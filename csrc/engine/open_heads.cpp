@@ -1,6 +1,7 @@
 #include "engine/open_heads.h"
 
 #include "engine/state_place.h"
+#include "heads/mtp_heads.h"
 #include "heads/sampler_head.h"
 #include "status.h"
 
@@ -8,34 +9,69 @@
 
 namespace mp {
 
-static std::shared_ptr<head> open_file(const mp_context & context, const std::string & path, const std::string & identity) {
-    const mp_model & model = *context.model;
-    context.check_hidden(true);
-    if (!model.embeddings.is_open() || model.embeddings.n_embd() != model.info.n_embd ||
-        model.embeddings.n_rows() < model.info.n_vocab) {
-        fail(MP_ERR_UNSUPPORTED, "this %s model has no embedding table that heads can read", model.info.arch);
+// "" where there are none.
+static std::string place_of(const mp_model & model, const char * path) {
+    if (!path || path[0] != '\0') {
+        return path ? path : "";
     }
-    const auto embedding = [of = context.model](int32_t token, float * out) { of->embedding_rows(&token, 1, out); };
-    return std::make_shared<sampler_head>(path, head_model{model.info.n_embd, model.info.n_vocab, identity}, embedding);
+    const std::string place = heads_place(model, model.identity());
+    return !place.empty() && access(place.c_str(), F_OK) == 0 ? place : "";
 }
 
-std::shared_ptr<head> open_heads(const mp_context & context, const char * path, std::string & note) {
-    if (!path) {
-        return nullptr;
+static head_model wanted_by(const mp_model & model) {
+    return {model.info.n_embd, model.info.n_vocab, model.info.n_layer, model.identity()};
+}
+
+static std::shared_ptr<head> open_sampler(const model_ref & model, const head_file & file) {
+    if (!model->embeddings.is_open() || model->embeddings.n_embd() != model->info.n_embd ||
+        model->embeddings.n_rows() < model->info.n_vocab) {
+        fail(MP_ERR_UNSUPPORTED, "this %s model has no embedding table that heads can read", model->info.arch);
     }
-    const std::string & identity = context.model->identity();
-    if (path[0] != '\0') {
-        return open_file(context, path, identity);
+    return std::make_shared<sampler_head>(file, [=](int32_t token, float * out) { model->embedding_rows(&token, 1, out); });
+}
+
+static std::shared_ptr<head> open_file(mp_context & context, const std::string & path) {
+    context.check_hidden(true);
+    const head_file file(path, wanted_by(*context.model));
+    std::shared_ptr<head> opened;
+    switch (file.kind()) {
+    case head_kind::sampler:
+        opened = open_sampler(context.model, file);
+        break;
+    case head_kind::mtp:
+        opened = std::make_shared<mtp_heads>(file);
+        break;
     }
-    const std::string place = heads_place(*context.model, identity);
-    if (place.empty() || access(place.c_str(), F_OK) != 0) {
+    context.tap_for_heads(opened->layers());
+    return opened;
+}
+
+std::shared_ptr<head> open_heads(mp_context & context, const char * path, std::string & note) {
+    const std::string place = place_of(*context.model, path);
+    if (place.empty()) {
         return nullptr;
     }
     try {
-        return open_file(context, place, identity);
+        return open_file(context, place);
     } catch (const failure & e) {
+        if (path[0] != '\0') {
+            throw;
+        }
         note = format("the heads %s are not used: %s", place.c_str(), e.what());
         return nullptr;
+    }
+}
+
+bool heads_need_taps(const mp_model & model, const char * path) {
+    const std::string place = place_of(model, path);
+    if (place.empty() || !model.info.can_tree) {
+        return false;
+    }
+    try {
+        const head_file file(place, wanted_by(model));
+        return file.kind() == head_kind::mtp && !mtp_heads::layers_in(file).empty();
+    } catch (const failure &) {
+        return false;
     }
 }
 

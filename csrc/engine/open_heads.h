@@ -11,6 +11,11 @@ namespace mp {
 
 // `path`: a file; "" for the one at the model's place in the user's cache folder, if there is one that can be used: else
 // `note` says why not; NULL for none. nullptr: there are none. Throws what is wrong with a file that was named.
-std::shared_ptr<head> open_heads(const mp_context & context, const char * path, std::string & note);
+// The context is tapped for them.
+std::shared_ptr<head> open_heads(mp_context & context, const char * path, std::string & note);
+
+// Whether they read states between layers, for which the context must have taps. false for those that cannot be used: what
+// is wrong with them is said when they are opened.
+bool heads_need_taps(const mp_model & model, const char * path);
 
 } // namespace mp

@@ -38,13 +38,13 @@ struct decoded_pass {
     const int32_t * path;    // (n_path) the root and the accepted nodes
     const int32_t * emitted; // (n_path) the token drawn after each
     int32_t n_path;
-    const float * hidden; // (n_embd) of the last row of the path, nullptr: not known
+    const float * hidden; // (n_states, n_embd) of the last row of the path, nullptr: not known
 };
 
 // The rows of a text's last tokens but the newest one, which was drawn from the last of them.
 struct drawn_rows {
     const mp_prefix & rows;
-    const float * hidden; // (n_embd) of the last row, nullptr: not known
+    const float * hidden; // (n_states, n_embd) of the last row, nullptr: not known
 };
 
 class proposer : public candidates {

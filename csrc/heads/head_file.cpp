@@ -1,6 +1,5 @@
 #include "heads/head_file.h"
 
-#include "gguf/reader.h"
 #include "status.h"
 
 #include "ggml.h"
@@ -14,16 +13,15 @@
 namespace mp {
 
 constexpr const char * ARCHITECTURE = "maskprobe-heads";
-constexpr const char * KIND = "sampler";
 constexpr uint32_t VERSION = 1;
 constexpr int64_t WIDEST = 1 << 16;    // of the layer between the blocks
 constexpr float LARGEST_WEIGHT = 1e6f; // of what is no matrix, and of the scales of one
 constexpr float COLDEST = 0.01f, HOTTEST = 100.0f;
 
-static const char * const NAMES[] = {
-    "head.0.weight", "head.0.bias",        "head.0.norm.weight", "head.0.norm.bias", "head.1.weight",
-    "head.1.bias",   "head.1.norm.weight", "head.1.norm.bias",   "short.tokens",     "short.weight",
-};
+static constexpr const char * KINDS[] = {"sampler", "mtp"}; // by head_kind
+static constexpr const char * BLOCK[] = {".weight", ".bias", ".norm.weight", ".norm.bias"};
+
+head_file::head_file(const std::string & path, const head_model & model) : gguf(path), wanted(model), found(check_keys()) {}
 
 // --- keys ------------------------------------------------------------------------------------------------------------
 
@@ -43,154 +41,153 @@ static uint32_t number_of(const gguf_file & file, const char * key) {
     return gguf_number<uint32_t>(*value);
 }
 
-static void check_keys(const gguf_file & file, const head_model & model) {
-    const gguf_value * arch = file.find("general.architecture", GGUF_TYPE_STRING, false);
-    const std::string found = arch ? std::string(string_walk(*arch).next()) : "";
-    if (found != ARCHITECTURE) {
-        file.refuse("general.architecture is %s, expected '%s': it is no file of heads", quoted(found).c_str(),
+head_kind head_file::check_keys() const {
+    const gguf_value * arch = gguf.find("general.architecture", GGUF_TYPE_STRING, false);
+    const std::string architecture = arch ? std::string(string_walk(*arch).next()) : "";
+    if (architecture != ARCHITECTURE) {
+        gguf.refuse("general.architecture is %s, expected '%s': it is no file of heads", quoted(architecture).c_str(),
                     ARCHITECTURE);
     }
-    const uint32_t version = number_of(file, "maskprobe.heads.version");
+    const uint32_t version = number_of(gguf, "maskprobe.heads.version");
     if (version != VERSION) {
-        file.refuse("maskprobe.heads.version is %" PRIu32 ", version %" PRIu32 " is read: train the heads again", version,
+        gguf.refuse("maskprobe.heads.version is %" PRIu32 ", version %" PRIu32 " is read: train the heads again", version,
                     VERSION);
     }
-    const std::string kind = text_of(file, "maskprobe.heads.kind");
-    if (kind != KIND) {
-        file.refuse("maskprobe.heads.kind is %s, this program has '%s'", quoted(kind).c_str(), KIND);
+    const std::string kind = text_of(gguf, "maskprobe.heads.kind");
+    const auto * known = std::find(std::begin(KINDS), std::end(KINDS), kind);
+    if (known == std::end(KINDS)) {
+        gguf.refuse("maskprobe.heads.kind is %s, this program has '%s' and '%s'", quoted(kind).c_str(), KINDS[0], KINDS[1]);
     }
-    const uint32_t n_embd = number_of(file, "maskprobe.heads.n_embd");
-    const uint32_t n_vocab = number_of(file, "maskprobe.heads.n_vocab");
-    if (n_embd != (uint32_t) model.n_embd || n_vocab != (uint32_t) model.n_vocab) {
-        file.refuse("its model has states of %" PRIu32 " numbers and %" PRIu32
+    const uint32_t n_embd = number_of(gguf, "maskprobe.heads.n_embd");
+    const uint32_t n_vocab = number_of(gguf, "maskprobe.heads.n_vocab");
+    if (n_embd != (uint32_t) wanted.n_embd || n_vocab != (uint32_t) wanted.n_vocab) {
+        gguf.refuse("its model has states of %" PRIu32 " numbers and %" PRIu32
                     " tokens, this one has %d and %d: train heads "
                     "for this model",
-                    n_embd, n_vocab, model.n_embd, model.n_vocab);
+                    n_embd, n_vocab, wanted.n_embd, wanted.n_vocab);
     }
-    const std::string of = text_of(file, "maskprobe.heads.model");
-    if (of != model.identity) {
-        file.refuse("it was trained for the model %s, this one is %s: train heads for this model", quoted(of).c_str(),
-                    quoted(model.identity).c_str());
+    const std::string of = text_of(gguf, "maskprobe.heads.model");
+    if (of != wanted.identity) {
+        gguf.refuse("it was trained for the model %s, this one is %s: train heads for this model", quoted(of).c_str(),
+                    quoted(wanted.identity).c_str());
     }
+    return (head_kind) (known - KINDS);
 }
 
-static float temperature_of(const gguf_file & file) {
-    const gguf_value * value = file.find("maskprobe.heads.temperature", GGUF_TYPE_FLOAT32, false);
-    const float found = value ? gguf_number<float>(*value) : 1.0f;
-    if (!(found >= COLDEST && found <= HOTTEST)) {
-        file.refuse("maskprobe.heads.temperature is %g, it must be from %g to %g", found, COLDEST, HOTTEST);
+uint32_t head_file::number(const char * key, uint32_t least, uint32_t most) const {
+    const uint32_t value = number_of(gguf, key);
+    if (value < least || value > most) {
+        gguf.refuse("%s is %" PRIu32 ", it must be from %" PRIu32 " to %" PRIu32, key, value, least, most);
     }
-    return found;
+    return value;
+}
+
+float head_file::temperature() const {
+    const gguf_value * value = gguf.find("maskprobe.heads.temperature", GGUF_TYPE_FLOAT32, false);
+    const float of_logits = value ? gguf_number<float>(*value) : 1.0f;
+    if (!(of_logits >= COLDEST && of_logits <= HOTTEST)) {
+        gguf.refuse("maskprobe.heads.temperature is %g, it must be from %g to %g", of_logits, COLDEST, HOTTEST);
+    }
+    return of_logits;
 }
 
 // --- tensors ---------------------------------------------------------------------------------------------------------
 
-namespace {
-
-class tensors {
-public:
-    explicit tensors(const gguf_file & file) : file(file) {
-        for (const gguf_tensor_info & tensor : file.tensors()) {
-            const auto is_it = [&](const char * name) { return tensor.name == name; };
-            if (std::none_of(std::begin(NAMES), std::end(NAMES), is_it)) {
-                file.refuse("tensor %s is no part of a %s head", quoted(tensor.name).c_str(), KIND);
-            }
+void head_file::expect(const std::vector<std::string> & names) const {
+    for (const gguf_tensor_info & tensor : gguf.tensors()) {
+        if (std::find(names.begin(), names.end(), tensor.name) == names.end()) {
+            gguf.refuse("tensor %s is no part of a file of %s heads", quoted(tensor.name).c_str(), KINDS[(int) found]);
         }
     }
+}
 
-    const gguf_tensor_info & find(const char * name) const {
-        for (const gguf_tensor_info & tensor : file.tensors()) {
-            if (tensor.name == name) {
-                return tensor;
-            }
-        }
-        file.refuse("tensor '%s' is missing", name);
-    }
-
-    // (n_out, n_in) of Q8_0
-    packed_matrix matrix(const char * name, int64_t n_out, int64_t n_in) const {
-        const uint8_t * block = data(name, GGML_TYPE_Q8_0, n_in, n_out);
-        const size_t size = ggml_type_size(GGML_TYPE_Q8_0);
-        const int64_t n_blocks = n_out * n_in / ggml_blck_size(GGML_TYPE_Q8_0);
-        for (int64_t i = 0; i < n_blocks; i++) {
-            ggml_fp16_t scale;
-            memcpy(&scale, block + i * size, sizeof(scale)); // a block begins with it
-            check(name, ggml_fp16_to_fp32(scale), i);
-        }
-        return packed_matrix(block, n_out, n_in);
-    }
-
-    std::vector<float> vector(const char * name, int64_t n) const {
-        const auto * from = (const float *) data(name, GGML_TYPE_F32, n, 1);
-        const std::vector<float> numbers(from, from + n);
-        for (int64_t i = 0; i < n; i++) {
-            check(name, numbers[i], i);
-        }
-        return numbers;
-    }
-
-    std::vector<int32_t> ids(const char * name, int64_t n, int32_t n_vocab) const {
-        const auto * from = (const int32_t *) data(name, GGML_TYPE_I32, n, 1);
-        const std::vector<int32_t> found(from, from + n);
-        for (int64_t i = 0; i < n; i++) {
-            if (found[i] < 0 || found[i] >= n_vocab || (i > 0 && found[i] <= found[i - 1])) {
-                file.refuse("'%s' has token %" PRId32 " at %" PRId64 ": they must be ascending, the vocabulary has %" PRId32,
-                            name, found[i], i, n_vocab);
-            }
-        }
-        return found;
-    }
-
-private:
-    // Of a tensor (n_rows, n).
-    const uint8_t * data(const char * name, ggml_type type, int64_t n, int64_t n_rows) const {
-        const gguf_tensor_info & tensor = find(name);
-        if (tensor.type != type) {
-            file.refuse("tensor '%s' has type %s, expected %s", name, ggml_type_name((ggml_type) tensor.type),
-                        ggml_type_name(type));
-        }
-        if (tensor.ne[0] != n || tensor.ne[1] != n_rows || tensor.ne[2] != 1 || tensor.ne[3] != 1) {
-            file.refuse("tensor '%s' has the shape (%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "), expected (%" PRId64
-                        ", %" PRId64 ")",
-                        name, tensor.ne[3], tensor.ne[2], tensor.ne[1], tensor.ne[0], n_rows, n);
-        }
-        return file.data(tensor);
-    }
-
-    void check(const char * name, float value, int64_t i) const {
-        if (!(std::fabs(value) <= LARGEST_WEIGHT)) {
-            file.refuse("tensor '%s' has %g at %" PRId64 ", it must be finite and %g at most", name, value, i,
-                        LARGEST_WEIGHT);
+const gguf_tensor_info & head_file::find(const std::string & name) const {
+    for (const gguf_tensor_info & tensor : gguf.tensors()) {
+        if (tensor.name == name) {
+            return tensor;
         }
     }
+    gguf.refuse("tensor '%s' is missing", name.c_str());
+}
 
-    const gguf_file & file;
-};
-
-} // namespace
-
-head_weights read_heads(const std::string & path, const head_model & model) {
-    const gguf_file file(path);
-    check_keys(file, model);
-    const tensors all(file);
-    const int64_t n_embd = model.n_embd;
-    const int64_t n_hidden = all.find("head.0.weight").ne[1];
-    const int64_t n_short = all.find("short.tokens").ne[0];
-    if (n_hidden > WIDEST) {
-        file.refuse("tensor 'head.0.weight' has %" PRId64 " rows, %" PRId64 " at most", n_hidden, WIDEST);
+packed_matrix head_file::matrix(const std::string & name, int64_t n_out, int64_t n_in) const {
+    const uint8_t * block = data(name, GGML_TYPE_Q8_0, n_in, n_out);
+    const size_t size = ggml_type_size(GGML_TYPE_Q8_0);
+    const int64_t n_blocks = n_out * n_in / ggml_blck_size(GGML_TYPE_Q8_0);
+    for (int64_t i = 0; i < n_blocks; i++) {
+        ggml_fp16_t scale;
+        memcpy(&scale, block + i * size, sizeof(scale)); // a block begins with it
+        check(name, ggml_fp16_to_fp32(scale), i);
     }
-    const auto block = [&](const std::string & name, int64_t n_out, int64_t n_in) {
-        return head_block{all.matrix((name + ".weight").c_str(), n_out, n_in), all.vector((name + ".bias").c_str(), n_out),
-                          all.vector((name + ".norm.weight").c_str(), n_out),
-                          all.vector((name + ".norm.bias").c_str(), n_out)};
-    };
-    head_weights heads;
-    heads.temperature = temperature_of(file);
-    heads.tokens = all.ids("short.tokens", n_short, model.n_vocab);
-    heads.first = block("head.0", n_hidden, 2 * n_embd);
-    heads.second = block("head.1", n_embd, n_hidden);
-    heads.unembedding = all.matrix("short.weight", n_short, n_embd);
-    return heads;
+    return packed_matrix(block, n_out, n_in);
+}
+
+std::vector<float> head_file::vector(const std::string & name, int64_t n) const {
+    const auto * from = (const float *) data(name, GGML_TYPE_F32, n, 1);
+    const std::vector<float> numbers(from, from + n);
+    for (int64_t i = 0; i < n; i++) {
+        check(name, numbers[i], i);
+    }
+    return numbers;
+}
+
+std::vector<int32_t> head_file::numbers(const std::string & name, int32_t end) const {
+    const int64_t n = find(name).ne[0];
+    const auto * from = (const int32_t *) data(name, GGML_TYPE_I32, n, 1);
+    const std::vector<int32_t> values(from, from + n);
+    for (int64_t i = 0; i < n; i++) {
+        if (values[i] < 0 || values[i] >= end || (i > 0 && values[i] <= values[i - 1])) {
+            gguf.refuse("'%s' has %" PRId32 " at %" PRId64 ": they must be ascending, from 0 and below %" PRId32,
+                        name.c_str(), values[i], i, end);
+        }
+    }
+    return values;
+}
+
+void head_file::add_block_names(std::vector<std::string> & names, const std::string & name) {
+    for (const char * part : BLOCK) {
+        names.push_back(name + part);
+    }
+}
+
+int64_t head_file::n_inner(const std::string & name) const {
+    const int64_t n = find(name + BLOCK[0]).ne[1];
+    if (n > WIDEST) {
+        gguf.refuse("tensor '%s%s' has %" PRId64 " rows, %" PRId64 " at most", name.c_str(), BLOCK[0], n, WIDEST);
+    }
+    return n;
+}
+
+head_block head_file::block(const std::string & name, int64_t n_out, int64_t n_in) const {
+    return {matrix(name + BLOCK[0], n_out, n_in), vector(name + BLOCK[1], n_out), vector(name + BLOCK[2], n_out),
+            vector(name + BLOCK[3], n_out)};
+}
+
+short_list head_file::listed() const {
+    std::vector<int32_t> tokens = numbers("short.tokens", wanted.n_vocab);
+    const auto n = (int64_t) tokens.size();
+    return {std::move(tokens), matrix("short.weight", n, wanted.n_embd), temperature()};
+}
+
+const uint8_t * head_file::data(const std::string & name, int32_t type, int64_t n, int64_t n_rows) const {
+    const gguf_tensor_info & tensor = find(name);
+    if (tensor.type != type) {
+        gguf.refuse("tensor '%s' has type %s, expected %s", name.c_str(), ggml_type_name((ggml_type) tensor.type),
+                    ggml_type_name((ggml_type) type));
+    }
+    if (tensor.ne[0] != n || tensor.ne[1] != n_rows || tensor.ne[2] != 1 || tensor.ne[3] != 1) {
+        gguf.refuse("tensor '%s' has the shape (%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "), expected (%" PRId64
+                    ", %" PRId64 ")",
+                    name.c_str(), tensor.ne[3], tensor.ne[2], tensor.ne[1], tensor.ne[0], n_rows, n);
+    }
+    return gguf.data(tensor);
+}
+
+void head_file::check(const std::string & name, float value, int64_t i) const {
+    if (!(std::fabs(value) <= LARGEST_WEIGHT)) {
+        gguf.refuse("tensor '%s' has %g at %" PRId64 ", it must be finite and %g at most", name.c_str(), value, i,
+                    LARGEST_WEIGHT);
+    }
 }
 
 } // namespace mp

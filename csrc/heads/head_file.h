@@ -2,7 +2,8 @@
 // not fit the model, or is not finite, is refused with one line.
 #pragma once
 
-#include "heads/packed_matrix.h"
+#include "gguf/reader.h"
+#include "heads/head_layers.h"
 
 #include <cstdint>
 #include <string>
@@ -12,28 +13,47 @@ namespace mp {
 
 // The model that heads are wanted for.
 struct head_model {
-    int32_t n_embd, n_vocab;
+    int32_t n_embd, n_vocab, n_layer;
     std::string identity;
 };
 
-// A Linear-SiLU-LayerNorm block.
-struct head_block {
-    packed_matrix weight;     // (n_out, n_in)
-    std::vector<float> bias;  // (n_out)
-    std::vector<float> scale; // (n_out), of the norm
-    std::vector<float> shift; // (n_out), likewise
-};
+enum class head_kind { sampler, mtp };
 
-// The head of a sampler: two blocks and the unembedding of a short list of tokens.
-struct head_weights {
-    head_block first;            // (n_hidden, 2 n_embd)
-    head_block second;           // (n_embd, n_hidden)
-    std::vector<int32_t> tokens; // (n_short), ascending
-    packed_matrix unembedding;   // (n_short, n_embd)
-    float temperature;           // of the logits
-};
+// All throw mp::failure: MP_ERR_FILE, MP_ERR_FORMAT.
+class head_file {
+public:
+    head_file(const std::string & path, const head_model & model);
 
-// Throws mp::failure: MP_ERR_FILE, MP_ERR_FORMAT.
-head_weights read_heads(const std::string & path, const head_model & model);
+    const gguf_file gguf;
+    const head_model & model() const { return wanted; }
+    head_kind kind() const { return found; }
+
+    uint32_t number(const char * key, uint32_t least, uint32_t most) const;
+
+    // That it has no tensors but these.
+    void expect(const std::vector<std::string> & names) const;
+
+    packed_matrix matrix(const std::string & name, int64_t n_out, int64_t n_in) const; // of Q8_0
+    std::vector<float> vector(const std::string & name, int64_t n) const;
+    std::vector<int32_t> numbers(const std::string & name, int32_t end) const; // ascending, from 0 and below end
+
+    // NAME.weight (n_out, n_in), NAME.bias, NAME.norm.weight, NAME.norm.bias; n_inner: of its rows, what the file says.
+    head_block block(const std::string & name, int64_t n_out, int64_t n_in) const;
+    int64_t n_inner(const std::string & name) const;
+    static void add_block_names(std::vector<std::string> & names, const std::string & name);
+
+    // short.tokens, short.weight and the temperature.
+    short_list listed() const;
+
+private:
+    head_kind check_keys() const;
+    float temperature() const;
+    const gguf_tensor_info & find(const std::string & name) const;
+    const uint8_t * data(const std::string & name, int32_t type, int64_t n, int64_t n_rows) const; // (n_rows, n)
+    void check(const std::string & name, float value, int64_t i) const;
+
+    const head_model wanted;
+    const head_kind found;
+};
 
 } // namespace mp

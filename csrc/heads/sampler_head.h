@@ -5,12 +5,8 @@
 
 #include "draft/head.h"
 #include "heads/head_file.h"
-#include "kernels/rows/row_kernels.h"
-#include "session/top_k.h"
 
 #include <functional>
-#include <string>
-#include <vector>
 
 namespace mp {
 
@@ -18,32 +14,30 @@ namespace mp {
 using embedding_reader = std::function<void(int32_t token, float * out)>;
 
 // One thread at a time.
-class sampler_head : public head {
+class sampler_head : public token_head {
 public:
-    // Throws as read_heads().
-    sampler_head(const std::string & path, const head_model & model, embedding_reader embedding);
+    // Throws as head_file.
+    sampler_head(const head_file & file, embedding_reader embedding);
 
+    const std::vector<int32_t> & layers() const override { return no_layers; }
     int32_t n_latent() const override { return n_embd; }
     void evaluate(int32_t n, const int32_t * tokens, const float * const * before, float * const * after,
                   distribution * likely) override;
 
 private:
-    void run(const head_block & block, const std::vector<float> & in, int64_t n_in, int32_t n, std::vector<float> & out);
-    distribution best(const float * row_of_logits);
-
     const int32_t n_embd;
+    const std::vector<int32_t> no_layers;
     const embedding_reader embedding;
-    const head_weights weights;
-    const row_kernels & rows;
+    const head_block first;  // (n_hidden, 2 n_embd)
+    const head_block second; // (n_embd, n_hidden)
+    short_list listed;
 
     // room for n rows at once
     std::vector<float> inputs;  // (n, 2 n_embd)
     std::vector<float> hidden;  // (n, n_hidden, rounded up)
     std::vector<float> update;  // (n, n_embd, rounded up)
-    std::vector<float> latents; // (n, n_embd), by the temperature
-    std::vector<float> logits;  // (n, n_short, rounded up)
+    std::vector<float> latents; // (n, n_embd)
     aligned_bytes scratch;
-    top_k_scratch of_best;
 };
 
 } // namespace mp

@@ -337,7 +337,32 @@ void mp_context::tap(const int32_t * layers, int32_t n) {
     if (!taps) {
         fail(MP_ERR_STATE, "the context was opened without taps");
     }
+    if (has_heads) {
+        fail(MP_ERR_STATE, "the layers that are tapped are those of the engine's heads");
+    }
     taps->choose(layers, n);
+}
+
+void mp_context::tap_for_heads(const std::vector<int32_t> & layers) {
+    const bool are_others = taps ? taps->between() != layers : !layers.empty();
+    if (are_others && (!taps || has_heads)) {
+        fail(MP_ERR_STATE, "these heads read hidden states of %d layers, %s", (int) layers.size(),
+             taps ? "other heads of the context those of others" : "the context was opened without taps");
+    }
+    if (are_others) {
+        taps->choose(layers.data(), (int32_t) layers.size());
+    }
+    has_heads = true;
+}
+
+const float * mp_context::states(const float * last, int32_t batch_row) const {
+    if (n_states() == 1) {
+        return last;
+    }
+    const size_t n_embd = model->info.n_embd;
+    gathered.resize(n_states() * n_embd);
+    std::copy_n(last, n_embd, gathered.end() - n_embd);
+    return taps->gather(batch_row, gathered.data()) ? gathered.data() : nullptr;
 }
 
 bool mp_context::part(int32_t i, mp_part & out) const {

@@ -40,8 +40,16 @@ struct mp_context : std::enable_shared_from_this<mp_context> {
     // MP_ERR_UNSUPPORTED where llama.cpp gives no states of n_embd after the last norm, or none together with logits.
     void check_hidden(bool with_logits) const;
 
-    // Layers whose hidden states are read in the passes that follow. MP_ERR_STATE where it was not opened for that.
+    // Layers whose hidden states are read in the passes that follow. MP_ERR_STATE where it was not opened for that, and
+    // where heads need others.
     void tap(const int32_t * layers, int32_t n);
+    bool has_taps() const { return taps != nullptr; }
+
+    // Taps these layers, ascending, from now on. MP_ERR_STATE without taps, and where other heads need others.
+    void tap_for_heads(const std::vector<int32_t> & layers);
+
+    // Of a row's hidden states there are n_states: after the tapped layers, ascending, and after the last norm.
+    int32_t n_states() const { return taps ? 1 + (int32_t) taps->between().size() : 1; }
 
     bool part(int32_t i, mp_part & out) const; // false past the last one
 
@@ -82,6 +90,9 @@ private:
     void read_outputs(int32_t n, mp_session * const * in_pass, const mp_tree * trees, bool with_hidden);
     // Notes where llama.cpp has the outputs of a row of its last batch, until its next decode.
     void find_output(mp::row_outputs & outputs, int32_t row, int32_t batch_row) const;
+    // (n_states, n_embd) of a row of the last batch, of which `last` is that after the last norm; nullptr where the graph
+    // has no states after a tapped layer.
+    const float * states(const float * last, int32_t batch_row) const;
 
     // llama_decode with its codes as failures, after which all sessions hold their committed tokens only. The rows of the
     // batch are of in_pass[0..n) and carry n_sequences; with hidden states, all of them must be outputs.
@@ -103,6 +114,8 @@ private:
     mp::worker_pool workers; // of maskprobe's kernels and of the top-K
     mp::accel_link kernels{workers};
     std::unique_ptr<mp::layer_taps> taps; // null where the context was not opened for them
+    bool has_heads = false;               // which need the layers that are tapped
+    mutable std::vector<float> gathered;  // what states() gave
     std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
     llama_memory_t memory = nullptr;
     int32_t n_batch = 0;

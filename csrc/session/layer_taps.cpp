@@ -4,6 +4,7 @@
 
 #include "ggml-backend.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 
@@ -31,6 +32,12 @@ void layer_taps::choose(const int32_t * layers, int32_t n) {
         taps[layers[i]].is_chosen = true;
     }
     n_chosen = n;
+    below.clear();
+    for (int32_t layer = 0; layer < n_layer; layer++) {
+        if (taps[layer].is_chosen) {
+            below.push_back(layer);
+        }
+    }
 }
 
 void layer_taps::begin(int32_t n_rows_) {
@@ -53,6 +60,17 @@ const float * layer_taps::state(int32_t layer, int32_t row) const {
              n_embd, layer);
     }
     return taps[layer].states.data() + (size_t) row * n_embd;
+}
+
+bool layer_taps::gather(int32_t row, float * states) const {
+    const auto was_read = [&](int32_t layer) { return taps[layer].is_in_pass && taps[layer].was_read; };
+    if (!std::all_of(below.begin(), below.end(), was_read)) {
+        return false;
+    }
+    for (const int32_t layer : below) {
+        states = std::copy_n(taps[layer].states.data() + (size_t) row * n_embd, n_embd, states);
+    }
+    return true;
 }
 
 bool layer_taps::on_operation(ggml_tensor * result, bool asks, void * user) {

@@ -43,6 +43,10 @@ public:
         layer_taps * const taps;
     };
 
+    const std::vector<int32_t> & between() const { return below; } // those chosen below the last norm, ascending
+    // Their states of a row of the last pass, (n between, n_embd); false where one was not read.
+    bool gather(int32_t row, float * states) const;
+
     // (n_embd) of a row of the last pass. Throws MP_ERR_STATE where the layer was not tapped in it, and MP_ERR_UNSUPPORTED
     // where the graph has no such place.
     const float * state(int32_t layer, int32_t row) const;
@@ -63,6 +67,7 @@ private:
     const int32_t n_layer;
     const int32_t n_embd;
     std::vector<tap> taps; // (n_layer + 1)
+    std::vector<int32_t> below;
     int32_t n_chosen = 0;
     int32_t n_rows = 0; // of the pass that runs now, 0: none
 };

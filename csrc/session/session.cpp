@@ -96,6 +96,7 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outpu
         batch.seq_id = seq.data();
         batch.logits = output.data();
         context->has_unseen = true;
+        const layer_taps::pass tapped(with_hidden && !is_before ? context->taps.get() : nullptr, n_piece);
         context->run(batch, 1, context->n_threads_batch, &self, 1, with_hidden && !is_before);
         n_in_pass = 0;
         tokens.insert(tokens.end(), new_tokens + done, new_tokens + done + n_piece);
@@ -278,7 +279,7 @@ const float * mp_session::logits(int32_t row) const {
 
 const float * mp_session::hidden(int32_t row) const {
     logits(row); // checks the row
-    return outputs.hidden.empty() ? nullptr : outputs.hidden[row];
+    return outputs.hidden.empty() ? nullptr : context->states(outputs.hidden[row], first_row + row);
 }
 
 float mp_session::logprob(int32_t row, int32_t token) const {
@@ -313,7 +314,8 @@ const float * mp_session::prefix_logits(int32_t row) const {
 
 const float * mp_session::prefix_hidden(int32_t row) const {
     prefix_logits(row); // checks the row
-    return prefix_outputs.hidden.empty() ? nullptr : prefix_outputs.hidden[prefix_first + row];
+    const int32_t at = prefix_first + row;
+    return prefix_outputs.hidden.empty() ? nullptr : context->states(prefix_outputs.hidden[at], at - prefix_readable);
 }
 
 float mp_session::prefix_log_sum(int32_t row) const {

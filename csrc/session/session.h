@@ -34,17 +34,18 @@ struct mp_session {
     // Of row i of the last prefix. MP_ERR_STATE where a later decode of the context has overwritten it.
     const float * prefix_logits(int32_t row) const;
     float prefix_log_sum(int32_t row) const;
-    const float * prefix_hidden(int32_t row) const; // (n_embd), nullptr where they were not wanted
+    const float * prefix_hidden(int32_t row) const; // as hidden()
 
     void check(const mp_tree & tree) const; // whether it can be decoded now: as tree_pass::check()
     void commit(const int32_t * path, int32_t n);
 
     // Of the rows of the last pass.
     const float * logits(int32_t row) const;
-    const float * hidden(int32_t row) const; // (n_embd), nullptr where they were not wanted
+    // The context's (n_states, n_embd), valid until the next call; nullptr where they were not wanted.
+    const float * hidden(int32_t row) const;
     float logprob(int32_t row, int32_t token) const;
-    int32_t best(int32_t row) const; // -1: the row is not finite
-    const float * hidden(int32_t row, int32_t layer) const;
+    int32_t best(int32_t row) const;                        // -1: the row is not finite
+    const float * hidden(int32_t row, int32_t layer) const; // (n_embd)
 
     const mp::context_ref context;
     std::vector<int32_t> tokens; // committed, -1 where an embedding row stands

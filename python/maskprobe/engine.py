@@ -39,6 +39,8 @@ class Engine(Owner):
     state: a file that keeps what is learned about the model; "": its place in the user's cache folder; None: none.
     heads: a file of heads that were trained for the model, evidence for the engine's own trees; "": those in the user's
         cache folder (Model.heads_path), if there are any; None: none.
+    layers: whose hidden states come with a token's, where those are wanted: Context.tap(). Not beside heads that read
+        layers of their own.
 
     The other settings are those of Context. Raises ArgumentError, OutOfMemory, ModelError (heads that do not fit).
     """
@@ -56,6 +58,7 @@ class Engine(Owner):
         masks: str = "none",
         state: str | os.PathLike[str] | None = None,
         heads: str | os.PathLike[str] | None = None,
+        layers: Sequence[int] = (),
         n_batch: int = 2048,
         n_ubatch: int = 0,
         n_rows_max: int = 0,
@@ -90,7 +93,10 @@ class Engine(Owner):
             type_v=type_v,
             flash_attn=flash_attn,
             offload_kqv=offload_kqv,
+            taps=bool(layers) or _need_taps(model, trained),
         )
+        if layers:
+            self.context.tap(layers)
         out = ffi.new("mp_engine **")
         with self.context._handle as context:
             check(lib.mp_engine_open(context, params, out))
@@ -118,7 +124,8 @@ class Engine(Owner):
         where the engine's are "auto", else instead of its number; None: as the engine has them. `constraint` is a
         Constraint, or makes one for each text: a JsonSchema, Regex or LarkGrammar. With each token come its
         `top_logprobs` most likely alternatives and, with `hidden`, the model's state after its last norm in the row
-        that the token was drawn from. `proposer` takes the place of the engine's for this generation.
+        that the token was drawn from; with the engine's `layers`, theirs before it. `proposer` takes the place of the
+        engine's for this generation.
 
         The arguments are checked at once; work starts with the first token asked for, of this or another generation.
 
@@ -234,3 +241,11 @@ class Engine(Owner):
         each = source.n_rows_max if isinstance(source, Proposer) else self._rows or ROWS_EACH
         most = min(n_ubatch or lib.MP_N_ROWS_LIMIT, lib.MP_N_ROWS_LIMIT)
         return max(each, min(max(ROWS, each * n_parallel), most))
+
+
+def _need_taps(model: Model, heads: Any) -> bool:
+    """Whether these heads, as the core takes them, read hidden states between layers."""
+    found = ffi.new("bool *")
+    with model._handle as handle:
+        check(lib.mp_heads_need_taps(handle, heads, found))
+    return bool(found[0])

@@ -34,7 +34,8 @@ class TokenResult(NamedTuple):
     # None until the last: "stop" (an end token, a stop string), "length" (max_tokens), "context" (it is full),
     # "constraint" (it allows no token), "cancelled"
     finish_reason: str | None
-    # float32 (n_embd,): the model's state after its last norm that the token was drawn from, where it was wanted
+    # float32 (n_embd,): the model's state after its last norm that the token was drawn from, where it was wanted; of an
+    # engine with layers (n_layers + 1, n_embd), with theirs before it
     hidden: np.ndarray | None = None
 
 
@@ -235,16 +236,17 @@ class Generation(Owner):
             prompt_tps=self._stats.prompt_tps,
             generation_tps=self._stats.gen_tps,
             finish_reason=self._stats.finish_reason,
-            hidden=self._hidden(found.hidden),
+            hidden=self._hidden(found),
         )
         if result.finish_reason is not None:
             self._end()
         return result
 
-    def _hidden(self, state: Any) -> np.ndarray | None:
-        if state == ffi.NULL:
+    def _hidden(self, found: Any) -> np.ndarray | None:
+        if found.hidden == ffi.NULL:
             return None
-        return np.frombuffer(ffi.buffer(state, self._n_embd * np.float32().itemsize), np.float32).copy()
+        states = np.frombuffer(ffi.buffer(found.hidden, found.n_hidden * np.float32().itemsize), np.float32).copy()
+        return states if len(states) == self._n_embd else states.reshape(-1, self._n_embd)
 
     def _note(self, found: Any) -> None:
         """Counts an emitted token. A pass accepts some candidates and adds a token of the model's own."""

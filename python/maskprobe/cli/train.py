@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..mtp.training_run import Result, Settings, TrainingRun
 
 PROG = "maskprobe-train"
-KINDS = ("sampler", "masks")
+KINDS = ("sampler", "mtp", "masks")
 MINUTES_MAX = 10_000
 GAIN_SHARE = 0.05  # of the time, at most, beside it: to see what the heads bring
 
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, parser: Parser) -> str:
     """The report."""
     try:
-        from ..mtp import train_masks, train_sampler
+        from ..mtp import train_masks, train_mtp, train_sampler
         from ..mtp.training_run import Settings
     except ImportError as error:
         if error.name != "torch":
@@ -148,7 +148,8 @@ def run(args: argparse.Namespace, parser: Parser) -> str:
             lines = masks_report(out, trained(train_masks.Run(model, out, settings, bars)))
             used: dict[str, Any] = {"masks": f"file:{out}"}
         else:
-            lines = report(model, out, trained(train_sampler.Run(model, out, settings, bars)))
+            kind = train_mtp.Run if args.kind == "mtp" else train_sampler.Run
+            lines = report(model, out, trained(kind(model, out, settings, bars)))
             used = {"heads": out}
         return "\n".join([*lines, *compared(model, used, settings)]) + "\n"
 

@@ -10,14 +10,14 @@ import torch
 
 from ..errors import ModelError
 from ..model import Model
-from .heads_file import BLOCK, BLOCK_BYTES
+from .head_weights import BLOCK, BLOCK_BYTES
 from .sampler_batches import Tables
 from .text_store import Shard
 
 # What a head takes: a share of the model's bytes, within bounds. A guess reads all of it.
 SHARE_OF_MODEL = 0.05
 N_BYTES_LEAST, N_BYTES_MOST = 1_000_000, 15_500_000
-LAYERS_SHARE = 0.45  # of it for the two layers, the rest for the short list
+LAYERS_SHARE = 0.45  # of it for the layers, the rest for the short list
 HIDDEN_RATIO_MAX = 2  # n_hidden / n_embd
 N_SHORT_LEAST, N_SHORT_MAX = 256, 12_288
 
@@ -25,14 +25,15 @@ N_FITTED = 512  # places at which the unembedding is compared with the model's o
 CORRELATION_MIN = 0.98
 
 
-def sizes_for(model: Model) -> tuple[int, int]:
-    """n_hidden and n_short of a head that takes so much of the model's bytes that its guesses pay."""
+def sizes_for(model: Model, n_widths: int) -> tuple[int, int]:
+    """n_hidden and n_short of a head that takes so much of the model's bytes that its guesses pay. Its layers have
+    n_widths n_embd n_hidden weights."""
     n_embd = model.info.n_embd
     n_bytes = min(max(SHARE_OF_MODEL * model.info.size, N_BYTES_LEAST), N_BYTES_MOST)
     n_weights = int(n_bytes) * BLOCK // BLOCK_BYTES
-    n_hidden = int(LAYERS_SHARE * n_weights) // (3 * n_embd) // BLOCK * BLOCK
+    n_hidden = int(LAYERS_SHARE * n_weights) // (n_widths * n_embd) // BLOCK * BLOCK
     n_hidden = min(max(n_hidden, BLOCK), HIDDEN_RATIO_MAX * n_embd)
-    n_short = (n_weights - 3 * n_embd * n_hidden) // n_embd
+    n_short = (n_weights - n_widths * n_embd * n_hidden) // n_embd
     return n_hidden, min(max(n_short, N_SHORT_LEAST), N_SHORT_MAX, model.info.n_vocab)
 
 

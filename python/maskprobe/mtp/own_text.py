@@ -18,7 +18,7 @@ from ..errors import ArgumentError, ModelError, OutOfMemory
 from ..generation import Generation, TokenResult
 from ..model import Model
 from ..sampler import SamplingParams
-from .text_store import N_TOP, Text
+from .text_store import N_TOP, Text, of_size_one
 
 # Temperatures of answers and their shares: the usual one mostly, some greedily.
 TEMPERATURES, SHARES = (0.8, 0.0, 1.0), (0.75, 0.12, 0.13)
@@ -72,12 +72,19 @@ class Slot:
 
 
 class Writer:
-    """Writes texts for as long as it is asked to. A model without a chat template begins with its BOS.
+    """Writes texts for as long as it is asked to. A model without a chat template begins with its BOS. `layers`: whose
+    hidden states are kept beside those after the last norm.
 
     Raises ArgumentError for a prompt that is too long, ModelError where there is nothing to begin with, OutOfMemory."""
 
     def __init__(
-        self, model: Model, prompts: Sequence[str], seed: int, n_threads: int, n_parallel: int = N_PARALLEL
+        self,
+        model: Model,
+        prompts: Sequence[str],
+        seed: int,
+        n_threads: int,
+        layers: Sequence[int] = (),
+        n_parallel: int = N_PARALLEL,
     ) -> None:
         self._model = model
         self._random = random.Random(seed)
@@ -95,7 +102,7 @@ class Writer:
                 raise ArgumentError(f"the prompt {shown(text)} has {len(prompt)} tokens, {n_prompt_max} are possible")
         self._random.shuffle(given)
         self._given = itertools.cycle(given) if given else None
-        self._engine = opened(model, n_ctx, n_threads, n_parallel)
+        self._engine = opened(model, n_ctx, n_threads, layers, n_parallel)
         self._slots: list[Slot] = []
 
     def texts(self) -> Iterator[Text | None]:
@@ -177,7 +184,7 @@ class Writer:
         return SamplingParams(**settings, seed=self._random.randrange(2**31))  # type: ignore[arg-type]
 
 
-def opened(model: Model, n_ctx: int, n_threads: int, n_parallel: int) -> Engine:
+def opened(model: Model, n_ctx: int, n_threads: int, layers: Sequence[int], n_parallel: int) -> Engine:
     """An engine for so many texts, or as many as memory holds."""
     while True:
         try:
@@ -188,6 +195,7 @@ def opened(model: Model, n_ctx: int, n_threads: int, n_parallel: int) -> Engine:
                 n_threads=n_threads,
                 proposer="none",
                 n_top_max=N_TOP,
+                layers=layers,
             )
         except OutOfMemory:
             n_parallel //= 2
@@ -219,9 +227,11 @@ def turns_of(model: Model) -> Turns | None:
 
 
 def text_of(rows: Sequence[TokenResult]) -> Text:
+    states = np.stack([np.atleast_2d(row.hidden) for row in rows if row.hidden is not None])
     return Text(
         tokens=np.array([row.token for row in rows], np.int32),
-        hidden=np.stack([row.hidden for row in rows if row.hidden is not None]).astype(np.float16),
+        hidden=states[:, -1].astype(np.float16),
+        between=of_size_one(states[:, :-1]).astype(np.float16),
         top=np.array([[token for token, _ in row.top] for row in rows], np.int32),
         logprobs=np.array([[logprob for _, logprob in row.top] for row in rows], np.float16),
     )

@@ -1,4 +1,4 @@
-"""Places of the texts in batches, with what a sampler head starts from there and what it should guess."""
+"""Places of the texts in batches, with what a head starts from there and what it should guess."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ class Tables:
 class Batch:
     """`n` places, and at each depth after them the token that the head gets and those that it should guess."""
 
-    hidden: Tensor  # (n, n_embd) float32
+    hidden: Tensor  # (n, n_embd) float32, after the model's last norm
+    between: Tensor  # (n, n_layers, n_embd) float32, after the store's layers, of size one
     inputs: Tensor  # (depth, n, n_embd) float32
     inside: Tensor  # (depth, n) bool: the text has not ended
     targets: Tensor  # (depth, n) int64, into the short list; -1: not there, or not inside
@@ -56,7 +57,7 @@ def batches(
         while numbers and n_bytes < GROUP_BYTES:
             shard = shards[numbers.pop(0)]
             group.append((shard, places(shard, held_out)))
-            n_bytes += shard.hidden.nbytes
+            n_bytes += shard.hidden.nbytes + shard.between.nbytes
         yield from _group_batches(group, tables, depth, n_batch, order)
 
 
@@ -67,9 +68,9 @@ def _group_batches(
     n_batch: int,
     order: np.random.Generator | None,
 ) -> Iterator[Batch]:
-    tokens, left, hidden, top, logprobs = (
+    tokens, left, hidden, between, top, logprobs = (
         np.concatenate([getattr(shard, name) for shard, _ in group])
-        for name in ("tokens", "left", "hidden", "top", "logprobs")
+        for name in ("tokens", "left", "hidden", "between", "top", "logprobs")
     )
     starts = np.cumsum([0, *(len(shard.tokens) for shard, _ in group[:-1])])
     found = np.concatenate([start + of for start, (_, of) in zip(starts, group, strict=True)])
@@ -84,6 +85,7 @@ def _group_batches(
         weights = torch.from_numpy(np.exp(logprobs[ahead[1:]].astype(np.float32)))
         yield Batch(
             hidden=torch.from_numpy(hidden[at]).float(),
+            between=torch.from_numpy(between[at]).float(),
             inputs=tables.embedding[tables.row_of[ids[:-1]]],
             inside=inside,
             targets=torch.where(inside, tables.short_of[ids[1:]], -1),

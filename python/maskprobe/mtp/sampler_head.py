@@ -3,45 +3,19 @@
 After Samragh et al. 2025 (sampler head) and Ankner et al. 2024 (Hydra: heads that see the tokens before them).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from .heads_file import Layer
-
-NORM_EPS = 1e-5
-FIRST_GAIN = 0.1  # of the last norm: training begins near z' = z
+from .head_blocks import FIRST_GAIN, Block, Head
+from .head_weights import Layer
+from .sampler_batches import Batch
 
 
-class Block(nn.Module):
-    """Linear, SiLU, LayerNorm."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(n_in, n_out)
-        self.norm = nn.LayerNorm(n_out, eps=NORM_EPS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.norm(functional.silu(self.linear(x)).float())
-        return normed
-
-    def layer(self, scale: Tensor | None = None) -> Layer:
-        """Its weights; `scale` of the inputs is folded into them."""
-        weight = self.linear.weight if scale is None else self.linear.weight * scale
-        parts = (weight, self.linear.bias, self.norm.weight, self.norm.bias)
-        return Layer(*(part.detach().float().numpy() for part in parts))
-
-    def take(self, layer: Layer) -> None:
-        """The weights of a layer whose inputs need no scale."""
-        parts = (self.linear.weight, self.linear.bias, self.norm.weight, self.norm.bias)
-        arrays = (layer.weight, layer.bias, layer.norm_weight, layer.norm_bias)
-        with torch.no_grad():
-            for part, array in zip(parts, arrays, strict=True):
-                part.copy_(torch.from_numpy(array))
-
-
-class SamplerHead(nn.Module):
+class SamplerHead(Head):
     """z' = z + B1(B0([E(x); z])): `z` is the hidden state after the model's last norm at the row that the token x was
     drawn from, or the z' of the depth before; E(x) the token's row of the input embedding. `scale` (2 n_embd,) brings
     both to a like size; it is folded into the first matrix where the head is written."""
@@ -58,6 +32,12 @@ class SamplerHead(nn.Module):
     def forward(self, embedding: Tensor, z: Tensor) -> Tensor:
         guess: Tensor = z + self.second(self.first(torch.cat([embedding, z], -1) * self.scale))
         return guess
+
+    def guesses(self, batch: Batch) -> Iterator[Tensor]:
+        z = batch.hidden
+        for embedding in batch.inputs:
+            z = self(embedding, z)
+            yield z
 
     def layers(self) -> tuple[Layer, Layer]:
         return self.first.layer(self.scale), self.second.layer()

@@ -1,4 +1,5 @@
-"""Steps of the training of a sampler head, unrolled over its own guesses, and what it is worth on held-out texts."""
+"""Steps of the training of a head of any kind, and what it is worth on held-out texts. A sampler head is unrolled over
+its own guesses."""
 
 import copy
 import math
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .head_blocks import Head
 from .sampler_batches import Batch, Tables, batches
-from .sampler_head import SamplerHead
 from .text_store import N_TOP, Shard
 from .work_folder import replace
 
@@ -49,16 +50,14 @@ class Quality:
         return sum(FALLOFF**depth * loss for depth, loss in enumerate(self.loss))
 
 
-def unrolled(head: SamplerHead, batch: Batch, tables: Tables) -> Iterator[tuple[Tensor, Tensor]]:
+def unrolled(head: Head, batch: Batch, tables: Tables) -> Iterator[tuple[Tensor, Tensor]]:
     """At each depth the state that is guessed, (n, n_embd), and the log-probabilities over the short list,
     (n, n_short)."""
-    z = batch.hidden
-    for embedding in batch.inputs:
-        z = head(embedding, z)
+    for z in head.guesses(batch):
         yield z, functional.log_softmax((z @ tables.short.T).float(), -1)
 
 
-def loss_of(head: SamplerHead, batch: Batch, tables: Tables) -> Tensor:
+def loss_of(head: Head, batch: Batch, tables: Tables) -> Tensor:
     total = torch.zeros(())
     with torch.autocast("cpu", torch.bfloat16):
         for depth, (z, logprobs) in enumerate(unrolled(head, batch, tables)):
@@ -75,7 +74,7 @@ def loss_of(head: SamplerHead, batch: Batch, tables: Tables) -> Tensor:
 
 @torch.no_grad()
 @torch.autocast("cpu", torch.bfloat16)
-def quality(head: SamplerHead, shards: Sequence[Shard], tables: Tables, n_max: int) -> Quality:
+def quality(head: Head, shards: Sequence[Shard], tables: Tables, n_max: int) -> Quality:
     """On `n_max` places of held-out texts, or a few more."""
     was_training = head.training
     head.eval()
@@ -103,7 +102,7 @@ def quality(head: SamplerHead, shards: Sequence[Shard], tables: Tables, n_max: i
 class Training:
     """Steps of one head. The averaged weights are those that are judged; `best` are the best ones so far."""
 
-    def __init__(self, head: SamplerHead, tables: Tables) -> None:
+    def __init__(self, head: Head, tables: Tables) -> None:
         self.head = head
         self.averaged = copy.deepcopy(head).eval()
         self.best = copy.deepcopy(head).eval()
@@ -163,13 +162,14 @@ class Training:
         self.n_steps = state["n_steps"]
 
 
-def places_per_second(n_embd: int, n_hidden: int, n_short: int) -> float:
-    """How fast a head of this size trains here."""
+def places_per_second(head: Head, n_embd: int, n_short: int, n_layers: int) -> float:
+    """How fast a head of this size trains here, on texts with the states after `n_layers` layers."""
     embedding, short = torch.randn(N_BATCH, n_embd), torch.randn(n_short, n_embd).bfloat16()
     tables = Tables(torch.arange(N_BATCH), embedding, torch.arange(n_short), short)
     shape = (DEPTH, N_BATCH)
     batch = Batch(
         hidden=embedding,
+        between=embedding[:, None].expand(-1, n_layers, -1),
         inputs=embedding.expand(DEPTH, -1, -1),
         inside=torch.ones(shape, dtype=torch.bool),
         targets=torch.zeros(shape, dtype=torch.int64),
@@ -177,7 +177,7 @@ def places_per_second(n_embd: int, n_hidden: int, n_short: int) -> float:
         weights=torch.zeros((*shape, N_TOP)),
         states=embedding.expand(DEPTH, -1, -1),
     )
-    training = Training(SamplerHead(n_embd, n_hidden, np.ones(2 * n_embd)), tables)
+    training = Training(head, tables)
     training.step(batch, 0.0)
     began = time.perf_counter()
     for _ in range(N_TIMED):

@@ -15,6 +15,7 @@ from ..errors import Error
 
 N_TOP = 16  # likely tokens that are kept of each place
 HELD_OUT_EVERY = 12  # one text of so many is kept for validation
+NORM_EPS = 1e-5
 
 UNFINISHED = ".unfinished"
 
@@ -25,6 +26,7 @@ class Text:
 
     tokens: np.ndarray  # (n,) int32
     hidden: np.ndarray  # (n, n_embd) float16, after the model's last norm
+    between: np.ndarray  # (n, n_layers, n_embd) float16, after each of the store's layers: of_size_one()
     top: np.ndarray  # (n, N_TOP) int32, the most likely tokens
     logprobs: np.ndarray  # (n, N_TOP) float16, theirs in the model's own distribution
 
@@ -37,18 +39,26 @@ class Shard:
     left: np.ndarray  # (n,) int32, tokens from here to the end of the text, this one included
     held_out: np.ndarray  # (n,) bool
     hidden: np.ndarray  # (n, n_embd) float16
+    between: np.ndarray  # (n, n_layers, n_embd) float16
     top: np.ndarray  # (n, N_TOP) int32
     logprobs: np.ndarray  # (n, N_TOP) float16
 
 
+def of_size_one(states: np.ndarray) -> np.ndarray:
+    """Each state (.., n_embd) divided by the root of its mean square: sizes differ much from layer to layer, and may
+    be more than 16 bits hold."""
+    return states / np.sqrt(np.mean(np.square(states, dtype=np.float32), -1, keepdims=True) + NORM_EPS)
+
+
 class TextStore:
-    """The shards in a folder.
+    """The shards in a folder. `layers`: whose hidden states they have beside those after the last norm.
 
-    Raises Error for a folder that cannot be made or read, and for shards of another model."""
+    Raises Error for a folder that cannot be made or read, and for shards of another model or with other layers."""
 
-    def __init__(self, folder: Path, n_embd: int) -> None:
+    def __init__(self, folder: Path, n_embd: int, layers: Sequence[int] = ()) -> None:
         self.folder = folder
         self._n_embd = n_embd
+        self._layers = list(layers)
         self.shards: list[Shard] = []
         try:
             folder.mkdir(exist_ok=True)
@@ -78,15 +88,34 @@ class TextStore:
             "top": np.concatenate([text.top for text in texts]),
             "logprobs": np.concatenate([text.logprobs for text in texts]),
         }
+        if len(self._layers) > 0:
+            arrays |= {
+                "between": np.concatenate([text.between for text in texts]),
+                "layers": np.array(self._layers, np.int32),
+            }
         for name, array in arrays.items():
             np.save(beside / f"{name}.npy", array)
         beside.rename(path)
         self.shards.append(self._opened(path))
 
     def _opened(self, path: Path) -> Shard:
-        arrays = {field.name: np.load(path / f"{field.name}.npy", mmap_mode="r") for field in fields(Shard)}
+        def read(name: str) -> np.ndarray:
+            array: np.ndarray = np.load(path / f"{name}.npy", mmap_mode="r")
+            return array
+
+        has_layers = (path / "layers.npy").exists()
+        layers = read("layers").tolist() if has_layers else []
+        if layers != self._layers:
+            raise ValueError(f"{path.name} has states after the layers {layers}, wanted are {self._layers}")
+        arrays = {field.name: read(field.name) for field in fields(Shard) if has_layers or field.name != "between"}
         n = len(arrays["tokens"])
-        shapes = {"hidden": (n, self._n_embd), "top": (n, N_TOP), "logprobs": (n, N_TOP)}
+        arrays.setdefault("between", np.empty((n, 0, self._n_embd), np.float16))
+        shapes = {
+            "hidden": (n, self._n_embd),
+            "between": (n, len(self._layers), self._n_embd),
+            "top": (n, N_TOP),
+            "logprobs": (n, N_TOP),
+        }
         for name, array in arrays.items():
             if array.shape != shapes.get(name, (n,)):
                 raise ValueError(f"{path.name} has {name} of shape {array.shape}")

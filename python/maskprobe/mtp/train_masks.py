@@ -39,6 +39,8 @@ class Run(TrainingRun[Result]):
 
     Raises Error; ArgumentError for a model whose masks cannot be trained."""
 
+    KIND = "masks"
+
     def __init__(self, model: Model, out: Path, settings: Settings, on_progress: OnProgress) -> None:
         frozen = FrozenModel(model.path)
         super().__init__(model, out, settings, on_progress)

@@ -10,8 +10,10 @@ import numpy as np
 
 from ..errors import Error, ModelError
 from ..model import Model
-from .heads_file import BLOCK, SamplerHeadWeights, quantised, write_heads
-from .model_tables import input_scale, sizes_for, tables_of
+from .head_blocks import Head
+from .head_weights import BLOCK, HeadWeights, SamplerHeadWeights, quantised
+from .heads_file import write_heads
+from .model_tables import ShortList, input_scale, sizes_for, tables_of
 from .sampler_batches import Batch, Tables, batches
 from .sampler_head import SamplerHead
 from .sampler_training import DEPTH, N_BATCH, Quality, Training, places_per_second, quality
@@ -37,25 +39,30 @@ class Result:
 
 
 class Run(TrainingRun[Result]):
-    """A training of a sampler head.
+    """A training of a sampler head. What another kind of heads has of its own is overridden.
 
     Raises Error; ModelError for a model that such a head cannot be made for."""
+
+    KIND = SamplerHeadWeights.KIND
+    TITLE = "Sampler head"
+    N_WIDTHS = 3  # the first layer reads two vectors, the second writes one
 
     def __init__(self, model: Model, out: Path, settings: Settings, on_progress: OnProgress) -> None:
         if model.info.n_embd % BLOCK:
             raise ModelError(f"heads need a model whose n_embd is a multiple of {BLOCK}, it is {model.info.n_embd}")
+        self._n_hidden, self._n_short = sizes_for(model, self.N_WIDTHS)
         super().__init__(model, out, settings, on_progress)
-        self._n_hidden, self._n_short = sizes_for(model)
 
     def _seconds_per_token(self) -> float:
-        return EPOCHS / places_per_second(self._model.info.n_embd, self._n_hidden, self._n_short)
+        n_embd = self._model.info.n_embd
+        head = self._new_head(np.ones(2 * n_embd))
+        return EPOCHS / places_per_second(head, n_embd, self._n_short, len(self._layers))
 
     def _train(self) -> Result:
         """For the time that is left, or until the loss on held-out texts does not fall any more; writes the heads."""
         journal, shards = self._work.journal, self._store.shards
         tables, short = tables_of(self._model, shards, self._n_short)
-        scale = input_scale(tables, shards[-1])
-        training = Training(SamplerHead(self._model.info.n_embd, self._n_hidden, scale), tables)
+        training = Training(self._new_head(input_scale(tables, shards[-1])), tables)
         if self._work.checkpoint.exists():
             self._resume(training)
         began, before_s = time.monotonic(), journal.training_s
@@ -74,10 +81,9 @@ class Run(TrainingRun[Result]):
                 next_s = journal.training_s + every_s
                 if is_over or n_worse == PATIENCE:
                     break
-        weights = quantised(SamplerHeadWeights(training.best.layers(), short.tokens, short.weight))
-        head = SamplerHead.of(weights.layers)
+        weights = quantised(self._weights(training.best, short))
         result = Result(
-            quality=quality(head, shards, tables, N_EVALUATED),
+            quality=quality(self._head_of(weights), shards, tables, N_EVALUATED),
             n_tokens=self._store.n_tokens,
             n_short=len(short.tokens),
             n_params=weights.n_params,
@@ -87,8 +93,20 @@ class Run(TrainingRun[Result]):
             training_s=journal.training_s,
         )
         model = self._model
-        write_heads(self._out, weights, model.identity, model.info.n_vocab, metadata_of(model, result))
+        write_heads(self._out, weights, model.identity, model.info.n_vocab, metadata_of(model, self.TITLE, result))
         return result
+
+    def _new_head(self, scale: np.ndarray) -> Head:
+        """`scale` (2 n_embd,) of the inputs: embeddings, states."""
+        return SamplerHead(self._model.info.n_embd, self._n_hidden, scale)
+
+    def _weights(self, head: Head, short: ShortList) -> HeadWeights:
+        assert isinstance(head, SamplerHead)
+        return SamplerHeadWeights(short.tokens, short.weight, head.layers())
+
+    def _head_of(self, weights: HeadWeights) -> Head:
+        assert isinstance(weights, SamplerHeadWeights)
+        return SamplerHead.of(weights.layers)
 
     def _resume(self, training: Training) -> None:
         try:
@@ -105,11 +123,11 @@ class Run(TrainingRun[Result]):
             yield from batches(self._store.shards, False, tables, DEPTH, N_BATCH, order)
 
 
-def metadata_of(model: Model, result: Result) -> dict[str, str | int | float]:
+def metadata_of(model: Model, title: str, result: Result) -> dict[str, str | int | float]:
     """What a file of heads says of itself."""
     found = result.quality
     values: dict[str, str | int | float] = {
-        "general.name": f"Sampler head for {model.info.name or model.info.arch}",
+        "general.name": f"{title} for {model.info.name or model.info.arch}",
         "general.description": "Trained by maskprobe on text that the model wrote itself.",
         "maskprobe.heads.temperature": 1.0,
         "maskprobe.train.parameters": result.n_params,

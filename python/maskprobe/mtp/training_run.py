@@ -39,13 +39,16 @@ class TrainingRun(ABC, Generic[Result]):
 
     Raises Error."""
 
+    KIND: str
+
     def __init__(self, model: Model, out: Path, settings: Settings, on_progress: OnProgress) -> None:
         self._model = model
         self._out = out
         self._settings = settings
         self._on_progress = on_progress
-        self._work = WorkFolder(Path(f"{out}.work"), model.identity, settings.budget_s)
-        self._store = TextStore(self._work.folder / "text", model.info.n_embd)
+        self._layers = self._layers_read()
+        self._work = WorkFolder(Path(f"{out}.work"), model.identity, settings.budget_s, self.KIND)
+        self._store = TextStore(self._work.folder / "text", model.info.n_embd, self._layers)
         if settings.n_threads > 0:  # else as many as there are cores, as the engine has them
             torch.set_num_threads(settings.n_threads)
 
@@ -73,6 +76,10 @@ class TrainingRun(ABC, Generic[Result]):
         finally:
             self._work.close()
 
+    def _layers_read(self) -> list[int]:
+        """Layers whose hidden states are read beside that after the last norm."""
+        return []
+
     @abstractmethod
     def _seconds_per_token(self) -> float:
         """What training takes for each token of the text."""
@@ -87,7 +94,8 @@ class TrainingRun(ABC, Generic[Result]):
         began, before_s, n_new = time.monotonic(), journal.writing_s, 0
         pending: list[Text] = []
         since = began
-        writer = Writer(self._model, settings.prompts, settings.seed + len(store.shards), settings.n_threads)
+        seed = settings.seed + len(store.shards)
+        writer = Writer(self._model, settings.prompts, seed, settings.n_threads, self._layers)
         try:
             for text in writer.texts():
                 now = time.monotonic()

@@ -20,6 +20,7 @@ class Journal:
     """How far the training of this call, or of one that was cut short, has come. Times in seconds."""
 
     model: str  # its identity
+    kind: str  # of what is trained
     budget_s: float = 0.0
     phase: str = DONE
     writing_s: float = 0.0
@@ -34,9 +35,9 @@ class Journal:
 class WorkFolder:
     """One process at a time has it. `journal` is that of the run which goes on, or of a new one.
 
-    Raises Error where it cannot be made, belongs to another model, or another process has it."""
+    Raises Error where it cannot be made, belongs to another model or kind, or another process has it."""
 
-    def __init__(self, folder: Path, model: str, budget_s: float) -> None:
+    def __init__(self, folder: Path, model: str, budget_s: float, kind: str) -> None:
         self.folder = folder
         self._journal = folder / "journal.json"
         self.checkpoint = folder / "checkpoint.pt"
@@ -46,7 +47,7 @@ class WorkFolder:
             for path in folder.glob("*.tmp"):
                 path.unlink()
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.journal = self._read(model)
+            self.journal = self._read(model, kind)
         except BlockingIOError:
             raise Error(f"another process trains in '{folder}'") from None
         except (OSError, ValueError, TypeError) as error:
@@ -54,9 +55,14 @@ class WorkFolder:
         if self.journal.model != model:
             name = self.journal.model.split("\n")[1] if "\n" in self.journal.model else "another one"
             raise Error(f"'{folder}' has text of another model ({name}): delete it, or name another output (-o)")
+        if self.journal.kind != kind:
+            raise Error(
+                f"'{folder}' has the training of another kind ({self.journal.kind}, not {kind}): delete it, or name "
+                "another output (-o)"
+            )
         self.goes_on = self.journal.phase != DONE
         if not self.goes_on:
-            self.journal = Journal(model, budget_s, WRITING)
+            self.journal = Journal(model, kind, budget_s, WRITING)
 
     def note(self) -> None:
         """Keeps the journal as it is now. Raises OSError."""
@@ -66,9 +72,9 @@ class WorkFolder:
     def close(self) -> None:
         self._lock.close()
 
-    def _read(self, model: str) -> Journal:
+    def _read(self, model: str, kind: str) -> Journal:
         if not self._journal.exists():
-            return Journal(model)
+            return Journal(model, kind)
         journal = Journal(**json.loads(self._journal.read_text()))
         if journal.version != VERSION:
             raise ValueError(f"it is of version {journal.version}, not {VERSION}")
