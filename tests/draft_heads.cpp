@@ -215,9 +215,7 @@ CHECK(trust_in_a_head_is_kept) {
            grown(*with_head(text, trained, ROOT_LATENT, loaded), 12));
 }
 
-CHECK(a_steady_draft_with_a_head_allocates_nothing) {
-    const auto trained = told(TREE);
-    trained->notes = false;
+static void check_that_drafts_allocate_nothing(const std::shared_ptr<head> & trained) {
     const auto drafter = with_head({1, 2}, trained);
     const auto draft = [&] {
         drafter->use_latent(ROOT_LATENT);
@@ -232,4 +230,73 @@ CHECK(a_steady_draft_with_a_head_allocates_nothing) {
     const int64_t before = n_allocated;
     draft();
     EXPECT(n_allocated == before);
+}
+
+CHECK(a_steady_draft_with_a_head_allocates_nothing) {
+    const auto trained = told(TREE);
+    trained->notes = false;
+    check_that_drafts_allocate_nothing(trained);
+}
+
+// --- heads that know the distance alone ------------------------------------------------------------------------------
+
+struct fake_distances : distance_head {
+    std::vector<likely> at; // by distance
+    std::vector<float> asked;
+    bool notes = true;
+
+    const std::vector<int32_t> none;
+    const std::vector<int32_t> & layers() const override { return none; }
+    int32_t n_latent() const override { return 2; }
+    int32_t n_distances() const override { return (int32_t) at.size(); }
+    void evaluate(const float * latent, distribution * said) override {
+        if (notes) {
+            asked.push_back(latent[0]);
+        }
+        for (size_t i = 0; i < at.size(); i++) {
+            said[i] = {};
+            for (const auto & [token, probability] : at[i]) {
+                said[i].tokens[said[i].n] = token;
+                said[i].probabilities[said[i].n++] = probability;
+            }
+        }
+    }
+};
+
+static std::shared_ptr<fake_distances> distances() {
+    auto made = std::make_shared<fake_distances>();
+    made->at = {{{5, 0.6f}, {6, 0.3f}}, {{8, 0.9f}}};
+    return made;
+}
+
+CHECK(distances_are_asked_once_and_offer_the_same_at_each_node_of_a_depth) {
+    const auto trained = distances();
+    const grown draft(*with_head({1, 2}, trained), 8);
+    const int32_t first = draft.find(0, 5), second = draft.find(0, 6);
+    EXPECT(first > 0 && second > 0 && draft.find(first, 8) > 0 && draft.find(second, 8) > 0);
+    EXPECT(draft.size() == 5); // and nothing beyond the last distance
+    for (int32_t i = 1; i < draft.size(); i++) {
+        EXPECT(draft.source[i] == MP_BY_HEAD);
+    }
+    EXPECT(trained->asked == std::vector<float>{ROOT_LATENT[0]});
+}
+
+CHECK(distances_are_asked_when_children_are_wanted_and_the_latent_is_known) {
+    const auto trained = distances();
+    const auto drafter = with_head({1, 2}, trained);
+    drafter->start();
+    EXPECT(trained->asked.empty());
+    EXPECT(drafter->next() > 0 && trained->asked.size() == 1);
+    const int32_t forced[] = {5};
+    drafter->start(forced, 1, 0.9f);
+    EXPECT(drafter->next() == 0 && trained->asked.size() == 1);
+    const int32_t next = 30;
+    drafter->extend(&next, 1); // it was drawn from another row
+    EXPECT(grown(*drafter, 7).size() == 1 && trained->asked.size() == 1);
+}
+
+CHECK(a_steady_draft_with_distances_allocates_nothing) {
+    const auto trained = distances();
+    trained->notes = false;
+    check_that_drafts_allocate_nothing(trained);
 }

@@ -201,7 +201,6 @@ class OpenHead:
         self._library.heads_evaluate(self._pointer, n, *map(pointer_to, (ids, before, after, likely, probabilities)))
         return after, likely, probabilities
 
-
     def look_ahead(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of MTP heads, for states (n_states, n_embd): the N_LIKELY most probable tokens of each distance."""
         given = np.ascontiguousarray(states, np.float32)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..model import Model
 from .head_blocks import Head
 from .head_weights import HeadWeights, MtpHeadsWeights
 from .model_tables import ShortList
@@ -13,18 +14,24 @@ from .train_sampler import Run as SamplerRun
 AFTER = (0.5, 0.75, 0.9)
 
 
+def layers_for(model: Model) -> list[int]:
+    """Layers whose hidden states the heads of a model read beside that after the last norm, ascending; none on a model
+    without taps."""
+    if not model.info.can_tree:
+        return []
+    n_layer = model.info.n_layer
+    return sorted({min(int(share * n_layer), n_layer - 1) for share in AFTER})
+
+
 class Run(SamplerRun):
-    """One training of MTP heads for `model`. On a model without taps they read the state after the last norm alone."""
+    """One training of MTP heads for `model`."""
 
     KIND = MtpHeadsWeights.KIND
     TITLE = "MTP heads"
     N_WIDTHS = 2 * DEPTH
 
     def _layers_read(self) -> list[int]:
-        if not self._model.info.can_tree:
-            return []
-        n_layer = self._model.info.n_layer
-        return sorted({min(int(share * n_layer), n_layer - 1) for share in AFTER})
+        return layers_for(self._model)
 
     def _new_head(self, scale: np.ndarray) -> Head:
         return MtpHeads(self._model.info.n_embd, self._n_hidden, len(self._layers), DEPTH)
