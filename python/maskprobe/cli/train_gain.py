@@ -38,7 +38,7 @@ def gain_of(
     began = time.monotonic()
     with Progress("comparing") as progress:
         progress(0, N_PROMPTS)
-        writer = Writer(model, prompts, SEED, n_threads, N_PROMPTS)
+        writer = Writer(model, prompts, SEED, n_threads, n_parallel=N_PROMPTS)
         try:
             asked = writer.prompts(N_PROMPTS)
         finally:

@@ -47,4 +47,3 @@ class Block(nn.Module):
         with torch.no_grad():
             for part, array in zip(parts, arrays, strict=True):
                 part.copy_(torch.from_numpy(array))
-

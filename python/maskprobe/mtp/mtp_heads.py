@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .head_blocks import FIRST_GAIN, NORM_EPS, Block, Head, dropped
+from .head_blocks import FIRST_GAIN, NORM_EPS, Block, Head
 from .head_weights import MtpHeadsWeights
 from .sampler_batches import Batch
 
-DROPOUT_INPUT, DROPOUT_INNER = 0.15, 0.2
 LAST_AT_FIRST = 2.0  # of a mix, before softmax: what the last norm's state has more than the others
 
 
@@ -38,8 +37,7 @@ class MtpHeads(Head):
         states = torch.cat([batch.between, last[:, None]], 1)  # (n, n_states, n_embd)
         for mix, first, second in zip(self.mix, self.first, self.second, strict=True):
             u = (states * mix.softmax(-1)[:, None]).sum(1)
-            x = dropped(first(dropped(u, DROPOUT_INPUT, self.training)), DROPOUT_INNER, self.training)
-            yield batch.hidden + second(x)
+            yield batch.hidden + second(first(u))
 
     def weights(self, layers: np.ndarray, short_tokens: np.ndarray, short: np.ndarray) -> MtpHeadsWeights:
         """For a file. `layers`: (n_states,) int32, whose states the heads read, the last norm included."""

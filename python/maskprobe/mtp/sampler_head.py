@@ -14,7 +14,6 @@ from .head_weights import Layer
 from .sampler_batches import Batch
 
 
-
 class SamplerHead(Head):
     """z' = z + B1(B0([E(x); z])): `z` is the hidden state after the model's last norm at the row that the token x was
     drawn from, or the z' of the depth before; E(x) the token's row of the input embedding. `scale` (2 n_embd,) brings
