@@ -172,8 +172,13 @@ def test_texts_are_answers_behind_the_beginning_of_a_conversation(tmp_path):
 
 def text_with(tokens, n_embd: int) -> text_store.Text:
     n, n_top = len(tokens), text_store.N_TOP
-    arrays = (np.zeros((n, n_embd), np.float16), np.zeros((n, n_top), np.int32), np.zeros((n, n_top), np.float16))
-    return text_store.Text(np.array(tokens, np.int32), *arrays)
+    return text_store.Text(
+        tokens=np.array(tokens, np.int32),
+        hidden=np.zeros((n, n_embd), np.float16),
+        between=np.zeros((n, 0, n_embd), np.float16),
+        top=np.zeros((n, n_top), np.int32),
+        logprobs=np.zeros((n, n_top), np.float16),
+    )
 
 
 def test_models_that_cannot_be_trained_for(paths, tmp_path, monkeypatch):
