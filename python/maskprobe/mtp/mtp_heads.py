@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .head_blocks import FIRST_GAIN, NORM_EPS, Block, Head
+from .head_blocks import FIRST_GAIN, Block, Head
 from .head_weights import MtpHeadsWeights
 from .sampler_batches import Batch
+from .text_store import NORM_EPS
 
 LAST_AT_FIRST = 2.0  # of a mix, before softmax: what the last norm's state has more than the others
 
