@@ -103,14 +103,14 @@ def test_torch_computes_the_formula_of_the_file(model, store, layers, monkeypatc
     weights = quantised(heads.weights(read, short.tokens, short.weight))
     batch = next(batches(store.shards, True, tables, DEPTH, 8))
     with torch.no_grad():
-        states = list(MtpHeads.of(weights).guesses(batch))
+        states = list(MtpHeads.of(weights).eval().guesses(batch))
     for row in range(8):
         given = np.append(batch.between[row].numpy(), batch.hidden[row : row + 1].numpy(), 0)
         odds = look_ahead(weights.tensors(), given)
         assert len(odds) == len(states) == DEPTH
         for depth, guess in enumerate(states):
             found = torch.softmax(guess[row] @ torch.from_numpy(weights.short).T, -1).numpy()
-            assert np.allclose(found, odds[depth], rtol=1e-3, atol=1e-6)
+            assert np.allclose(found, odds[depth], rtol=2e-2, atol=1e-6)  # between is rounded to 16 bits
 
 
 def test_a_file_has_what_was_written(model, layers, tmp_path):
