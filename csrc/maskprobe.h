@@ -99,6 +99,7 @@ typedef struct mp_model_params {
     bool    check_tensors;    // refuse NaN and infinite weights while loading (reads the whole file). Default false
     bool    self_check;       // compare embedding input with token input at load; without it probing is off. Of a recurrent
                               // state, try whether it goes back; without it llama.cpp's word counts. Default true
+    bool    load_mtp;         // layers for multi-token prediction too, where the file has some: for engines. Default true
     mp_kernels kernels;       // CPU kernels. Default MP_KERNELS_AUTO
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
     int32_t n_loras;
@@ -112,7 +113,7 @@ typedef struct mp_model_info {
     char    name[128];        // general.name, or ""
     char    description[128]; // llama.cpp's own, for instance "llama 1B Q4_0"
     int64_t size, n_params;   // size: bytes of all tensors
-    int32_t n_vocab, n_embd, n_layer, n_ctx_train;
+    int32_t n_vocab, n_embd, n_layer, n_layer_mtp, n_ctx_train; // n_layer_mtp: for multi-token prediction, beside n_layer
     int32_t token_bos, token_eos, token_fim_pre, token_fim_suf, token_fim_mid; // -1 where the model has none
     bool    add_bos;          // the tokenizer puts BOS first
     bool    can_tree;         // the cache can be rolled back: trees of tokens can be verified
@@ -349,7 +350,7 @@ typedef struct mp_engine_params {
     int32_t      n_rows;     // rows of a pass per generation, 0 = as many as pay here. Default 0
     const char * masks;      // after the nodes of its own drafts: "none", "mean", "soft" or "file:PATH". Default "none"
     const char * state;      // file of what is learned; "" = the model's in the user's cache folder. Default NULL: none
-    const char * heads;      // file of heads trained for the model; "" = the model's there, if it has one. Default NULL: none
+    const char * heads;      // file of heads trained for it; "" = there, or else the file's own MTP layers. Default NULL: none
 } mp_engine_params;
 
 // Engines on one model learn into the same tables; the last one that is freed writes them. params may be NULL. Errors:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import gguf
@@ -18,7 +18,7 @@ import numpy as np
 from architecture_tensors import TensorSpec, matrix, norm
 from hybrid_latent import HYBRIDS as LATENT_HYBRIDS
 from hybrid_layers import HYBRIDS as PLAIN_HYBRIDS
-from hybrid_parts import LOGIT_SPREAD, N_CTX, N_LAYER, N_VOCAB, WIDTH, Hybrid
+from hybrid_parts import FFN, LOGIT_SPREAD, N_CTX, N_LAYER, N_VOCAB, WIDTH, Hybrid
 from synthetic_vocab import make_vocabulary, write_vocabulary
 
 HYBRIDS = {**PLAIN_HYBRIDS, **LATENT_HYBRIDS}
@@ -37,7 +37,22 @@ def tensors(hybrid: Hybrid) -> Iterator[TensorSpec]:
 
 def write_random_hybrid(path: str | os.PathLike[str], arch: str, seed: int = 0) -> Path:
     """Writes a tiny model of this architecture. The same arguments give the same file, byte for byte."""
-    path, hybrid = Path(path), HYBRIDS[arch]
+    hybrid = HYBRIDS[arch]
+    return write_tiny(path, arch, tensors(hybrid), hybrid.describe, ffn=hybrid.ffn, seed=seed)
+
+
+def write_tiny(
+    path: str | os.PathLike[str],
+    arch: str,
+    specs: Iterable[TensorSpec],
+    describe: Callable[[gguf.GGUFWriter], None],
+    *,
+    ffn: int | tuple[int, ...] = FFN,
+    n_layer: int = N_LAYER,
+    seed: int = 0,
+) -> Path:
+    """Writes a model of the common sizes, with these tensors; describe() adds what else its metadata say."""
+    path = Path(path)
     unfinished = path.with_name(path.name + ".part")
     writer = gguf.GGUFWriter(unfinished, arch)
     writer.add_name(f"random {arch}")
@@ -46,12 +61,12 @@ def write_random_hybrid(path: str | os.PathLike[str], arch: str, seed: int = 0) 
     writer.add_vocab_size(N_VOCAB)
     writer.add_context_length(N_CTX)
     writer.add_embedding_length(WIDTH)
-    writer.add_block_count(N_LAYER)
-    writer.add_feed_forward_length(hybrid.ffn if isinstance(hybrid.ffn, int) else list(hybrid.ffn))
+    writer.add_block_count(n_layer)
+    writer.add_feed_forward_length(ffn if isinstance(ffn, int) else list(ffn))
     writer.add_layer_norm_rms_eps(1e-5)
-    hybrid.describe(writer)
+    describe(writer)
     write_vocabulary(writer, make_vocabulary(N_VOCAB), add_begin=False)
-    for index, spec in enumerate(tensors(hybrid)):
+    for index, spec in enumerate(specs):
         values = spec.values
         if values is None:
             rng = np.random.default_rng([seed, index])

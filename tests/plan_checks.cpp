@@ -1,5 +1,6 @@
 // Checks of what passes take, of calibration and of the planner's choices, by name. Without an argument: the names.
 #include "maskprobe.h"
+#include "plan/asking.h"
 #include "plan_simulator.h"
 #include "plan_times_checks.h"
 
@@ -231,6 +232,50 @@ static void what_is_kept_is_there_at_once() {
     CHECK(second.run(10).rows[0] > 150);
 }
 
+// --- asking ----------------------------------------------------------------------------------------------------------
+
+// How many of 320 drafts ask at each depth, where answers are right with this probability. Questions take 100 us.
+static std::vector<int32_t> asked_of(double right, double us_per_token) {
+    asking pay;
+    std::vector<int32_t> n(asking::MOST_DEPTH);
+    for (int32_t i = 0; i < 320; i++) {
+        pay.begin();
+        double reach = 1;
+        bool is_on_path = true;
+        for (int32_t depth = 0; depth < asking::MOST_DEPTH && pay.pays(depth, reach, us_per_token); depth++) {
+            n[depth]++;
+            pay.took(depth, 100);
+            const bool is_right = (i * 37 + depth * 11) % 100 < right * 100;
+            pay.learn(depth, reach, is_on_path && is_right ? 1 : 0);
+            is_on_path = is_on_path && is_right;
+            reach *= std::max(right, 0.3);
+        }
+    }
+    return n;
+}
+
+static void questions_that_pay_are_asked() {
+    const std::vector<int32_t> n = asked_of(0.95, 1000);
+    CHECK(n[0] == 320 && n[asking::MOST_DEPTH - 1] > 250, "%d, %d at the last depth", n[0], n[asking::MOST_DEPTH - 1]);
+}
+
+static void questions_that_do_not_pay_are_asked_now_and_then() {
+    for (const auto & [right, us_per_token] : {std::make_pair(0.0, 1000.0), std::make_pair(0.9, 20.0)}) {
+        const std::vector<int32_t> n = asked_of(right, us_per_token);
+        CHECK(n[0] >= 10 && n[0] <= 100, "%g right, %g us: %d", right, us_per_token, n[0]);
+    }
+}
+
+static void questions_go_as_deep_as_they_pay() {
+    const std::vector<int32_t> n = asked_of(0.5, 400);
+    CHECK(n[0] > 300 && n[asking::MOST_DEPTH - 1] < 100, "%d, %d at the last depth", n[0], n[asking::MOST_DEPTH - 1]);
+}
+
+static void without_times_all_is_asked() {
+    const std::vector<int32_t> n = asked_of(0.0, 0);
+    CHECK(n[0] == 320 && n[asking::MOST_DEPTH - 1] == 320);
+}
+
 #define NAMED(function) {#function, function}
 #define BEST(name, kind, asked) {name, [] { near_the_best_fixed_rows(kind, asked); }}
 
@@ -269,6 +314,10 @@ static const std::vector<std::pair<std::string, std::function<void()>>> ALL = {
     NAMED(a_source_that_becomes_right_is_believed_again),
     NAMED(of_four_the_good_one_has_the_rows),
     NAMED(what_is_kept_is_there_at_once),
+    NAMED(questions_that_pay_are_asked),
+    NAMED(questions_that_do_not_pay_are_asked_now_and_then),
+    NAMED(questions_go_as_deep_as_they_pay),
+    NAMED(without_times_all_is_asked),
     BEST("near_the_best_of_one_text", "one text", 0.97),
     BEST("near_the_best_of_repetitive_text", "repetitive", 0.97),
     BEST("near_the_best_of_steady_rates", "steady rate", 0.97),

@@ -14,6 +14,7 @@ mp_model_params mp_model_default_params(void) {
     params.n_gpu_layers = -1;
     params.use_mmap = true;
     params.self_check = true;
+    params.load_mtp = true;
     return params;
 }
 

@@ -46,6 +46,7 @@ void drafter::forget_pass() {
     heap.clear();
     unexpanded = -1;
     root_latent.clear();
+    guessed = nullptr;
     masks.clear();
     for (distribution & d : sibling) {
         d.n = 0;
@@ -203,6 +204,9 @@ void drafter::add(const knowledge::held & known, int32_t token, int32_t parent, 
     added.probability = probability;
     added.share = 1;
     added.n_children = 0;
+    if (said == NOT_SAID && guessed) {
+        added.said = guessed_after(parent, token);
+    }
     if (added.depth < n_forced || added.depth >= n_forced + MAX_DEPTH) {
         return;
     }
@@ -248,6 +252,9 @@ void drafter::start(const int32_t * forced, int32_t n, float probability) {
     unexpanded = -1;
     likely.clear();
     latents.clear();
+    if (guessed) {
+        likely.assign(guessed->likely, guessed->likely + guessed->n);
+    }
     const knowledge::held known(*shared);
     add(known, text.back(), -1, 1.0f, MP_BY_MODEL, NOT_SAID);
     for (int32_t i = 0; i < n; i++) {

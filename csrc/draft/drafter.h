@@ -8,10 +8,12 @@
 //     observe(pass, path)  a pass over the tree has been decoded
 //     extend(tokens)       instead of observe(), for tokens that came without a tree
 //     use_latent(state)    what the newest token was drawn from, for the head
+//     use_guesses(chain)   or, instead of a head, what was thought out beforehand
 //
 // In a steady step nothing is allocated: what grows keeps its room.
 #pragma once
 
+#include "draft/guesses.h"
 #include "draft/head.h"
 #include "draft/knowledge.h"
 #include "maskprobe.h"
@@ -39,6 +41,10 @@ public:
     // The latent of the place that the newest token was drawn from, (n_latent of the head); nullptr: it is not known. It is
     // for the next draft, and forgotten with any change of the text.
     void use_latent(const float * latent);
+
+    // Evidence like the head's, which there must not be then, for the next draft. observe() writes what it was worth into
+    // it. nullptr: none.
+    void use_guesses(guesses * chain) { guessed = chain; }
 
     // The draft. Any first part of it is the best tree of its size. The text must not be empty.
     void start() { start(nullptr, 0, 1.0f); }
@@ -128,11 +134,14 @@ private:
     void ask_head(int32_t at);
     int32_t note_likely_next(float rival, float least);
     int32_t said_at(int32_t depth);
+    int32_t guessed_after(int32_t parent, int32_t token) const;
 
     // learning.cpp
     void find_nodes(const mp_tree & decoded);
     void learn_outcomes(const int32_t * path, const int32_t * emitted, int32_t n_path);
-    void learn_mask_gain(knowledge::held & known, const int32_t * path, const int32_t * emitted, int32_t n_path);
+    double gain_by(const knowledge::held & known, evidence_kind kind, int32_t at, int32_t token) const;
+    void learn_mask_gain(const knowledge::held & known, const int32_t * path, const int32_t * emitted, int32_t n_path);
+    void learn_guess_gain(const knowledge::held & known, const int32_t * path, const int32_t * emitted, int32_t n_path);
     void learn_row(const model_row & row, int32_t token, int32_t before, int32_t first);
     void learn_siblings(const mp_tree & decoded, const mp_pass & pass, int32_t accepted);
 
@@ -153,6 +162,7 @@ private:
     double gains_of_masks[N_MASKS_EACH]; // running means. A guess, until masks were tried
 
     std::vector<float> root_latent; // (n_latent), or empty: not known
+    guesses * guessed = nullptr;    // of this draft
 
     // the draft under way, nodes[0] is the root
     int32_t n_forced = 0;
@@ -164,7 +174,8 @@ private:
     std::vector<float> out_probabilities;         // (n_nodes)
     std::vector<int8_t> out_sources;              // (n_nodes)
 
-    // what the head has said in this draft, by candidate::said, or by the depth of the node after which it may come
+    // what was said in this draft: by a token_head, by candidate::said; by a distance_head, by the depth of the node after
+    // which it may come; of guesses the i-th is number i
     std::vector<distribution> likely;
     std::vector<float> latents; // (n said, n_latent), of a token_head
 

@@ -1,4 +1,4 @@
-// What the drafter asks of a trained head, and when.
+// What the drafter asks of a trained head, and when; or which of the guesses made beforehand tell of a node.
 #include "draft/drafter.h"
 
 #include <algorithm>
@@ -25,6 +25,13 @@ const float * drafter::latent_before(int32_t parent) const {
     }
     const int32_t said = nodes[parent].said;
     return said == NOT_SAID ? nullptr : &latents[(size_t) said * trained->n_latent()];
+}
+
+// Which of the guesses tells what follows this token after that node; the token of the root, -1, is the first one's.
+int32_t drafter::guessed_after(int32_t parent, int32_t token) const {
+    const int32_t before = parent < 0 ? -1 : nodes[parent].said;
+    const bool is_on_chain = parent < 0 || (before != NOT_SAID && likely[before].tokens[0] == token);
+    return is_on_chain && before + 1 < guessed->n ? before + 1 : NOT_SAID;
 }
 
 // Candidates that wait for a place, and their next siblings: how many are at least as probable as `rival`; the others that

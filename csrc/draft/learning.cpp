@@ -75,6 +75,7 @@ void drafter::observe(const mp_tree & decoded, const mp_pass & pass, const int32
     nodes.clear();
     heap.clear();
     root_latent.clear();
+    guessed = nullptr;
     for (int32_t i = 0; i < n_path; i++) {
         add_to_text(emitted[i]);
     }
@@ -121,25 +122,45 @@ void drafter::learn_outcomes(const int32_t * path, const int32_t * emitted, int3
     if (!masks.empty()) {
         learn_mask_gain(known, path, emitted, n_path);
     }
+    if (guessed) {
+        learn_guess_gain(known, path, emitted, n_path);
+    }
+}
+
+// By how much evidence of this kind raised the probability of the token after a node.
+double drafter::gain_by(const knowledge::held & known, evidence_kind kind, int32_t at, int32_t token) const {
+    const node & parent = nodes[at];
+    const auto is_it = [&](const candidate & c) { return c.token == token; };
+    const candidate * const found = std::find_if(parent.children, parent.children + parent.n_children, is_it);
+    if (found == parent.children + parent.n_children || !found->why.has(kind)) {
+        return 0;
+    }
+    evidence without = found->why;
+    without.level[kind] = NO_LEVEL;
+    bool is_known_otherwise = false;
+    for (int32_t other = 0; other < N_EVIDENCE; other++) {
+        is_known_otherwise = is_known_otherwise || without.has(other);
+    }
+    return found->probability - (is_known_otherwise ? known->model.predict(parent.depth, without) : 0.0f);
 }
 
 // A mask whose place the pass did not come to gained nothing.
-void drafter::learn_mask_gain(knowledge::held & known, const int32_t * path, const int32_t * emitted, int32_t n_path) {
+void drafter::learn_mask_gain(const knowledge::held & known, const int32_t * path, const int32_t * emitted, int32_t n_path) {
     for (int32_t i = 0; i < std::min<int32_t>(N_MASKS_EACH, (int32_t) masks.size()); i++) {
-        double gain = 0;
-        if (i < n_path && node_of[path[i]] >= 0) {
-            const node & parent = nodes[node_of[path[i]]];
-            for (int32_t k = 0; k < parent.n_children; k++) {
-                const candidate & c = parent.children[k];
-                if (c.token == emitted[i] && c.why.has(BY_MASK)) {
-                    evidence without = c.why;
-                    without.level[BY_MASK] = NO_LEVEL;
-                    const bool only = known->model.main_evidence(parent.depth, without) == BY_MASK;
-                    gain += c.probability - (only ? 0.0f : known->model.predict(parent.depth, without));
-                }
-            }
-        }
+        const bool is_reached = i < n_path && node_of[path[i]] >= 0;
+        const double gain = is_reached ? gain_by(known, BY_MASK, node_of[path[i]], emitted[i]) : 0;
         gains_of_masks[i] += MASK_GAIN_RATE * (gain - gains_of_masks[i]);
+    }
+}
+
+void drafter::learn_guess_gain(const knowledge::held & known, const int32_t * path, const int32_t * emitted,
+                               int32_t n_path) {
+    std::fill_n(guessed->gain, MOST_GUESSED, 0.0);
+    for (int32_t i = 0; i < n_path && node_of[path[i]] >= 0; i++) {
+        const int32_t said = nodes[node_of[path[i]]].said;
+        if (said != NOT_SAID) {
+            guessed->gain[said] = gain_by(known, BY_HEAD, node_of[path[i]], emitted[i]);
+        }
     }
 }
 

@@ -48,7 +48,8 @@ static void move_mean(double & mean, double value) {
 mp_engine::mp_engine(context_ref context_, const mp_engine_params & params)
     : context(std::move(context_)), n_rows_fixed(params.n_rows), masks(parse_masks(params.masks)),
       trained(open_masks(context->model, masks, params.masks)), state(open_state(*context->model, params.state)),
-      heads(open_heads(*context, params.heads, heads_note)), cache(context) {
+      heads(open_heads(*context, params.heads, heads_note)),
+      has_own_layers(!heads && open_own_layers(*context, params.heads, heads_note)), cache(context) {
     if (params.n_rows < 0 || params.n_rows > context->n_rows_max) {
         fail(MP_ERR_ARGUMENT, "n_rows = %d must be between 0 (as many as pay) and the context's n_rows_max = %d",
              params.n_rows, context->n_rows_max);
@@ -149,6 +150,9 @@ void mp_engine::plan() {
     if (!context->model->info.can_tree) {
         most = std::min(most, 1 + context->max_chain);
     }
+    if (has_own_layers) {
+        own.ask(*context->mtp(), drawing, planner.us_per_token());
+    }
     shares.assign(drawing.size(), {});
     each([&](size_t i) {
         const int32_t own = drawing[i]->n_rows_wanted();
@@ -220,6 +224,7 @@ void mp_engine::pass(int64_t started) {
         each([&](size_t i) { drawing[i]->learn_claims(drawing[i]->claims == &claims ? state->claims : claims_of_callers); });
     }
     each([&](size_t i) { drawing[i]->learn(passes[i]); });
+    each([&](size_t i) { own.learn(*drawing[i]); });
     const double us = (double) (ggml_time_us() - started);
     int32_t n_rows = 0;
     for (size_t i = 0; i < drawing.size(); i++) {
@@ -342,7 +347,7 @@ std::shared_ptr<generation> mp_engine::open(const int32_t * tokens, int32_t n, c
         if (masks && model->info.can_tree && model->info.can_probe) {
             vectors = std::make_unique<mask_source>(*model, *masks, state->known, trained);
         }
-        source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors), heads);
+        source = std::make_unique<evidence_proposer>(state->known, chains_only, std::move(vectors), heads, has_own_layers);
     }
     auto made = std::make_shared<generation>(model, tokens, n, params, std::move(source));
     made->claims = params.proposer ? &claims_of_callers : &claims;

@@ -4,6 +4,7 @@
 
 #include "draft/head.h"
 #include "engine/generation.h"
+#include "engine/own_guesses.h"
 #include "engine/session_cache.h"
 #include "engine/state.h"
 #include "guard.h"
@@ -60,6 +61,8 @@ private:
     const std::shared_ptr<mp::state> state;
     std::string heads_note;
     const std::shared_ptr<mp::head> heads; // nullptr: none
+    const bool has_own_layers;             // for multi-token prediction, of the model's file, instead of heads
+    mp::own_guesses own;
     mp::calibration claims;            // of the engine's own drafts, as they are known when a pass begins: no callback is
                                        // called under the lock of the shared ones, since it may use another engine
     mp::calibration claims_of_callers; // of all proposers that callers brought

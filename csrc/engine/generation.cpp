@@ -36,6 +36,7 @@ int32_t generation::n_top_of_pass() const {
 
 int32_t generation::evaluate_prompt(int32_t n) {
     if (n_evaluated == 0) {
+        session->mtp.follows = source && source->wants_guesses();
         const auto & held = session->tokens;
         const size_t n_same = std::mismatch(text.begin(), text.end(), held.begin(), held.end()).first - text.begin();
         // The row of the prompt's last token is needed, so that one is evaluated in any case.
@@ -107,6 +108,7 @@ share generation::start_draft(int32_t room) {
     broken.reset();
     share rows = {nullptr, claims, 1, 1};
     if (is_drafted) {
+        source->use_guesses(guessed.n > 0 ? &guessed : nullptr);
         source->start(text, room);
         if (const mp_tree * whole = source->whole()) {
             rows.n_most = rows.n_rows = whole->n_nodes + whole->n_masks;

@@ -57,6 +57,10 @@ public:
     bool was_suspended() const { return is_resumed; }
     int64_t n_emitted() const { return (int64_t) text.size() - n_prompt; }
 
+    // Whether what follows its newest token may be thought out before the draft, into `guessed`.
+    bool wants_guesses() const { return source && source->wants_guesses() && !is_suspect && n_left > 1; }
+    guesses guessed;
+
     // Starts a draft of at most `room` rows and says what the planner may give it.
     share start_draft(int32_t room);
     void check_draft() const; // throws what went wrong while the draft grew

@@ -75,4 +75,18 @@ bool heads_need_taps(const mp_model & model, const char * path) {
     }
 }
 
+bool open_own_layers(mp_context & context, const char * path, std::string & note) {
+    if (!path || path[0] != '\0' || context.model->info.n_layer_mtp == 0) {
+        return false;
+    }
+    try {
+        context.open_mtp();
+    } catch (const failure & e) {
+        note +=
+            (note.empty() ? "" : "; ") + format("the file's layers for multi-token prediction are not used: %s", e.what());
+        return false;
+    }
+    return true;
+}
+
 } // namespace mp

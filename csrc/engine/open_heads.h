@@ -18,4 +18,8 @@ std::shared_ptr<head> open_heads(mp_context & context, const char * path, std::s
 // is wrong with them is said when they are opened.
 bool heads_need_taps(const mp_model & model, const char * path);
 
+// Without any, where `path` is "": the layers for multi-token prediction of the model's own file. Whether they are open in
+// the context then; where it has some that cannot be used, `note` says why not.
+bool open_own_layers(mp_context & context, const char * path, std::string & note);
+
 } // namespace mp

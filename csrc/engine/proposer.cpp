@@ -18,8 +18,8 @@ constexpr float FORCED_RATE = 1.0f / 16;    // of the newest one, in the running
 // --- all evidence ----------------------------------------------------------------------------------------------------
 
 evidence_proposer::evidence_proposer(std::shared_ptr<knowledge> known, bool chains_only, std::unique_ptr<mask_source> masks,
-                                     std::shared_ptr<head> trained)
-    : has_head(trained != nullptr), from(known, chains_only, std::move(trained)), n_vocab(known->n_vocab),
+                                     std::shared_ptr<head> trained, bool guessed)
+    : has_head(trained != nullptr), guessed(guessed), from(known, chains_only, std::move(trained)), n_vocab(known->n_vocab),
       masks(std::move(masks)) {}
 
 int32_t evidence_proposer::n_top() const {

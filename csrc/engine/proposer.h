@@ -49,9 +49,11 @@ struct drawn_rows {
 
 class proposer : public candidates {
 public:
-    virtual int32_t n_top() const = 0;                  // candidates per row that it learns from
-    virtual int32_t n_prompt_rows() const = 0;          // of the prompt's last rows, how many it learns from
-    virtual bool wants_hidden() const { return false; } // hidden states of the rows that tokens are drawn from
+    virtual int32_t n_top() const = 0;                   // candidates per row that it learns from
+    virtual int32_t n_prompt_rows() const = 0;           // of the prompt's last rows, how many it learns from
+    virtual bool wants_hidden() const { return false; }  // hidden states of the rows that tokens are drawn from
+    virtual bool wants_guesses() const { return false; } // of the model's own layers for multi-token prediction
+    virtual void use_guesses(guesses *) {} // for the next draft; what they were worth is written into them. nullptr: none
     virtual void begin(const std::vector<int32_t> & text, const drawn_rows & from) = 0;
     virtual void start(const std::vector<int32_t> & text, int32_t room) = 0;
     // A draft of the root and this chain after it, each of whose tokens comes with this probability. Others follow it.
@@ -76,11 +78,13 @@ public:
 class evidence_proposer : public proposer {
 public:
     evidence_proposer(std::shared_ptr<knowledge> known, bool chains_only, std::unique_ptr<mask_source> masks,
-                      std::shared_ptr<head> trained);
+                      std::shared_ptr<head> trained, bool guessed);
 
     int32_t n_top() const override;
     int32_t n_prompt_rows() const override;
     bool wants_hidden() const override { return has_head; }
+    bool wants_guesses() const override { return guessed; }
+    void use_guesses(guesses * chain) override { from.use_guesses(chain); }
     void begin(const std::vector<int32_t> & text, const drawn_rows & from) override;
     void start(const std::vector<int32_t> & text, int32_t room) override;
     bool start_after(const std::vector<int32_t> & forced, float probability) override;
@@ -95,7 +99,7 @@ public:
     void add_masks(mp_tree & tree, const calibration & claims) override;
 
 private:
-    const bool has_head;
+    const bool has_head, guessed;
     drafter from;
     const int32_t n_vocab;
     const std::unique_ptr<mask_source> masks; // nullptr: none
@@ -154,6 +158,8 @@ public:
     int32_t n_top() const override { return inner->n_top(); }
     int32_t n_prompt_rows() const override { return inner->n_prompt_rows(); }
     bool wants_hidden() const override { return inner->wants_hidden(); }
+    bool wants_guesses() const override { return inner->wants_guesses(); }
+    void use_guesses(guesses * chain) override { inner->use_guesses(chain); }
     void begin(const std::vector<int32_t> & text, const drawn_rows & from) override { inner->begin(text, from); }
     void start(const std::vector<int32_t> & text, int32_t room) override;
     int32_t n_forced() const override { return n_chain; }

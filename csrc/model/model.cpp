@@ -12,6 +12,7 @@
 #include "registry.h"
 #include "status.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -98,6 +99,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
                                              : (params.use_mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE);
     llama_params.check_tensors = params.check_tensors;
     llama_params.use_extra_bufts = repacking_is_safe();
+    llama_params.load_mtp = params.load_mtp;
     llama_params.progress_callback = on_progress;
     llama_params.progress_callback_user_data = &progress;
 
@@ -150,7 +152,15 @@ static void read_metadata(mp_model & model) {
     }
 }
 
-static void describe(mp_model & model) {
+// Layers for multi-token prediction. Of some files only the metadata tell of them, and the model has none.
+static int32_t count_mtp_layers(const mp_model & model) {
+    const std::string prefix = format("blk.%d.", llama_model_n_layer(model.weights));
+    const auto is_of_first = [&](const gguf_tensor & tensor) { return tensor.name.rfind(prefix, 0) == 0; };
+    const auto & tensors = model.summary.tensors;
+    return std::any_of(tensors.begin(), tensors.end(), is_of_first) ? llama_model_n_layer_nextn(model.weights) : 0;
+}
+
+static void describe(mp_model & model, bool with_mtp) {
     mp_model_info & info = model.info;
     snprintf(info.arch, sizeof(info.arch), "%s", model.summary.arch.c_str());
     snprintf(info.name, sizeof(info.name), "%s", model.summary.name.c_str());
@@ -168,6 +178,7 @@ static void describe(mp_model & model) {
     info.token_fim_mid = llama_vocab_fim_mid(model.vocab);
     info.add_bos = llama_vocab_get_add_bos(model.vocab);
     info.embd_scale = 1;
+    info.n_layer_mtp = with_mtp ? count_mtp_layers(model) : 0;
 
     const llama_rope_type rope = llama_model_rope_type(model.weights);
     model.n_pos_per_embd = rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE ? 4 : 1;
@@ -234,7 +245,7 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
     const kernel_plan plan = plan_kernels(model->summary, p);
     refuse_children();
     load_weights(*model, path, p, plan);
-    describe(*model);
+    describe(*model, p.load_mtp);
     read_metadata(*model);
     describe_kernels(model->info, plan);
     refuse_other_kinds(*model);

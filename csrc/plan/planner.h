@@ -43,6 +43,8 @@ public:
     void observe(int32_t n_rows, int64_t depth, double step_us);
 
     double time(int32_t n_rows, int64_t depth) const { return times.time(n_rows, depth); }
+    // What a token took in the last passes, 0: not known.
+    double us_per_token() const { return plain_rate > 0 ? plain / (plain_rate * emitted) : 0; }
 
     std::string save() const { return times.save(); }
     bool load(const char * bytes, size_t n) { return times.load(bytes, n); }

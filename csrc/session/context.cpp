@@ -5,6 +5,7 @@
 #include "platform/thread_count.h"
 #include "registry.h"
 #include "session/context_params.h"
+#include "session/nextn_bridge.h"
 #include "session/session.h"
 #include "status.h"
 
@@ -58,6 +59,7 @@ mp_context::mp_context(model_ref model_, const mp_context_params & params)
         taps->install(cp);
     }
     ctx.reset(make_context(*model, cp, kernels));
+    opened_with = cp;
     spreads = spreads_nan(*model, cp);
     memory = llama_get_memory(ctx.get());
     n_ctx = (int32_t) llama_n_ctx(ctx.get()) / n_sessions_max;
@@ -68,6 +70,12 @@ mp_context::mp_context(model_ref model_, const mp_context_params & params)
     max_chain = model->info.can_tree ? 0 : (int32_t) llama_n_rs_seq(ctx.get());
     for (int32_t id = (int32_t) cp.n_seq_max - 1; id >= 0; id--) {
         free_ids.push_back(id); // taken from the end: the lowest first
+    }
+}
+
+void mp_context::open_mtp() {
+    if (!mtp_opened) {
+        mtp_opened = std::make_unique<mtp_layers>(*model, opened_with, n_sessions_held, workers, n_threads, n_threads_batch);
     }
 }
 
@@ -140,6 +148,10 @@ void mp_context::run(const llama_batch & rows, int32_t n_sequences, int32_t n_th
     }
     set_threads(ctx.get(), *model, kernels, n_threads_of_pass);
     llama_set_embeddings(ctx.get(), with_hidden);
+    if (mtp_opened) {
+        keep_nextn_states(ctx.get(), std::any_of(in_pass, in_pass + n, [](const auto * s) { return s->mtp.follows; }),
+                          false);
+    }
     clear_log_error();
     for (mp_session * session : sessions) {
         session->moved = session->moved || session->n_in_pass > 0;

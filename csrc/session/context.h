@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "platform/worker_pool.h"
 #include "session/layer_taps.h"
+#include "session/mtp_layers.h"
 #include "session/row_batch.h"
 #include "session/row_outputs.h"
 
@@ -50,6 +51,10 @@ struct mp_context : std::enable_shared_from_this<mp_context> {
 
     // Of a row's hidden states there are n_states: after the tapped layers, ascending, and after the last norm.
     int32_t n_states() const { return taps ? 1 + (int32_t) taps->between().size() : 1; }
+
+    // Opens the layers for multi-token prediction, where they are not open yet. Throws as they do.
+    void open_mtp();
+    mp::mtp_layers * mtp() { return mtp_opened.get(); } // nullptr: not open
 
     bool part(int32_t i, mp_part & out) const; // false past the last one
 
@@ -119,6 +124,8 @@ private:
     std::unique_ptr<llama_context, decltype(&llama_free)> ctx{nullptr, llama_free};
     llama_memory_t memory = nullptr;
     int32_t n_batch = 0;
+    llama_context_params opened_with = {};
+    std::unique_ptr<mp::mtp_layers> mtp_opened;
 
     std::vector<mp_session *> sessions;
     std::vector<llama_seq_id> free_ids;

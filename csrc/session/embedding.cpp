@@ -15,6 +15,7 @@ void mp_session::mean_embedding(const int32_t * text, int32_t n, float * out) {
     const int32_t n_embd = context->model->info.n_embd;
     context->check_hidden(false);
     mp_prefix ignored = {};
+    mtp.follows = false;
     set_prefix(text, 0, 0, 0, ignored); // the state after each token is needed
     std::vector<double> sum(n_embd);    // (n_embd)
     for (int32_t done = 0; done < n;) {

@@ -1,10 +1,13 @@
 #include "session/session.h"
 
+#include "session/nextn_bridge.h"
 #include "status.h"
 
 #include <algorithm>
 
 using namespace mp;
+
+constexpr int32_t MOST_WAITING = 32; // tokens that the layers for multi-token prediction have not seen
 
 mp_session::mp_session(context_ref context_) : context(std::move(context_)), pass(*context->model, context->n_rows_max) {
     context->enter(*this);
@@ -14,6 +17,9 @@ mp_session::mp_session(context_ref context_) : context(std::move(context_)), pas
 mp_session::~mp_session() {
     if (!can_tree()) {
         remove_state();
+    }
+    if (context->mtp()) {
+        context->mtp()->close(mtp);
     }
     context->leave(*this);
 }
@@ -27,6 +33,9 @@ std::unique_ptr<mp_session> mp_session::fork() {
     }
     copy->tokens = tokens;
     copy->filled[0] = filled[0];
+    if (context->mtp()) {
+        context->mtp()->copy(mtp, copy->mtp);
+    }
     if (!can_tree()) {
         copy->state_copy = state_copy;
         // llama.cpp would let both go on from one state, but forgets for the copy how far it was taken back.
@@ -65,9 +74,17 @@ void mp_session::truncate(int32_t n_keep) {
         lost = true;
     }
     tokens.resize(n_keep);
+    if (context->mtp()) {
+        context->mtp()->cut(mtp, n_keep);
+    }
     if (state_copy.n_tokens > n_keep) {
         state_copy.n_tokens = 0;
     }
+}
+
+void mp_session::show_mtp(int32_t n) {
+    const auto at = (int32_t) tokens.size() - n;
+    context->mtp()->follow(mtp, at, tokens.data() + at, n, states_of_new.data());
 }
 
 // Appends tokens to the trunk in pieces of n_batch; what is complete stays if a piece fails. The outputs after the last
@@ -102,6 +119,14 @@ void mp_session::evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outpu
         tokens.insert(tokens.end(), new_tokens + done, new_tokens + done + n_piece);
         filled[0] = (int32_t) tokens.size();
         done += n_piece;
+        if (context->mtp() && mtp.follows) {
+            states_of_new.clear();
+            for (int32_t i = 0; i < n_piece; i++) {
+                states_of_new.push_back(nextn_state(context->ctx.get(), i));
+            }
+            show_mtp(n_piece);
+            context->mtp()->catch_up(mtp);
+        }
         prefix_readable = std::max(first_row, 0);
         prefix_at = context->n_decodes;
         const int32_t end_row = first_row + n_piece;
@@ -250,6 +275,17 @@ void mp_session::commit(const int32_t * path, int32_t n) {
         tokens.push_back(pass.token(path[i]));
     }
     n_in_pass = 0;
+    if (context->mtp() && mtp.follows) {
+        const bool has_states = outputs_at == context->n_decodes; // else there was a pass of others since
+        states_of_new.clear();
+        for (int32_t i = 0; i < n; i++) {
+            states_of_new.push_back(has_states ? nextn_state(context->ctx.get(), first_row + path[i]) : nullptr);
+        }
+        show_mtp(n);
+        if (mtp.n_waiting > MOST_WAITING) {
+            context->mtp()->catch_up(mtp);
+        }
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ struct mp_session {
 
     const mp::context_ref context;
     std::vector<int32_t> tokens; // committed, -1 where an embedding row stands
+    mp::mtp_text mtp;            // what the layers for multi-token prediction have of them
 
 private:
     friend struct mp_context;
@@ -59,6 +60,7 @@ private:
                      bool with_hidden);
     void truncate(int32_t n_keep);
     void evaluate(const int32_t * new_tokens, int32_t n, int32_t n_outputs, bool with_hidden = false);
+    void show_mtp(int32_t n); // the newest n committed tokens, with states_of_new
     void check_path(const int32_t * path, int32_t n) const;
     void check_row(int32_t row) const;
     bool can_tree() const { return context->model->info.can_tree; }
@@ -90,6 +92,8 @@ private:
     int32_t prefix_first = 0;       // of its rows, the first that the caller was given,
     int32_t prefix_readable = 0;    // and the first whose logits llama.cpp has
     int64_t prefix_at = -1;         // if this is the context's n_decodes
+
+    std::vector<const float *> states_of_new; // room: (n tokens) of (n_embd_out), llama.cpp's until its next decode
 
     bool lost = false;  // the cells were cleaned, or the recurrent state went past the committed tokens: to be built anew
     bool moved = false; // a pass of others came after the pass: llama.cpp cannot go back within it

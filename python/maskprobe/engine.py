@@ -38,7 +38,8 @@ class Engine(Owner):
     masks: after the nodes of the engine's own trees: "none", "mean", "soft", or "file:PATH", a file of trained masks.
     state: a file that keeps what is learned about the model; "": its place in the user's cache folder; None: none.
     heads: a file of heads that were trained for the model, evidence for the engine's own trees; "": those in the user's
-        cache folder (Model.heads_path), if there are any; None: none.
+        cache folder (Model.heads_path), if there are any, else the layers for multi-token prediction that the model's
+        own file brings (ModelInfo.n_layer_mtp), if it does; None: none.
     layers: whose hidden states come with a token's, where those are wanted: Context.tap(). Not beside heads that read
         layers of their own.
 

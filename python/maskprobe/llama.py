@@ -122,6 +122,7 @@ class Llama(LlamaLower):
             use_mmap=use_mmap,
             use_mlock=use_mlock,
             self_check=self_check,
+            load_mtp=heads is not None,
             kernels=kernels,
             n_threads=n_threads or 0,
             loras=[] if lora_path is None else [(lora_path, lora_scale)],

@@ -48,6 +48,7 @@ class ModelInfo:
     n_vocab: int
     n_embd: int
     n_layer: int
+    n_layer_mtp: int  # layers for multi-token prediction beside them, 0: none, or they were not loaded
     n_ctx_train: int
     token_bos: int  # -1 where the model has none
     token_eos: int
@@ -145,6 +146,7 @@ class Model(Owner):
         use_mlock: bool = False,
         check_tensors: bool = False,
         self_check: bool = True,
+        load_mtp: bool = True,
         kernels: str = "auto",
         n_threads: int = 0,
         loras: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
@@ -164,6 +166,7 @@ class Model(Owner):
             use_mlock=use_mlock,
             check_tensors=check_tensors,
             self_check=self_check,
+            load_mtp=load_mtp,
             kernels=KERNELS[kernels],
             n_threads=n_threads,
             n_loras=len(self.loras),

@@ -157,7 +157,9 @@ def measure_sources(args: argparse.Namespace, asked: Sequence[Asked], prog: str)
     prompts, notes = read_prompts(args.prompts)
     path = bench_options.model_path(args, prog)
     with ExitStack() as opened:
-        model = opened.enter_context(Model(path, kernels=args.kernels, n_threads=max(args.threads, 0)))
+        model = opened.enter_context(
+            Model(path, load_mtp=args.heads is not None, kernels=args.kernels, n_threads=max(args.threads, 0))
+        )
         if args.kernels == "ours" and bench_options.kernels_of(model) == "stock":
             raise ArgumentError(f"--kernels ours: {model.info.kernels_reason}")
         if args.single_turn:

@@ -177,6 +177,7 @@ def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> M
             use_mlock=args.mlock,
             check_tensors=args.check_tensors,
             self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
+            load_mtp=args.propose == "all" and args.heads is not None,
             kernels=args.kernels,
             n_threads=max(args.threads, 0),
             loras=args.lora,

@@ -221,7 +221,8 @@ def add_heads(group: Any) -> None:
         metavar="FILE|off|auto",
         type=values.heads,
         default="auto",
-        help="all: heads that were trained for the model; auto = those in the user's cache directory, if there are any",
+        help="all: heads that were trained for the model; auto = those in the user's cache directory, else the layers "
+        "for multi-token prediction in the model's own file, if there are any; off = none",
     )
 
 

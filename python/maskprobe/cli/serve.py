@@ -140,6 +140,7 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             "use_mmap": not args.no_mmap,
             "use_mlock": args.mlock,
             "check_tensors": args.check_tensors,
+            "load_mtp": args.propose == "all" and args.heads is not None,
             "kernels": args.kernels,
             "n_threads": max(args.threads, 0),
             "loras": args.lora,

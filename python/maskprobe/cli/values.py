@@ -50,7 +50,7 @@ def rows(text: str) -> int | None:
 
 
 def heads(text: str) -> str | None:
-    """As Engine has it: a file, "" for the model's own, None for "off"."""
+    """As Engine has it: a file, "" for what there is for the model, None for "off"."""
     if text in ("off", "auto"):
         return None if text == "off" else ""
     return existing_file(text)
