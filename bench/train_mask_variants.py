@@ -12,16 +12,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from maskprobe import Model, resolve_model
-from maskprobe.mtp.gguf_weights import FrozenModel
-from maskprobe.mtp.mask_file import write_masks
-from maskprobe.mtp.mask_texts import beginning_of, texts_of
-from maskprobe.mtp.mask_training import MaskSettings, MaskTraining, contents_of, measure
-from maskprobe.mtp.masked_model import MaskedModel
-from maskprobe.mtp.text_store import TextStore
-
 VARIANTS = {"full": {}, "no-consistency": {"consistency": 0.0}, "vectors-only": {"rank": 0}}
 N_EVALUATED = 64  # texts
 
@@ -37,7 +27,21 @@ def main() -> int:
     parser.add_argument("--n-owners", type=int, default=12, help="places of a text that are trained at once")
     parser.add_argument("--out", type=Path, required=True, help="folder of the files")
     parser.add_argument("-t", "--threads", type=int, default=1)
-    args = parser.parse_args()
+    return train(parser.parse_args())
+
+
+def train(args: argparse.Namespace) -> int:
+    # Here, so that the options can be read without PyTorch.
+    import torch
+
+    from maskprobe import Model, resolve_model
+    from maskprobe.mtp.gguf_weights import FrozenModel
+    from maskprobe.mtp.mask_file import write_masks
+    from maskprobe.mtp.mask_texts import beginning_of, texts_of
+    from maskprobe.mtp.mask_training import MaskSettings, MaskTraining, contents_of, measure
+    from maskprobe.mtp.masked_model import MaskedModel
+    from maskprobe.mtp.text_store import TextStore
+
     torch.set_num_threads(args.threads)
     base = MaskSettings(n_masks=args.n_masks, rank=args.rank, head=True, n_owners=args.n_owners)
     with Model(resolve_model(args.model), n_threads=args.threads) as model:
