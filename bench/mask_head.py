@@ -7,7 +7,6 @@ import gguf
 import numpy as np
 
 from maskprobe import MaskProbe, Model, Session, TokenTree
-from maskprobe.mtp.model_tables import Unembedding
 from maskprobe.session import Pass
 
 EPS = 1e-5
@@ -23,6 +22,8 @@ class NumpyHead:
         if not self._tensors:
             raise ValueError(f"{path} has no sampler head")
         self._model = model
+        from maskprobe.mtp.model_tables import Unembedding  # here: it needs PyTorch, the bench's options do not
+
         self._unembedding = Unembedding(model.path).rows(np.arange(model.info.n_vocab))  # (n_vocab, n_embd)
 
     @staticmethod
