@@ -94,3 +94,14 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of extra models at {folder.name}/ beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def head_library(tmp_path_factory):
+    """The core's heads without an engine, compiled once."""
+    from cxx import COMPILER
+    from heads import HeadLibrary
+
+    if not COMPILER:
+        pytest.skip("no C++ compiler")
+    return HeadLibrary(tmp_path_factory.mktemp("heads"), COMPILER)

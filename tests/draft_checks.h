@@ -45,6 +45,16 @@ extern std::atomic<int64_t> n_allocated; // pieces of memory so far
         }                                                                                                                   \
     } while (0)
 
+// draft() makes the same draft again and again.
+template <typename function> void check_that_it_allocates_nothing(const function & draft) {
+    for (int32_t i = 0; i < 3; i++) {
+        draft();
+    }
+    const int64_t before = n_allocated;
+    draft();
+    EXPECT(n_allocated == before);
+}
+
 using tokens = std::vector<int32_t>;
 using likely = std::vector<std::pair<int32_t, float>>; // tokens with their probabilities, most likely first
 

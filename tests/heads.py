@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import gguf
@@ -138,6 +138,28 @@ def look_ahead(tensors: dict[str, np.ndarray], states: np.ndarray, temperature: 
         odds = np.exp(logits - logits.max())
         found.append(odds / odds.sum())
     return np.array(found)
+
+
+def opened_after_changes(
+    library: "HeadLibrary", model: Model, whole: Path, table: np.ndarray, n: int
+) -> Iterator["OpenHead"]:
+    """Files with a few changed bytes, n times: those that are not refused with one line. Some are refused, some not."""
+    bytes_of_whole = whole.read_bytes()
+    random = np.random.default_rng(2)
+    path, n_opened = whole.with_name("changed.gguf"), 0
+    for _ in range(n):
+        bytes_of = bytearray(bytes_of_whole)
+        for at in random.integers(0, 3000 if random.integers(2) else len(bytes_of), random.integers(1, 4)):
+            bytes_of[at] = random.integers(256)
+        path.write_bytes(bytes_of)
+        try:
+            opened = library.open(path, model, table)
+        except ValueError as error:
+            assert str(error) and "\n" not in str(error)
+            continue
+        n_opened += 1
+        yield opened
+    assert 0 < n_opened < n
 
 
 class HeadLibrary:

@@ -1,16 +1,12 @@
 """MTP heads: what they compute, files that are refused, and engines that have them."""
 
-import os
-import shutil
-
 import numpy as np
 import pytest
 
 from conftest import SHARED
-from heads import HeadLibrary, look_ahead, mtp_keys_of, random_mtp_tensors, write_heads
+from heads import look_ahead, mtp_keys_of, opened_after_changes, random_mtp_tensors, write_heads
 from maskprobe import Engine, Model, ModelError, Regex, SamplingParams, Session, StateError, TokenTree
 
-COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
 GREEDY = SamplingParams(temp=0.0)
 SAMPLED = SamplingParams(temp=0.8, seed=11)
 N = 40
@@ -21,13 +17,6 @@ TEXT = "def add(first, second):\n"
 def model(bundled_model_path):
     with Model(bundled_model_path, n_threads=1) as model:
         yield model
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    if not COMPILER:
-        pytest.skip("no C++ compiler")
-    return HeadLibrary(tmp_path_factory.mktemp("heads"), COMPILER)
 
 
 def written(model, path, layers=(), n_distances=3, **settings):
@@ -48,10 +37,10 @@ def states_of(model, n: int, seed: int = 5) -> np.ndarray:
 
 
 @pytest.mark.parametrize("layers, n_distances, temperature", [((), 1, 1.0), ((0, 2), 3, 0.7), ((1,), 8, 1.5)])
-def test_heads_compute_their_formula(model, library, tmp_path, layers, n_distances, temperature):
+def test_heads_compute_their_formula(model, head_library, tmp_path, layers, n_distances, temperature):
     tensors = random_mtp_tensors(model, layers, n_distances)
     keys = mtp_keys_of(model, n_distances) | {"maskprobe.heads.temperature": temperature}
-    heads = library.open(write_heads(tmp_path / "heads.gguf", keys, tensors), model)
+    heads = head_library.open(write_heads(tmp_path / "heads.gguf", keys, tensors), model)
     states = states_of(model, len(layers) + 1)
     odds = look_ahead(tensors, states, temperature)
     likely, probabilities = heads.look_ahead(states)
@@ -63,11 +52,11 @@ def test_heads_compute_their_formula(model, library, tmp_path, layers, n_distanc
         assert same.all() or np.allclose(odds[i, best], probabilities[i], rtol=1e-4)
 
 
-def test_each_head_reads_its_own_mix(model, library, tmp_path):
+def test_each_head_reads_its_own_mix(model, head_library, tmp_path):
     """A state that has no weight is not read."""
     tensors = random_mtp_tensors(model, [0, 2])
     tensors["ahead.3.mix"][:] = [0, 0.4, 0.6]
-    heads = library.open(write_heads(tmp_path / "heads.gguf", mtp_keys_of(model), tensors), model)
+    heads = head_library.open(write_heads(tmp_path / "heads.gguf", mtp_keys_of(model), tensors), model)
     states = states_of(model, 3)
     before = heads.look_ahead(states)[1]
     states[0] = states_of(model, 3, 6)[0]
@@ -76,8 +65,8 @@ def test_each_head_reads_its_own_mix(model, library, tmp_path):
     assert not np.array_equal(before[0], after[0]) and not np.array_equal(before[2], after[2])
 
 
-def test_of_states_that_are_not_finite_nothing_is_said(model, library, tmp_path):
-    heads = library.open(written(model, tmp_path, [1]), model)
+def test_of_states_that_are_not_finite_nothing_is_said(model, head_library, tmp_path):
+    heads = head_library.open(written(model, tmp_path, [1]), model)
     for at, value in ((0, np.nan), (1, np.inf)):
         states = states_of(model, 2)
         states[at, 3] = value
@@ -177,26 +166,12 @@ def test_what_does_not_fit_is_refused_with_one_line(model, tmp_path, what):
     assert "\n" not in str(refused.value)
 
 
-def test_no_changed_byte_does_harm(model, library, tmp_path):
+def test_no_changed_byte_does_harm(model, head_library, tmp_path):
     """Whatever is in the file: it is refused with one line, or what it says is finite or nothing."""
-    whole = written(model, tmp_path, [1], n_hidden=32, n_short=8).read_bytes()
-    table = model.embedding_rows([0])
-    random = np.random.default_rng(2)
-    path, n_opened = tmp_path / "changed.gguf", 0
-    for _ in range(200):
-        bytes_of = bytearray(whole)
-        for at in random.integers(0, 3000 if random.integers(2) else len(whole), random.integers(1, 4)):
-            bytes_of[at] = random.integers(256)
-        path.write_bytes(bytes_of)
-        try:
-            heads = library.open(path, model, table)
-        except ValueError as error:
-            assert str(error) and "\n" not in str(error)
-            continue
-        n_opened += 1
+    whole = written(model, tmp_path, [1], n_hidden=32, n_short=8)
+    for heads in opened_after_changes(head_library, model, whole, model.embedding_rows([0]), 200):
         likely, probabilities = heads.look_ahead(states_of(model, 2))
         assert ((likely >= -1) & (likely < model.info.n_vocab)).all() and (probabilities[likely >= 0] >= 0).all()
-    assert 0 < n_opened < 200
 
 
 # --- engines ---------------------------------------------------------------------------------------------------------

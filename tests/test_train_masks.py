@@ -1,11 +1,7 @@
 """maskprobe-train --kind masks: a run learns, says what it is worth, goes on when it was killed, refuses in a line."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import gguf
 import pytest
@@ -21,13 +17,9 @@ from maskprobe.mtp.mask_training import MaskSettings, measure  # noqa: E402
 from maskprobe.mtp.masked_model import MaskedModel  # noqa: E402
 from maskprobe.mtp.train_masks import Run, rank_for  # noqa: E402
 from maskprobe.mtp.training_run import Settings  # noqa: E402
-from training_texts import begun, written  # noqa: E402
+from training_texts import begun, impatient, quiet, stopped_and_resumed, written  # noqa: E402
 
 N_TOKENS = 5000
-
-
-def quiet(_label, _done, _total):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -118,37 +110,14 @@ def test_the_rank_is_what_a_file_has_room_for():
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-IMPATIENT = """\
-from maskprobe.mtp import train_masks
-train_masks.KEEPING_S = 0.5
-from maskprobe.cli.train import main
-raise SystemExit(main())
-"""
-
-
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_training_that_is_stopped_leaves_the_old_file_and_goes_on(model, store, tmp_path, sign):
     out = tmp_path / "masks.gguf"
-    out.write_bytes(b"the old masks")
     begun(model, store, out, 15.0, "masks")
-    options = ["--kind", "masks", "-m", model.path, "-o", out, "-t", 1, "--minutes", 1]
-    args = [sys.executable, "-c", IMPATIENT, *map(str, options)]
-    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    checkpoint = tmp_path / "masks.gguf.work" / "checkpoint.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(sign)
-    _, said = process.communicate(timeout=60)
-    assert out.read_bytes() == b"the old masks"
-    if sign == signal.SIGINT:
-        assert process.returncode == 130 and "the same command goes on from here" in said
-    result = subprocess.run(args, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert "goes on with a run that was cut short" in result.stderr
-    assert f"use        --trained-masks {out}" in result.stdout and "its best guess comes" in result.stdout
+    options = ["--kind", "masks", "-m", str(model.path), "-o", str(out), "-t", "1", "--minutes", "1"]
+    said = stopped_and_resumed([*impatient("train_masks", "KEEPING_S", 0.5), *options], out, sign)
+    assert f"use        --trained-masks {out}" in said and "its best guess comes" in said
     assert TrainedMasks(model, out).vectors.shape[0] == 8
-    assert not [each for each in os.listdir(tmp_path) if each.endswith(".tmp")]
 
 
 def test_masks_lie_beside_the_heads(model, tmp_path, monkeypatch):

@@ -1,11 +1,6 @@
 """MTP heads learn from what a small model writes; their file; a training that is killed goes on."""
 
-import os
-import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import gguf
 import numpy as np
@@ -22,19 +17,13 @@ from maskprobe.mtp.head_weights import MtpHeadsWeights, quantised  # noqa: E402
 from maskprobe.mtp.heads_file import read_heads, write_heads  # noqa: E402
 from maskprobe.mtp.model_tables import tables_of  # noqa: E402
 from maskprobe.mtp.mtp_heads import MtpHeads  # noqa: E402
-from maskprobe.mtp.own_text import Writer  # noqa: E402
 from maskprobe.mtp.sampler_batches import batches, places  # noqa: E402
 from maskprobe.mtp.sampler_training import DEPTH, Training  # noqa: E402
-from maskprobe.mtp.text_store import TextStore  # noqa: E402
-from maskprobe.mtp.train_sampler import Settings  # noqa: E402
-from maskprobe.mtp.work_folder import TRAINING, WorkFolder  # noqa: E402
+from maskprobe.mtp.training_run import Settings  # noqa: E402
+from training_texts import begun, impatient, quiet, stopped_and_resumed, written  # noqa: E402
 
 N_TOKENS = 6000
 N_SHORT = 400
-
-
-def quiet(_label, _done, _total):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -52,26 +41,7 @@ def layers(model):
 @pytest.fixture(scope="module")
 def store(model, layers, tmp_path_factory):
     """Text that the model wrote, with the states after layers."""
-    store = TextStore(tmp_path_factory.mktemp("written") / "text", model.info.n_embd, layers)
-    writer = Writer(model, [], 1, 1, layers)
-    pending = []
-    for text in writer.texts():
-        if text is not None:
-            pending.append(text)
-        if sum(len(text.tokens) for text in pending) > N_TOKENS:
-            break
-    writer.close()
-    store.add(pending)
-    return store
-
-
-def begun(model, store, out, budget_s):
-    """The folder of a run whose text is written."""
-    work = WorkFolder(out.with_name(f"{out.name}.work"), model.identity, budget_s, "mtp")
-    work.journal.phase = TRAINING
-    work.note()
-    work.close()
-    shutil.copytree(store.folder, work.folder / "text")
+    return written(model, tmp_path_factory.mktemp("written") / "text", N_TOKENS, layers)
 
 
 def random_heads(model, layers) -> MtpHeads:
@@ -85,7 +55,7 @@ def random_heads(model, layers) -> MtpHeads:
 
 def test_the_texts_have_the_states_of_each_place_after_layers(model, store, layers):
     assert 1 <= len(layers) < model.info.n_layer and layers == sorted(set(layers))
-    (shard,) = store.shards
+    shard = store.shards[0]
     assert shard.between.shape == (len(shard.tokens), len(layers), model.info.n_embd)
     sizes = np.sqrt(np.mean(shard.between.astype(np.float32) ** 2, -1))
     assert np.allclose(sizes, 1, atol=1e-2)
@@ -157,7 +127,7 @@ def test_heads_learn_and_what_was_kept_of_them_goes_on(model, store, layers, tmp
 def test_a_run_writes_heads_that_an_engine_takes_and_that_change_no_token(model, store, layers, tmp_path, monkeypatch):
     monkeypatch.setattr(train_sampler, "EVALUATION_S_MIN", 1.0)
     out = tmp_path / "heads.gguf"
-    begun(model, store, out, 8.0)
+    begun(model, store, out, 8.0, "mtp")
     result = train_mtp.Run(model, out, Settings(8.0, 1), quiet)()
     fields = gguf.GGUFReader(out).fields
     assert fields["maskprobe.heads.kind"].contents() == "mtp"
@@ -179,31 +149,10 @@ def test_a_run_writes_heads_that_an_engine_takes_and_that_change_no_token(model,
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-IMPATIENT = """\
-from maskprobe.mtp import train_sampler
-train_sampler.EVALUATION_S_MIN = 1.0
-from maskprobe.cli.train import main
-raise SystemExit(main())
-"""
-
-
 def test_a_training_that_is_killed_leaves_the_old_file_and_goes_on(model, store, tmp_path):
     out = tmp_path / "heads.gguf"
-    out.write_bytes(b"the old heads")
-    begun(model, store, out, 8.0)
-    args = ["-m", str(model.path), "-o", str(out), "-t", "1", "--minutes", "1", "--kind", "mtp"]
-    command = [sys.executable, "-c", IMPATIENT, *args]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    checkpoint = tmp_path / "heads.gguf.work" / "checkpoint.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert out.read_bytes() == b"the old heads"
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert "goes on with a run that was cut short" in result.stderr
-    assert "one of the eight best comes" in result.stdout
+    begun(model, store, out, 8.0, "mtp")
+    options = ["-m", str(model.path), "-o", str(out), "-t", "1", "--minutes", "1", "--kind", "mtp"]
+    command = [*impatient("train_sampler", "EVALUATION_S_MIN", 1.0), *options]
+    assert "one of the eight best comes" in stopped_and_resumed(command, out, signal.SIGKILL)
     assert isinstance(read_heads(out), MtpHeadsWeights)
-    assert not [each for each in os.listdir(tmp_path) if each.endswith(".tmp")]

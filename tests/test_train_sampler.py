@@ -1,11 +1,7 @@
 """A sampler head learns from what a small model writes; a training that is killed goes on; what it refuses."""
 
 import itertools
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import gguf
 import numpy as np
@@ -23,14 +19,10 @@ from maskprobe.mtp.sampler_head import SamplerHead  # noqa: E402
 from maskprobe.mtp.sampler_training import DEPTH, Training  # noqa: E402
 from maskprobe.mtp.train_sampler import Run  # noqa: E402
 from maskprobe.mtp.training_run import Settings  # noqa: E402
-from training_texts import begun, written  # noqa: E402
+from training_texts import begun, impatient, quiet, stopped_and_resumed, written  # noqa: E402
 
 N_TOKENS = 6000
 N_SHORT = 400
-
-
-def quiet(_label, _done, _total):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -173,40 +165,14 @@ def test_a_head_never_takes_more_than_its_share(model):
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-IMPATIENT = """\
-from maskprobe.mtp import train_sampler
-train_sampler.EVALUATION_S_MIN = 1.0
-from maskprobe.cli.train import main
-raise SystemExit(main())
-"""
-
-
-def command(*args):
-    return [sys.executable, "-c", IMPATIENT, *map(str, args)]
-
-
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_training_that_is_stopped_leaves_the_old_file_and_goes_on(model, store, tmp_path, sign):
     out = tmp_path / "heads.gguf"
-    out.write_bytes(b"the old heads")
     begun(model, store, out, 8.0)
-    args = command("-m", model.path, "-o", out, "-t", 1, "--minutes", 1)
-    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    checkpoint = tmp_path / "heads.gguf.work" / "checkpoint.pt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(sign)
-    _, said = process.communicate(timeout=60)
-    assert out.read_bytes() == b"the old heads"
-    if sign == signal.SIGINT:
-        assert process.returncode == 130 and "the same command goes on from here" in said
-    result = subprocess.run(args, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert "goes on with a run that was cut short" in result.stderr
-    assert "one of the eight best comes" in result.stdout
+    options = ["-m", str(model.path), "-o", str(out), "-t", "1", "--minutes", "1"]
+    said = stopped_and_resumed([*impatient("train_sampler", "EVALUATION_S_MIN", 1.0), *options], out, sign)
+    assert "one of the eight best comes" in said
     assert len(read_heads(out).short_tokens) > 0
-    assert not [each for each in os.listdir(tmp_path) if each.endswith(".tmp")]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ public:
                           distribution * likely) = 0;
 };
 
-// Knows the distance alone: says, whatever comes between, what stands after the root, after its children, and so on.
+// Knows the distance alone: says what stands after the root, after its children, and so on. The tokens between have no part.
 class distance_head : public head {
 public:
     virtual int32_t n_distances() const = 0;

@@ -12,7 +12,7 @@ void asking::begin() {
     n_drafts++;
 }
 
-// The answers behind it are worth something as well, though each of them only if it is reached.
+// The answers after it are worth something as well, though each of them only if it is reached.
 bool asking::pays(int32_t depth, double reach, double us_per_token) const {
     if (us_per_token <= 0 || us[depth] <= 0 || n_drafts % TRIAL == 0) {
         return true;

@@ -2,7 +2,7 @@
 //
 // What an answer is worth is learned for each depth: by how much it raised the probability of the token that came, per
 // probability that its place was reached at all. Beside it stands what a question of that depth takes. A question pays where
-// the tokens that it and those behind it are expected to bring take longer otherwise.
+// the tokens that it and those after it are expected to bring take longer otherwise.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ class asking {
 public:
     static constexpr int32_t MOST_DEPTH = 4;
 
-    // A new draft: now and then one is asked in full, whatever it may be worth.
+    // A new draft: now and then one is asked in full, also where that does not pay.
     void begin();
 
     // Whether to ask at this depth, 0: after the root. `reach`: the sum over the texts that are asked together of how

@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from .. import Error
 from . import bench_cost, bench_esp, bench_peers, bench_run
@@ -22,11 +23,15 @@ share passes (shared.py), a stated acceptance (synthetic.py), recorded texts (tr
 
 
 def setup_arg_parser() -> Parser:
-    parser = Parser(prog=PROG, description=DESCRIPTION)
+    return add_commands(Parser(prog=PROG, description=DESCRIPTION), COMMANDS)
+
+
+def add_commands(parser: Parser, modules: Mapping[str, Any], **settings: Any) -> Parser:
+    """Each module is a subcommand: its HELP, DESCRIPTION, add_options(parser) and run(args), which gives the text."""
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
+    for name, module in modules.items():
         texts = {"help": module.HELP, "description": module.DESCRIPTION}
-        command = commands.add_parser(name, prog=module.PROG, **texts)
+        command = commands.add_parser(name, prog=f"{parser.prog} {name}", **texts, **settings)
         command.set_defaults(run=module.run)
         module.add_options(command)
     return parser

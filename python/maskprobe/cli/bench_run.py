@@ -187,8 +187,8 @@ def measure_sources(args: argparse.Namespace, asked: Sequence[Asked], prog: str)
 
 
 def with_heads(asked: Sequence[Asked], model: Model, heads: str | None) -> list[Asked]:
-    """Beside the engine's own evidence the same with the model's heads, where there are any."""
-    if heads == "" and not Path(model.heads_path).is_file():
+    """Beside the engine's own evidence the same with the model's heads, or layers of its file, where there are any."""
+    if heads == "" and not Path(model.heads_path).is_file() and model.info.n_layer_mtp == 0:
         heads = None
     found = []
     for source, kind in asked:

@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         text = f"{PROG} {version()}\n" if args.version else run(args, parser)
-        Completion("off").write(text)
+        Completion("off").write(text)  # not before: hours of work are kept where nobody reads what it says
         return 0
     except KeyboardInterrupt:
         say(f"{PROG}: interrupted; the same command goes on from here")
@@ -141,16 +141,17 @@ def run(args: argparse.Namespace, parser: Parser) -> str:
     with usage(parser, "--prompts"):
         prompts = [prompt.text for prompt in read_prompts(args.prompts)[0]] if args.prompts else []
     n_threads = max(args.threads, 0)
-    with Model(bench_options.model_path(args, PROG), n_threads=n_threads) as model, Bars() as bars:
+    with Model(bench_options.model_path(args, PROG), n_threads=n_threads) as model:
         out = args.output or default_place(model, args.kind)
         settings = Settings(60.0 * args.minutes, n_threads, prompts)
-        if args.kind == "masks":
-            lines = masks_report(out, trained(train_masks.Run(model, out, settings, bars)))
-            used: dict[str, Any] = {"masks": f"file:{out}"}
-        else:
-            kind = train_mtp.Run if args.kind == "mtp" else train_sampler.Run
-            lines = report(model, out, trained(kind(model, out, settings, bars)))
-            used = {"heads": out}
+        with Bars() as bars:
+            if args.kind == "masks":
+                lines = masks_report(out, trained(train_masks.Run(model, out, settings, bars)))
+                used: dict[str, Any] = {"masks": f"file:{out}"}
+            else:
+                kind = train_mtp.Run if args.kind == "mtp" else train_sampler.Run
+                lines = report(model, out, trained(kind(model, out, settings, bars)))
+                used = {"heads": out}
         return "\n".join([*lines, *compared(model, used, settings)]) + "\n"
 
 

@@ -1,6 +1,5 @@
 """From a model to a file of trained masks: the model writes text, and its masks learn from it."""
 
-import pickle
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +60,7 @@ class Run(TrainingRun[Result]):
             raise Error(f"none of the texts has more than {settings.n_masks + 1} tokens: give it more time (--minutes)")
         training = MaskTraining(self._masked, trained_on, settings)
         if self._work.checkpoint.exists():
-            self._resume(training)
+            self._resume(training.resume)
         began, before_s = time.monotonic(), journal.training_s
         budget_s = before_s + max(journal.left_s, TRAINING_S_MIN)
         kept_s = before_s
@@ -84,13 +83,6 @@ class Run(TrainingRun[Result]):
         )
         self._write(result)
         return result
-
-    def _resume(self, training: MaskTraining) -> None:
-        try:
-            training.resume(self._work.checkpoint)
-        except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            why = str(error).split("\n")[0]
-            raise Error(f"cannot read '{self._work.checkpoint}': {why}; delete it to train anew") from None
 
     def _write(self, result: Result) -> None:
         info, found = self._model.info, result.quality

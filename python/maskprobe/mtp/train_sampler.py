@@ -1,6 +1,5 @@
 """From a model to a file with a sampler head: the model writes text, a head is trained on it and judged."""
 
-import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import Error, ModelError
+from ..errors import ModelError
 from ..model import Model
 from .head_blocks import Head
 from .head_weights import BLOCK, HeadWeights, SamplerHeadWeights, quantised
@@ -64,7 +63,9 @@ class Run(TrainingRun[Result]):
         tables, short = tables_of(self._model, shards, self._n_short)
         training = Training(self._new_head(input_scale(tables, shards[-1])), tables)
         if self._work.checkpoint.exists():
-            self._resume(training)
+            self._resume(training.resume)
+            if journal.training_s == 0:  # of an earlier run, with less text
+                training.best_quality = None
         began, before_s = time.monotonic(), journal.training_s
         budget_s = before_s + max(journal.left_s, EVALUATION_S_MIN)
         every_s = max(EVALUATION_S_MIN, budget_s / N_EVALUATIONS)
@@ -107,15 +108,6 @@ class Run(TrainingRun[Result]):
     def _head_of(self, weights: HeadWeights) -> Head:
         assert isinstance(weights, SamplerHeadWeights)
         return SamplerHead.of(weights.layers)
-
-    def _resume(self, training: Training) -> None:
-        try:
-            training.resume(self._work.checkpoint)
-        except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            why = str(error).split("\n")[0]
-            raise Error(f"cannot read '{self._work.checkpoint}': {why}; delete it to train anew") from None
-        if self._work.journal.training_s == 0:  # of an earlier run, with less text
-            training.best_quality = None
 
     def _endless_batches(self, tables: Tables, seed: int) -> Iterator[Batch]:
         order = np.random.default_rng(seed)

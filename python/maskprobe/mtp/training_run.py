@@ -1,5 +1,6 @@
 """What all trainings have in common: the model writes text, something is trained on it, and a killed run goes on."""
 
+import pickle
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -87,6 +88,14 @@ class TrainingRun(ABC, Generic[Result]):
     @abstractmethod
     def _train(self) -> Result:
         """For the time that is left; writes the file."""
+
+    def _resume(self, resume: Callable[[Path], None]) -> None:
+        """Goes on from the checkpoint. Raises Error."""
+        try:
+            resume(self._work.checkpoint)
+        except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            why = str(error).split("\n")[0]
+            raise Error(f"cannot read '{self._work.checkpoint}': {why}; delete it to train anew") from None
 
     def _write_texts(self, training_s_per_token: float) -> None:
         """Until the time that is left is what it takes to train on the text."""

@@ -2,7 +2,7 @@
 
 import sys
 
-from ..bench import print_result
+from ..bench import add_commands, print_result
 from ..parser import HelpFormatter, Parser
 from ..terminal import secure_streams
 from . import align, entropy, layers, marginal, masks
@@ -18,13 +18,7 @@ and --picture a file. It looks at the texts that the model itself writes after p
 
 def setup_arg_parser() -> Parser:
     parser = Parser(prog=PROG, description=DESCRIPTION, formatter_class=HelpFormatter, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        texts = {"help": module.HELP, "description": module.DESCRIPTION}
-        command = commands.add_parser(name, prog=f"{PROG} {name}", formatter_class=HelpFormatter, **texts)
-        command.set_defaults(run=module.run)
-        module.add_options(command)
-    return parser
+    return add_commands(parser, COMMANDS, formatter_class=HelpFormatter)
 
 
 def main(argv: list[str] | None = None) -> int:
