@@ -10,7 +10,6 @@ that NAME.json has already are kept, so that a report can be made in several sho
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,14 +18,11 @@ from pathlib import Path
 from checkout import RESULTS
 
 from maskprobe.cli import bench_cost, bench_pictures
-from maskprobe.cli.bench_table import Row, cpu_name, markdown, render
+from maskprobe.cli.bench_machine import processor_file_name
+from maskprobe.cli.bench_table import Row, markdown, render
 from maskprobe.model import compiler
 
 Case = tuple[str, int, int]  # model file, depth, threads
-
-
-def processor_file_name() -> str:
-    return re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
 
 
 def case_of(row: Row) -> Case:

@@ -7,9 +7,10 @@ from statistics import median, quantiles
 
 from real_plan import Plan
 from real_report import Asked
-from real_speed import counted, turned
+from real_speed import counted
 
 from maskprobe import Engine, Model, SamplingParams
+from maskprobe.cli.bench_decoders import turned
 from maskprobe.cli.bench_measure import PLAIN, warm_up
 from maskprobe.cli.bench_table import Column, Row, decimals, markdown, plain_text
 from maskprobe.cli.terminal import Progress

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from real_plan import Plan, small_models
 from real_report import Asked
-from real_speed import jobs_of
 
 from maskprobe import Engine, Model, SamplingParams
+from maskprobe.cli.bench_decoders import jobs_of
 from maskprobe.cli.bench_measure import PLAIN, first_difference
 from maskprobe.cli.bench_measure import measure as generate
 from maskprobe.cli.bench_prompts import Prompt, read_prompts, spread

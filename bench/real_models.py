@@ -20,13 +20,10 @@ that are missing, and a section that is measured again replaces what the file ha
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +35,14 @@ import real_plan
 import real_planner
 import real_speed
 from checkout import RESULTS
-from cost_report import processor_file_name
 from real_plan import Plan
-from real_report import asked_table, heading
+from real_report import asked_table
 
 from maskprobe import Error, resolve_model
-from maskprobe.cli.bench_table import Row, cpu_name
+from maskprobe.cli.bench_machine import heading, machine_facts, processor_file_name, today
+from maskprobe.cli.bench_table import Row
 from maskprobe.cli.terminal import say
-from maskprobe.model import compiler, measure_machine
+from maskprobe.model import measure_machine
 
 SECTIONS = {
     "passes": real_passes,
@@ -73,33 +70,6 @@ def plan_of(args: argparse.Namespace) -> Plan:
     return replace(plan, **real_plan.QUICK) if args.quick else plan
 
 
-def today() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d")
-
-
-def machine(threads: Sequence[int]) -> Row:
-    """Where and with what this was measured."""
-    ceilings = {}
-    for n in threads:
-        speed = measure_machine(n)
-        ceilings[str(n)] = {
-            "read_bytes_per_second": speed.read_bytes_per_second,
-            "int8_macs_per_second": speed.int8_macs_per_second,
-        }
-    return {
-        "date": today(),
-        "cpu_info": cpu_name(),
-        "n_cpus": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": f"{platform.system()} {platform.machine()}",
-        "maskprobe": version("maskprobe"),
-        "llama_cpp_python": version("llama-cpp-python"),
-        "compiler": compiler(),
-        "python": platform.python_version(),
-        "ceilings": ceilings,
-    }
-
-
 def measure(result: Row, sections: Sequence[str], plan: Plan, path: Path) -> None:
     """Each case goes into the file as soon as it is there."""
     for name in sections:
@@ -123,7 +93,7 @@ def write(result: Row, path: Path) -> None:
 def as_markdown(result: Row) -> str:
     cases = {name: result["sections"][name] for name in SECTIONS if result["sections"].get(name)}
     lines = [line for name, found in cases.items() for line in SECTIONS[name].asked(found)]
-    parts = [heading(result["machine"]), f"## What is asked\n\n{asked_table(lines)}"]
+    parts = [heading("Real models on", result["machine"]), f"## What is asked\n\n{asked_table(lines)}"]
     if any(case["plan"]["is_quick"] for found in cases.values() for case in found.values()):
         parts.insert(1, "**A quick run: its figures mean nothing.**\n")
     for name, found in cases.items():
@@ -164,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         about = sum(SECTIONS[name].seconds(plan) for name in args.sections)
         say(f"{PROG}: about {about / 60:.0f} minutes on two cores, into '{path}'")
         path.parent.mkdir(parents=True, exist_ok=True)
-        result["machine"] = machine(args.threads)
+        result["machine"] = machine_facts({n: measure_machine(n) for n in args.threads})
         measure(result, args.sections, plan, path)
     except KeyboardInterrupt:
         say(f"{PROG}: interrupted; what was measured is in '{path}'")

@@ -6,12 +6,13 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from real_plan import QWEN, SMOLLM2, Plan, best_speed, random_model, random_types
+from real_plan import QWEN, SMOLLM2, Plan, random_model, random_types
 from real_report import Asked
 
 from maskprobe import Session
 from maskprobe.cli import bench_cost, bench_options
 from maskprobe.cli.bench_cost import Point
+from maskprobe.cli.bench_machine import best_speed
 from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown
 from maskprobe.cli.terminal import Progress, say
 

@@ -12,7 +12,6 @@ from typing import Any
 from checkout import MIXES, PROJECT, SHAPES, write_random_gguf
 
 from maskprobe import ModelError, resolve_model
-from maskprobe.model import MachineSpeed, measure_machine
 from quantise import FILE_TYPES, quantise
 
 BUNDLED = PROJECT / "models" / "maskprobe-py-10m-q8_0.gguf"
@@ -70,17 +69,6 @@ QUICK = {
     "n_stated": 12,
     "n_adversary": 200,
 }
-
-
-def best_speed(threads: int, before: MachineSpeed | None = None) -> MachineSpeed:
-    """What the machine can do at most: the better of two measurements, where one was made `before`."""
-    now = measure_machine(threads)
-    if before is None:
-        return now
-    return MachineSpeed(
-        max(before.read_bytes_per_second, now.read_bytes_per_second),
-        max(before.int8_macs_per_second, now.int8_macs_per_second),
-    )
 
 
 def find_models() -> tuple[Path, ...]:

@@ -14,10 +14,11 @@ from statistics import median, quantiles
 
 from real_plan import Plan, random_model
 from real_report import Asked
-from real_speed import jobs_of, prompts_of, turned
+from real_speed import prompts_of
 from synthetic_turns import FIXED_ROWS, Decoder, sweep
 
 from maskprobe import Engine, Generation, Model, Proposer, SamplingParams, TokenTree
+from maskprobe.cli.bench_decoders import jobs_of, turned
 from maskprobe.cli.bench_measure import PLAIN, Watched, warm_up
 from maskprobe.cli.bench_measure import measure as generate
 from maskprobe.cli.bench_prompts import Prompt, spread

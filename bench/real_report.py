@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maskprobe.cli.bench_table import Column, Row, markdown
+from maskprobe.cli.bench_table import Column, markdown
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,3 @@ def asked_table(lines: Sequence[Asked]) -> str:
     n_held = sum(line.holds is True for line in lines)
     n_judged = sum(line.holds is not None for line in lines)
     return f"{n_held} of {n_judged} held.\n\n" + markdown(lines, ASKED_COLUMNS)
-
-
-def heading(machine: Row) -> str:
-    """The machine and the versions; its ceilings for each number of threads."""
-    rows = [{"threads": n, **speed} for n, speed in machine["ceilings"].items()]
-    columns: list[Column] = [
-        ("threads", lambda row: row["threads"]),
-        ("reads GB/s", lambda row: f"{row['read_bytes_per_second'] / 1e9:.1f}"),
-        ("computes GMAC/s of int8 products", lambda row: f"{row['int8_macs_per_second'] / 1e9:.0f}"),
-    ]
-    return (
-        f"# Real models on {machine['cpu_info']}\n\n"
-        f"{machine['date']}, {machine['n_cpus']} processors, {machine['memory_bytes'] / 2**30:.0f} GiB of memory, "
-        f"{machine['system']}  \n"
-        f"maskprobe {machine['maskprobe']}, llama-cpp-python {machine['llama_cpp_python']}, {machine['compiler']}, "
-        f"Python {machine['python']}\n\n" + markdown(rows, columns)
-    )

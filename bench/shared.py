@@ -20,11 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from checkout import kept_random_model
-from real_speed import counted, jobs_of
+from real_speed import counted
 
 from maskprobe import ArgumentError, Engine, Generation, Model, SamplingParams, resolve_model
 from maskprobe.cli import bench_cost
 from maskprobe.cli.bench import print_result
+from maskprobe.cli.bench_decoders import jobs_of
 from maskprobe.cli.bench_measure import PLAIN
 from maskprobe.cli.bench_prompts import read_prompts
 from maskprobe.cli.bench_run import ROWS_ROOM

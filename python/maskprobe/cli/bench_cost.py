@@ -1,6 +1,7 @@
 """maskprobe-bench cost: T(n), the time of one pass of n rows, and where it goes."""
 
 import argparse
+import math
 import os
 import statistics
 import time
@@ -80,7 +81,8 @@ def run(args: argparse.Namespace) -> str:
     return render(rows, args.output, columns_of(rows), notes_of(rows[0]))
 
 
-def measure(args: argparse.Namespace) -> list[Row]:
+def measure(args: argparse.Namespace, budget_s: float = math.inf) -> list[Row]:
+    """A row for each kind of pass, after about `budget_s` seconds at most."""
     path = bench_options.model_path(args, PROG)
     with ExitStack() as opened, Progress("measuring") as progress:
         sessions: dict[str, Session] = {}
@@ -96,7 +98,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
         speed = measure_machine(session.n_threads)
         shapes = [(n, False) for n in args.rows] + [(args.prompt, True)] * bool(args.prompt)
         pairs = [(session, Point(name, *shape)) for shape in shapes for name, session in sessions.items()]
-        sample_in_turns(pairs, args.depth, args.repetitions, progress)
+        sample_in_turns(pairs, args.depth, args.repetitions, progress, budget_s)
         facts = facts_of(path, session.model, session.n_threads)
         isa = [session.model.info.kernels for name, session in sessions.items() if name == "ours"]
         packed = [session.model.info.packed_size for session in sessions.values()]
@@ -134,10 +136,18 @@ def tree_of(n_rows: int, n_vocab: int) -> TokenTree:
 
 
 def sample_in_turns(
-    pairs: Sequence[tuple[Session, Point]], depth: int, repetitions: int, progress: Callable[[float, float], None]
+    pairs: Sequence[tuple[Session, Point]],
+    depth: int,
+    repetitions: int,
+    progress: Callable[[float, float], None],
+    budget_s: float = math.inf,
 ) -> None:
-    """So many samples of each point, all points once in every round."""
+    """So many samples of each point, all points once in every round. No round but the first begins after `budget_s`
+    seconds."""
+    began = time.monotonic()
     for repetition in range(-1, repetitions):  # the first pass of a shape makes its graph
+        if repetition > 0 and time.monotonic() - began > budget_s:
+            break
         progress(max(repetition, 0), repetitions)
         for session, point in pairs:
             sample(session, point, depth, keep=repetition >= 0)

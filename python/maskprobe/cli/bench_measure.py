@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,14 +95,21 @@ def measure(
     n: int,
     ignore_eos: bool = False,
     watched: Watched | None = None,
+    on_first: Callable[[], object] | None = None,
 ) -> Measured:
     """Generates at most `n` tokens after the prompt, with candidates of `watched` or of the engine's own proposer.
+    `on_first` is called once the first token is there.
 
     Raises what Engine.generate raises."""
     if watched is not None:
         watched.reset()
     generation = engine.generate(prompt, sampling, max_tokens=n, ignore_eos=ignore_eos, proposer=watched)
-    margins = [result.margin for result in generation if result.token >= 0]
+    margins: list[float] = []
+    for result in generation:
+        if result.token >= 0:
+            if on_first is not None and not margins:
+                on_first()
+            margins.append(result.margin)
     stats = generation.stats
     return Measured(
         tokens=list(stats.tokens),

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -73,21 +73,30 @@ class LlamaCpp:
         llama_cpp.llama_free(self._context)
         llama_cpp.llama_model_free(self._model)
 
-    def generate(self, prompt: Sequence[int], n: int, sampling: SamplingParams = GREEDY) -> PlainRun:
-        """At most `n` tokens after the prompt, which is evaluated unless it is that of the call before.
+    def generate(
+        self,
+        prompt: Sequence[int],
+        n: int,
+        sampling: SamplingParams = GREEDY,
+        on_first: Callable[[], object] | None = None,
+    ) -> PlainRun:
+        """At most `n` tokens after the prompt, which is evaluated unless it is that of the call before. `on_first` is
+        called once the first token is there.
 
         Raises DecodeError."""
         sampler = sampler_chain(sampling, self._forbidden, llama_cpp.llama_vocab_n_tokens(self._vocab))
         try:
-            return self._generate(prompt, n, sampler)
+            return self._generate(prompt, n, sampler, on_first)
         finally:
             llama_cpp.llama_sampler_free(sampler)
 
-    def _generate(self, prompt: Sequence[int], n: int, sampler: Any) -> PlainRun:
+    def _generate(self, prompt: Sequence[int], n: int, sampler: Any, on_first: Callable[[], object] | None) -> PlainRun:
         started = time.perf_counter_ns()
         is_new = self._evaluate(prompt)
         tokens = [self._next(prompt[-1], sampler)]
         prompt_ns = time.perf_counter_ns() - started
+        if on_first is not None:
+            on_first()
         while len(tokens) < n and not llama_cpp.llama_vocab_is_eog(self._vocab, tokens[-1]):
             tokens.append(self._next(tokens[-1], sampler))
         gen_ns = time.perf_counter_ns() - started - prompt_ns

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import platform
+import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,12 +38,17 @@ def facts_of(path: Path, model: Model, n_threads: int) -> Row:
 
 
 def cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+    """The processor's name, or the board's where Linux does not tell the processor's (ARM)."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with suppress(OSError):
+        return Path("/proc/device-tree/model").read_text("utf-8", "replace").strip("\0\n ")
+    with suppress(OSError):  # macOS
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        if name := subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip():
+            return name
     return platform.processor() or platform.machine()
 
 
