@@ -178,6 +178,12 @@ def test_the_reference_has_the_options_of_the_parsers(program):
     assert section in text_of(OPTIONS.PAGE), "run: python docs/write_options.py"
 
 
+def test_the_table_of_machines_is_that_of_the_reports():
+    machines = load(DOCS / "write_machines.py")
+    _, mark, tables = text_of(machines.PAGE).partition(machines.MARK)
+    assert mark and tables.strip() == machines.written().strip(), "run: python docs/write_machines.py"
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "benchmarks.md"], ids=lambda page: page.name)
 def test_speeds_are_those_of_the_result_file(page):
     results = text_of(ROOT / "bench/results/amd-epyc-real.md")

@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import Error
-from . import bench_cost, bench_esp, bench_peers, bench_run
+from . import bench_cost, bench_esp, bench_peers, bench_report, bench_run
 from .interrupt import EXIT_STATUS
 from .parser import Parser
 from .terminal import Completion, OutputClosed, say, secure_streams
 
 PROG = "maskprobe-bench"
-COMMANDS = {"cost": bench_cost, "run": bench_run, "peers": bench_peers, "esp": bench_esp}
+COMMANDS = {
+    "report": bench_report,
+    "cost": bench_cost,
+    "run": bench_run,
+    "peers": bench_peers,
+    "esp": bench_esp,
+}
 
 DESCRIPTION = """\
 What a pass costs on this machine, and what candidates gain on it.

@@ -40,8 +40,11 @@ def fail(message: str) -> argparse.ArgumentTypeError:
 
 def quoted(text: str) -> str:
     """A value as a message shows it: the beginning of a long one, and no character that would move the cursor."""
-    shown = text if len(text) <= N_QUOTED else text[:N_QUOTED] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+    return printable(text if len(text) <= N_QUOTED else text[:N_QUOTED] + "...")
+
+
+def printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def rows(text: str) -> int | None:
