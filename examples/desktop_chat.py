@@ -172,6 +172,7 @@ class Window:
         root.title("maskprobe")
         for option in ("background", "foreground", "insertBackground"):
             root.option_add(f"*Text.{option}", PAPER if option == "background" else INK)
+
         top, row, bottom = (ttk.Frame(root, padding=4, name=name) for name in ("top", "row", "bottom"))
         self._choose = ttk.Button(top, text="Open…", command=self.choose_model, name="open")
         self._new = ttk.Button(top, text="New chat", command=self.begin_anew, name="new")
@@ -198,11 +199,13 @@ class Window:
         self._log.tag_configure("drafted", background=SHADE)
         for tag, colour in COLOURS.items():
             self._log.tag_configure(tag, foreground=colour)
+        self._log.tag_configure("message", spacing1=8, spacing3=4)
         control = "Command" if root.tk.call("tk", "windowingsystem") == "aqua" else "Control"
         keys = {f"<{control}-o>": self.choose_model, f"<{control}-n>": self.begin_anew, "<Escape>": worker.stop}
-        for key, action in {**keys, "<Return>": self.send}.items():
+        for key, action in keys.items():
             for widget in (root, self._input):  # which has uses of its own for some keys: "break" leaves them out
                 widget.bind(key, lambda event, action=action: action() or "break")
+        self._input.bind("<Return>", lambda event: self.send() or "break")
         self._input.bind("<Shift-Return>", lambda event: None)  # a new line, as ever
         self._input.focus_set()
         self._set_busy(False)

@@ -133,8 +133,11 @@ class Window:
         return self.tcl(script).splitlines()
 
     def answer(self) -> list[tuple[str, bool]]:
-        """The characters after the last message, and which are shaded."""
-        start = "set start [lindex [.log tag ranges message] end]; "
+        """The characters after the last message and note, and which are shaded."""
+        start = (
+            "set start [lindex [.log tag ranges message] end]; set note [lindex [.log tag ranges note] end]; "
+            'if {$note ne "" && [.log compare $note > $start]} { set start $note }; '
+        )
         text = self.tcl(start + ".log get $start end-1c")
         shaded = start + (
             "set all {}; foreach at [.log tag ranges drafted] "
@@ -143,10 +146,6 @@ class Window:
         ends = [int(end or 0) for end in self.tcl(shaded).split()]
         ranges = [range(*pair) for pair in zip(ends[::2], ends[1::2], strict=True)]
         return [(c, any(i in found for found in ranges)) for i, c in enumerate(text)]
-
-    def close(self) -> None:
-        """As the window's own button does."""
-        self.tcl("after idle {eval [wm protocol . WM_DELETE_WINDOW]}")
 
     def ended(self) -> tuple[int, str]:
         """The exit status and standard error, once the process has ended."""
