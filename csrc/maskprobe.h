@@ -360,6 +360,19 @@ MP_API mp_status mp_heads_need_taps(const mp_model * model, const char * heads, 
 MP_API mp_status mp_engine_open(mp_context * context, const mp_engine_params * params, mp_engine ** out);
 MP_API void      mp_engine_free(mp_engine * engine);
 
+// What these would take, in bytes, as it is now; weights are not read for it. `total` is the sum of what comes beside `process`.
+typedef struct mp_memory {
+    int64_t process;          // resident now, with the model's vocabulary
+    int64_t mapped, packed;   // weights: as they lie in the file, dropped and read again where memory is short; packed or read
+    int64_t cache, compute, logits, tables, files; // of the context; what is learned of the model; adapters, heads and masks
+    int64_t total, free, on_gpu; // free: what the process may take, -1 = not known; on_gpu: in none of the others
+    int32_t n_ctx;            // of each session
+    char    kernels[32], note[160], problem[512]; // as in mp_model_info; why it does not fit, and what would, or ""
+} mp_memory;
+// model, context and engine may be NULL: the defaults, no engine. Errors: as the calls that open them, but not MEMORY.
+MP_API mp_status mp_memory_needed(const char * path, const mp_model_params * model, const mp_context_params * context,
+                                  const mp_engine_params * engine, mp_memory * out);
+
 // One step: a piece of a prompt, one pass for all generations that draw tokens. *n_active is how many go on. What concerns one
 // generation (a callback, NaN) ends it and is no failure here. Errors: CANCELLED, DECODE, MEMORY; all go on with the next step.
 MP_API mp_status mp_engine_step(mp_engine * engine, int32_t * n_active);

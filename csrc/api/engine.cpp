@@ -1,5 +1,6 @@
 // The C functions of an engine and its generations.
 #include "engine/engine.h"
+#include "engine/memory_needed.h"
 #include "engine/open_heads.h"
 
 #include "registry.h"
@@ -35,6 +36,17 @@ mp_status mp_heads_need_taps(const mp_model * model, const char * heads, bool * 
             fail(MP_ERR_ARGUMENT, "mp_heads_need_taps: model and taps must not be NULL");
         }
         *taps = heads_need_taps(*model, heads);
+    });
+}
+
+mp_status mp_memory_needed(const char * path, const mp_model_params * model, const mp_context_params * context,
+                           const mp_engine_params * engine, mp_memory * out) {
+    return guarded([&] {
+        if (!path || !out) {
+            fail(MP_ERR_ARGUMENT, "mp_memory_needed: path and out must not be NULL");
+        }
+        *out = memory_needed(path, model ? *model : mp_model_default_params(),
+                             context ? *context : mp_context_default_params(), engine);
     });
 }
 

@@ -5,9 +5,6 @@
 
 namespace mp {
 
-constexpr int32_t N_SUCCESSOR_SLOTS = 1 << 15;
-constexpr int32_t N_EARLIER_SLOTS = 1 << 17; // of the last 30 thousand tokens or so
-
 knowledge::tables::tables()
     : by_token(N_SUCCESSOR_SLOTS), by_pair(N_SUCCESSOR_SLOTS), by_triple(N_SUCCESSOR_SLOTS),
       by_earlier(N_EARLIER_SLOTS, N_EARLIER_SLOTS) {}

@@ -20,6 +20,10 @@ public:
     const int32_t n_vocab;
 
     struct tables {
+        static constexpr int32_t N_SUCCESSOR_SLOTS = 1 << 15;
+        static constexpr int32_t N_EARLIER_SLOTS = 1 << 17; // of the last 30 thousand tokens or so
+        static constexpr size_t SIZE = 3 * N_SUCCESSOR_SLOTS * sizeof(successors) + N_EARLIER_SLOTS * sizeof(continuations);
+
         tables();
 
         acceptance_model model;

@@ -9,8 +9,7 @@
 
 namespace mp {
 
-// "" where there are none.
-static std::string place_of(const mp_model & model, const char * path) {
+std::string heads_file(const mp_model & model, const char * path) {
     if (!path || path[0] != '\0') {
         return path ? path : "";
     }
@@ -47,7 +46,7 @@ static std::shared_ptr<head> open_file(mp_context & context, const std::string &
 }
 
 std::shared_ptr<head> open_heads(mp_context & context, const char * path, std::string & note) {
-    const std::string place = place_of(*context.model, path);
+    const std::string place = heads_file(*context.model, path);
     if (place.empty()) {
         return nullptr;
     }
@@ -63,7 +62,7 @@ std::shared_ptr<head> open_heads(mp_context & context, const char * path, std::s
 }
 
 bool heads_need_taps(const mp_model & model, const char * path) {
-    const std::string place = place_of(model, path);
+    const std::string place = heads_file(model, path);
     if (place.empty() || !model.info.can_tree) {
         return false;
     }

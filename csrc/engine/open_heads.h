@@ -14,6 +14,9 @@ namespace mp {
 // The context is tapped for them.
 std::shared_ptr<head> open_heads(mp_context & context, const char * path, std::string & note);
 
+// The file that they come from, "" where there is none.
+std::string heads_file(const mp_model & model, const char * path);
+
 // Whether they read states between layers, for which the context must have taps. false for those that cannot be used: what
 // is wrong with them is said when they are opened.
 bool heads_need_taps(const mp_model & model, const char * path);

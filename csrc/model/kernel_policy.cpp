@@ -21,7 +21,8 @@ using type_bytes = std::map<ggml_type, uint64_t>;
 // Bytes of the matrices that enter products, by their types.
 struct coverage {
     uint64_t total = 0;
-    type_bytes others; // without a kernel of ours
+    uint64_t packed = 0; // of those with a kernel of ours, in its layout
+    type_bytes others;   // without a kernel of ours
 
     uint64_t uncovered() const {
         uint64_t sum = 0;
@@ -45,7 +46,10 @@ static coverage cover(const gguf_summary & summary, bool own) {
         ggml_tensor weights = {};
         weights.type = (ggml_type) tensor.type;
         std::copy(tensor.ne, tensor.ne + GGML_MAX_DIMS, weights.ne);
-        if (!own || !kernel_of(&weights)) {
+        const gemm_kernel * kernel = own ? kernel_of(&weights) : nullptr;
+        if (kernel) {
+            found.packed += packed_matrix_size(*kernel, &weights) * weights.ne[2];
+        } else {
             found.others[weights.type] += tensor.size;
         }
     }
@@ -106,6 +110,26 @@ static std::string reason_against(const coverage & found, const mp_model_params 
     return "";
 }
 
+// Gives up packing where there is no room for it. Weights on a GPU are not looked at.
+static void fit_into_memory(kernel_plan & plan, const gguf_summary & summary, const mp_model_params & params) {
+    if (params.n_gpu_layers != 0 && has_gpu()) {
+        return;
+    }
+    const coverage found = cover(summary, plan.own);
+    weights_size size = {};
+    for (const gguf_tensor & tensor : summary.tensors) {
+        size.file_size += tensor.size;
+    }
+    // llama.cpp packs what it has kernels for, into as many bytes: at most all.
+    size.packed = plan.own ? found.packed : found.total;
+    size.unpacked = plan.own ? found.uncovered() : 0;
+    plan.weights = plan_weights(summary, size, params, plan.own);
+    if (!plan.weights.reason.empty()) {
+        plan.own = false;
+        plan.reason = plan.weights.reason;
+    }
+}
+
 kernel_plan plan_kernels(const gguf_summary & summary, const mp_model_params & params) {
     if (params.kernels != MP_KERNELS_AUTO && params.kernels != MP_KERNELS_OURS && params.kernels != MP_KERNELS_STOCK) {
         fail(MP_ERR_ARGUMENT, "kernels = %d must be %d (auto), %d (ours) or %d (stock)", (int) params.kernels,
@@ -128,6 +152,7 @@ kernel_plan plan_kernels(const gguf_summary & summary, const mp_model_params & p
             plan.reason = percent(found.total - found.uncovered(), found.total) + " of the weights";
         }
     }
+    fit_into_memory(plan, summary, params);
     plan.left = what_is_left(summary, plan.own);
     return plan;
 }

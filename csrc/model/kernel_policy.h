@@ -3,15 +3,17 @@
 
 #include "gguf/check.h"
 #include "maskprobe.h"
+#include "model/weights_memory.h"
 
 #include <string>
 
 namespace mp {
 
 struct kernel_plan {
-    bool own;           // maskprobe's, where there is one for a matrix
-    std::string reason; // one line for the statistics: the share of the weights, or why they are llama.cpp's
-    std::string left;   // one line: the weights that ggml computes, and what that means; "" if there are none
+    bool own;             // maskprobe's, where there is one for a matrix
+    std::string reason;   // one line for the statistics: the share of the weights, or why they are llama.cpp's
+    std::string left;     // one line: the weights that ggml computes, and what that means; "" if there are none
+    weights_plan weights; // how they come into memory
 };
 
 // Throws MP_ERR_ARGUMENT: a choice that is none, or a MASKPROBE_ISA that this processor does not have.

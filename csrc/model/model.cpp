@@ -98,10 +98,15 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     llama_params.load_mode = params.use_mmap ? (params.use_mlock ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MMAP)
                                              : (params.use_mlock ? LLAMA_LOAD_MODE_MLOCK : LLAMA_LOAD_MODE_NONE);
     llama_params.check_tensors = params.check_tensors;
-    llama_params.use_extra_bufts = repacking_is_safe();
+    llama_params.use_extra_bufts = repacking_is_safe() && plan.weights.pack;
     llama_params.load_mtp = params.load_mtp;
     llama_params.progress_callback = on_progress;
     llama_params.progress_callback_user_data = &progress;
+    if (model.without_weights) {
+        llama_params.no_alloc = true;
+        llama_params.load_mode = LLAMA_LOAD_MODE_NONE; // llama.cpp asserts this
+        llama_params.check_tensors = false;
+    }
 
     const accel_loading loading(plan.own);
 
@@ -237,18 +242,27 @@ static void find_capabilities(mp_model & model, const mp_model_params & params) 
     }
 }
 
+static void load(mp_model & model, const char * path, const mp_model_params & p, const kernel_plan & plan) {
+    refuse_children();
+    load_weights(model, path, p, plan);
+    describe(model, p.load_mtp);
+    read_metadata(model);
+    describe_kernels(model.info, plan);
+    refuse_other_kinds(model);
+}
+
 mp_model * model_open(const char * path, const mp_model_params & p) {
     const refuse_children_meanwhile inside;
     runtime_init();
     auto model = std::make_shared<mp_model>();
     model->summary = gguf_check(path);
     const kernel_plan plan = plan_kernels(model->summary, p);
-    refuse_children();
-    load_weights(*model, path, p, plan);
-    describe(*model, p.load_mtp);
-    read_metadata(*model);
-    describe_kernels(model->info, plan);
-    refuse_other_kinds(*model);
+    if (!plan.weights.refusal.empty()) {
+        fail(MP_ERR_MEMORY, "%s", plan.weights.refusal.c_str());
+    }
+    load(*model, path, p, plan);
+    // What stays in the file is in memory when it is used, but the system counts it as free.
+    model->uncounted.resident = plan.weights.need.resident - std::min(plan.weights.need.resident, plan.weights.need.written);
     bool changes_input = false;
     for (int32_t i = 0; i < p.n_loras; i++) {
         changes_input = add_adapter(*model, p.loras[i]) || changes_input;
@@ -256,6 +270,7 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
     models().add(model);
     try {
         find_capabilities(*model, p);
+        add_note(model->info, plan.weights.reason);
         add_note(model->info, plan.left);
         if (plan.own && changes_input) {
             add_note(model->info,
@@ -266,6 +281,22 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
         throw;
     }
     return model.get();
+}
+
+std::shared_ptr<mp_model> model_without_weights(const char * path, const mp_model_params & p, std::string & refusal) {
+    const refuse_children_meanwhile inside;
+    runtime_init();
+    auto model = std::make_shared<mp_model>();
+    model->summary = gguf_check(path);
+    const kernel_plan plan = plan_kernels(model->summary, p);
+    refusal = plan.weights.refusal;
+    model->without_weights = true;
+    model->uncounted = plan.weights.need;
+    load(*model, path, p, plan);
+    mp_model_params without_check = p;
+    without_check.self_check = false; // it computes
+    find_capabilities(*model, without_check);
+    return model;
 }
 
 void model_close(mp_model * model) {

@@ -5,6 +5,7 @@
 #include "maskprobe.h"
 #include "model/embedding_rows.h"
 #include "model/token_pieces.h"
+#include "platform/memory_room.h"
 
 #include "llama.h"
 
@@ -24,8 +25,10 @@ struct mp_model {
     std::vector<float> adapter_scales;          // of each of them
     std::vector<std::string> adapter_paths;     // likewise
     mp_model_info info = {};
-    bool own_kernels = false;   // loaded for maskprobe's CPU kernels
-    int32_t n_pos_per_embd = 1; // positions that an embedding row carries (M-RoPE: 4)
+    bool own_kernels = false;       // loaded for maskprobe's CPU kernels
+    bool without_weights = false;   // opened to find out sizes: nothing can be computed
+    mp::memory_need uncounted = {}; // what the weights need and the system does not count as taken
+    int32_t n_pos_per_embd = 1;     // positions that an embedding row carries (M-RoPE: 4)
 
     std::map<std::string, std::string, std::less<>> metadata; // of the file, all but arrays, as text
 
@@ -57,6 +60,8 @@ namespace mp {
 
 // Checks the file, loads it and finds out what can be done with it. The handle is for model_retain() and model_close().
 mp_model * model_open(const char * path, const mp_model_params & params);
+// As it would be opened, but the weights are neither mapped nor read. Where they would be refused, `refusal` says why.
+std::shared_ptr<mp_model> model_without_weights(const char * path, const mp_model_params & params, std::string & refusal);
 void model_close(mp_model * model); // nothing where it is closed already
 
 // Handles share the model: it lives until the last of them is freed, whatever the order.

@@ -194,6 +194,10 @@ void chain_check(mp_model & model, int32_t n_threads, bool trial) {
         if (llama_n_rs_seq(probe.ctx.get()) < N_BACK) {
             return;
         }
+        if (model.without_weights) {
+            info.max_chain = MAX_CHAIN;
+            return;
+        }
         probe.rows(0, {probe.tokens[0]}, 0);
         info.state_size = (int64_t) llama_state_seq_get_size_ext(probe.ctx.get(), 0, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
         const double d = trial ? difference_after_chain(probe) : 0;

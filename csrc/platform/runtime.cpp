@@ -15,10 +15,6 @@
 #include <mutex>
 #include <string>
 
-#if defined(__APPLE__)
-#    include <mach/mach.h>
-#endif
-
 #ifndef MP_VERSION
 #    error "MP_VERSION comes from CMakeLists.txt"
 #endif
@@ -106,35 +102,6 @@ bool repacking_is_safe() {
         return !has_amx || amx_compiler_is_safe(compiler_of_library_at(address));
     }();
     return safe;
-}
-
-uint64_t available_memory() {
-#if defined(__linux__)
-    uint64_t kib = 0;
-    if (FILE * file = fopen("/proc/meminfo", "r")) {
-        char line[256];
-        while (fgets(line, sizeof(line), file)) {
-            unsigned long long value = 0;
-            if (sscanf(line, "MemAvailable: %llu kB", &value) == 1) {
-                kib = value;
-            }
-        }
-        fclose(file);
-    }
-    return kib * 1024;
-#elif defined(__APPLE__)
-    // What is free, and what can be dropped because a file has it. Speculative pages are counted in both.
-    vm_statistics64_data_t pages = {};
-    mach_msg_type_number_t n = HOST_VM_INFO64_COUNT;
-    const mach_port_t host = mach_host_self();
-    const bool is_known = host_statistics64(host, HOST_VM_INFO64, (host_info64_t) &pages, &n) == KERN_SUCCESS;
-    mach_port_deallocate(mach_task_self(), host);
-    const uint64_t n_pages =
-        (uint64_t) pages.free_count - pages.speculative_count + pages.external_page_count + pages.purgeable_count;
-    return is_known ? n_pages * vm_kernel_page_size : 0;
-#else
-    return 0;
-#endif
 }
 
 bool has_gpu() {

@@ -1,4 +1,4 @@
-// What is shared by the whole process: llama.cpp's backends and devices, its log, its version, memory.
+// What is shared by the whole process: llama.cpp's backends and devices, its log, its version.
 #pragma once
 
 #include "maskprobe.h"
@@ -26,9 +26,6 @@ void describe_device(int32_t i, mp_device & out); // i < device_count()
 // Whether weights may be repacked for the processor. False where the loaded ggml has AMX kernels built by a compiler
 // whose ldtilecfg loses part of the tile configuration: they crash, and without repacking they are never reached.
 bool repacking_is_safe();
-
-// Bytes of memory that can be had without swapping; 0 if the system does not say.
-uint64_t available_memory();
 
 bool has_gpu();
 

@@ -2,7 +2,9 @@
 
 #include "gguf/reader.h"
 #include "model/adapters.h"
+#include "model/weights_memory.h"
 #include "platform/abort_guard.h"
+#include "platform/memory_room.h"
 #include "platform/runtime.h"
 #include "status.h"
 
@@ -20,6 +22,7 @@ static constexpr int64_t N_CELLS_MOST = 1 << 30;
 static constexpr uint32_t GGML_TILE_ROWS = 64;
 static constexpr int32_t N_CACHED = 12;         // sessions that an engine may keep beside those of its generations
 static constexpr double STATES_SHARE = 1.0 / 8; // of the free memory, what the recurrent states may take
+static constexpr double LOGITS_SHARE = 1.0 / 8; // and the logits of one graph, where its size was not asked for
 
 struct cache_type {
     const char * name;
@@ -47,15 +50,20 @@ static void check_range(const char * name, int64_t value, int64_t low, int64_t h
     }
 }
 
-// Bytes of one token's keys and values over all layers.
-static double cache_bytes_per_token(const gguf_summary & s, ggml_type type_k, ggml_type type_v) {
-    const auto width = [](int64_t n, ggml_type type) { return (double) n * ggml_type_size(type) / ggml_blck_size(type); };
-    return s.n_layer * s.n_head_kv * (width(s.n_embd_head_k, type_k) + width(s.n_embd_head_v, type_v));
+// Bytes that a context of the model may take: what is free, without what the weights need of that.
+static double room_for_context(const mp_model & model) {
+    const memory_need & need = model.uncounted;
+    memory_room room = find_memory_room();
+    for (const auto & [left, taken] : {std::pair(&room.resident, need.resident), std::pair(&room.written, need.written),
+                                       std::pair(&room.addresses, need.addresses)}) {
+        *left = *left == NO_LIMIT ? NO_LIMIT : *left - std::min(*left, taken);
+    }
+    return (double) room.least();
 }
 
 // Tokens of each session.
 static int64_t choose_n_ctx(const mp_model & model, const mp_context_params & params, double bytes_per_token) {
-    const double available = (double) available_memory();
+    const double available = room_for_context(model);
     const int64_t n_positions = model.summary.n_ctx_max;
     const int32_t n_sessions = params.n_sessions_max;
     const double bytes_per_place = n_sessions * bytes_per_token;
@@ -68,7 +76,7 @@ static int64_t choose_n_ctx(const mp_model & model, const mp_context_params & pa
              n_sessions, (long long) N_CELLS_MOST);
     }
     if (params.n_ctx > 0) {
-        if (available > 0 && params.n_ctx * bytes_per_place > available) {
+        if (params.n_ctx * bytes_per_place > available && !model.without_weights) { // else who asks for sizes is told
             fail(MP_ERR_MEMORY,
                  "%d sessions of %d tokens need %.1f GiB for their cache, %.1f GiB are free: use a smaller context, fewer "
                  "sessions or a quantised cache",
@@ -78,7 +86,7 @@ static int64_t choose_n_ctx(const mp_model & model, const mp_context_params & pa
     }
     // The model's own context, as far as half of the free memory holds it: the rest is for buffers and for others.
     int64_t n_ctx = std::clamp<int64_t>(model.info.n_ctx_train, 1, N_CELLS_MOST / n_sessions);
-    if (available > 0 && bytes_per_place > 0 && n_ctx * bytes_per_place > available / 2) {
+    if (bytes_per_place > 0 && n_ctx * bytes_per_place > available / 2) {
         n_ctx = (int64_t) (available / 2 / bytes_per_place) / N_CTX_GRAIN * N_CTX_GRAIN;
         n_ctx = std::max<int64_t>(n_ctx, N_CTX_GRAIN);
     }
@@ -98,8 +106,10 @@ static uint32_t choose_n_ubatch(const mp_model & model, const mp_context_params 
         return params.n_ubatch;
     }
     const int64_t row_bytes = (int64_t) n_ctx * std::max(llama_model_n_head(model.weights), 1) * sizeof(float);
+    const double logits_room =
+        LOGITS_SHARE * room_for_context(model) / sizeof(float) / std::max(model.info.n_vocab, 1); // rows
     uint32_t n_ubatch = 512;
-    while (n_ubatch > 64 && n_ubatch * row_bytes > SCORE_BYTES) {
+    while (n_ubatch > 64 && (n_ubatch * row_bytes > SCORE_BYTES || n_ubatch > logits_room)) {
         n_ubatch /= 2;
     }
     if (is_shared_on_stock_kernels(model, params) && model.info.can_tree) {
@@ -134,9 +144,9 @@ static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_
 
 // Candidates of the longest chain: each session has the state after each and after the root, as far as memory holds them.
 static int32_t choose_max_chain(const mp_model & model, const mp_context_params & params) {
-    const double n_states = STATES_SHARE * (double) available_memory() / std::max<int64_t>(model.info.state_size, 1);
+    const double n_states = STATES_SHARE * room_for_context(model) / std::max<int64_t>(model.info.state_size, 1);
     int32_t n = std::min(model.info.max_chain, params.n_rows_max - 1);
-    while (n > 0 && n_states > 0 && (1.0 + n) * params.n_sessions_max > n_states) {
+    while (n > 0 && (1.0 + n) * params.n_sessions_max > n_states) {
         n--;
     }
     return n;

@@ -12,7 +12,7 @@ namespace mp {
 constexpr int32_t N_CTX_GRAIN = 256;
 constexpr int32_t MOST_BESIDE_ROOT = 8; // tokens that wait and are decoded with the root after them
 
-static llama_context_params params_of(const llama_context_params & of_main, int32_t n_texts) {
+llama_context_params mtp_context_params(const llama_context_params & of_main, int32_t n_texts) {
     llama_context_params cp = of_main;
     cp.ctx_type = LLAMA_CONTEXT_TYPE_MTP;
     const uint32_t n_ctx = of_main.n_ctx + n_texts * MOST_GUESSED; // the guesses of each beside its text
@@ -36,7 +36,7 @@ mtp_layers::mtp_layers(const mp_model & model, const llama_context_params & of_m
     if (!has_nextn_states()) {
         fail(MP_ERR_UNSUPPORTED, "this llama.cpp does not hand out the states that they need");
     }
-    ctx.reset(make_context(model, params_of(of_main, n_texts), link));
+    ctx.reset(make_context(model, mtp_context_params(of_main, n_texts), link));
     keep_nextn_states(ctx.get(), true, true);
     memory = llama_get_memory(ctx.get());
     n_batch = (int32_t) llama_n_batch(ctx.get());

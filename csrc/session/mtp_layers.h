@@ -41,6 +41,9 @@ struct mtp_text {
     int32_t end() const { return first + (int32_t) held.size(); }
 };
 
+// Of their own context, beside the main one of these parameters, for n_texts.
+llama_context_params mtp_context_params(const llama_context_params & of_main, int32_t n_texts);
+
 // One thread at a time, that of the main context.
 class mtp_layers {
 public:

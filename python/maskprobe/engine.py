@@ -75,11 +75,7 @@ class Engine(Owner):
         self._readable = model._shared()  # of the engine's own sources: they go on when the model is closed
         self._rows = rows if isinstance(rows, int) else None
         self._proposer = proposer
-        params = ffi.new("mp_engine_params *", lib.mp_engine_default_params())
-        file = NULL if state is None else ffi.new("char[]", c_path(state, "state"))
-        kind = ffi.new("char[]", c_string(masks, "the kind of masks"))
-        trained = NULL if heads is None else ffi.new("char[]", c_path(heads, "heads"))
-        fill(params, n_rows=self._rows or 0, masks=kind, state=file, heads=trained)
+        params, _kept = engine_params(self._rows, masks, state, heads)
         self.context = Context(
             model,
             n_ctx=n_ctx,
@@ -94,7 +90,7 @@ class Engine(Owner):
             type_v=type_v,
             flash_attn=flash_attn,
             offload_kqv=offload_kqv,
-            taps=bool(layers) or _need_taps(model, trained),
+            taps=bool(layers) or _need_taps(model, params.heads),
         )
         if layers:
             self.context.tap(layers)
@@ -237,11 +233,27 @@ class Engine(Owner):
         return proposer if source.make is None else source.make(self._readable, self._rows)
 
     def _rows_needed(self, n_parallel: int, n_ubatch: int) -> int:
-        """Rows of the largest pass. It must fit into one graph."""
         source = self._source(self._proposer)
         each = source.n_rows_max if isinstance(source, Proposer) else self._rows or ROWS_EACH
-        most = min(n_ubatch or lib.MP_N_ROWS_LIMIT, lib.MP_N_ROWS_LIMIT)
-        return max(each, min(max(ROWS, each * n_parallel), most))
+        return rows_needed(each, n_parallel, n_ubatch)
+
+
+def rows_needed(each: int, n_parallel: int, n_ubatch: int) -> int:
+    """Rows of the largest pass, of `each` text so many. It must fit into one graph."""
+    most = min(n_ubatch or lib.MP_N_ROWS_LIMIT, lib.MP_N_ROWS_LIMIT)
+    return max(each, min(max(ROWS, each * n_parallel), most))
+
+
+def engine_params(
+    rows: int | None, masks: str, state: str | os.PathLike[str] | None, heads: str | os.PathLike[str] | None
+) -> tuple[Any, Any]:
+    """The mp_engine_params of an Engine's settings, and what must live as long as C reads them. Raises ArgumentError."""
+    params = ffi.new("mp_engine_params *", lib.mp_engine_default_params())
+    file = NULL if state is None else ffi.new("char[]", c_path(state, "state"))
+    kind = ffi.new("char[]", c_string(masks, "the kind of masks"))
+    trained = NULL if heads is None else ffi.new("char[]", c_path(heads, "heads"))
+    fill(params, n_rows=rows or 0, masks=kind, state=file, heads=trained)
+    return params, (file, kind, trained)
 
 
 def _need_taps(model: Model, heads: Any) -> bool:

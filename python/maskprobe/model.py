@@ -122,6 +122,27 @@ def set_verbose(verbose: bool) -> None:
     lib.mp_set_verbose(verbose)
 
 
+LoraLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
+
+
+def c_params(
+    *, kernels: str = "auto", loras: Sequence[LoraLike] = (), **settings: Any
+) -> tuple[Any, tuple[tuple[Path, float], ...], Any]:
+    """The mp_model_params of a Model's settings, its adapters, and what must live as long as C reads the first.
+
+    Raises ArgumentError."""
+    if not isinstance(kernels, str) or kernels not in KERNELS:
+        raise ArgumentError(f"kernels = {shown(kernels)} must be one of {', '.join(KERNELS)}")
+    pairs = [lora if isinstance(lora, tuple) else (lora, 1.0) for lora in loras]
+    adapters = tuple((Path(file), float(scale)) for file, scale in pairs)
+    params = ffi.new("mp_model_params *", lib.mp_model_default_params())
+    paths = [ffi.new("char[]", c_path(file, "adapter")) for file, _ in adapters]
+    scales = (scale for _, scale in adapters)
+    array = ffi.new("mp_lora[]", list(zip(paths, scales, strict=True)))
+    fill(params, kernels=KERNELS[kernels], n_loras=len(adapters), loras=array, **settings)
+    return params, adapters, (paths, array)
+
+
 class Model(Owner):
     """A GGUF model. It stays in memory until it and all contexts, engines and samplers on it are closed, in whatever
     order: close() refuses further calls of the model itself and ends nothing that is under way.
@@ -149,31 +170,22 @@ class Model(Owner):
         load_mtp: bool = True,
         kernels: str = "auto",
         n_threads: int = 0,
-        loras: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
+        loras: Sequence[LoraLike] = (),
         progress: Callable[[float], bool | None] | None = None,
     ) -> None:
         self.path = Path(path)
         name = c_path(path, "model")
-        pairs = [lora if isinstance(lora, tuple) else (lora, 1.0) for lora in loras]
-        self.loras = tuple((Path(file), float(scale)) for file, scale in pairs)
-        if not isinstance(kernels, str) or kernels not in KERNELS:
-            raise ArgumentError(f"kernels = {shown(kernels)} must be one of {', '.join(KERNELS)}")
-        params = ffi.new("mp_model_params *", lib.mp_model_default_params())
-        fill(
-            params,
+        params, self.loras, _kept = c_params(
             n_gpu_layers=n_gpu_layers,
             use_mmap=use_mmap,
             use_mlock=use_mlock,
             check_tensors=check_tensors,
             self_check=self_check,
             load_mtp=load_mtp,
-            kernels=KERNELS[kernels],
+            kernels=kernels,
             n_threads=n_threads,
-            n_loras=len(self.loras),
+            loras=loras,
         )
-        lora_paths = [ffi.new("char[]", c_path(file, "adapter")) for file, _ in self.loras]
-        scales = (scale for _, scale in self.loras)
-        params.loras = adapters = ffi.new("mp_lora[]", list(zip(lora_paths, scales, strict=True)))  # noqa: F841
         failures: list[BaseException] = []
         if progress is not None:
             params.progress = callback = progress_callback(progress, failures)  # noqa: F841 (kept alive by the name)

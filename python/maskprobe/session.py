@@ -52,6 +52,14 @@ class Part:
         return Part(self.n_ops - before.n_ops, self.ns - before.ns, self.bytes - before.bytes, self.macs - before.macs)
 
 
+def c_params(*, type_k: str = "f16", type_v: str = "f16", **settings: Any) -> tuple[Any, Any]:
+    """The mp_context_params of a Context's settings, and what must live as long as C reads them. Raises ArgumentError."""
+    params = ffi.new("mp_context_params *", lib.mp_context_default_params())
+    types = [ffi.new("char[]", c_string(name, "a cache type")) for name in (type_k, type_v)]
+    fill(params, type_k=types[0], type_v=types[1], **settings)
+    return params, types
+
+
 class Context(Owner):
     """A KV cache, threads and sequence ids for up to `n_sessions_max` sessions. One thread at a time in it and in all
     its sessions; only cancel() is free of that. Once it is closed, no session of it can be used any more; the cache is
@@ -90,10 +98,7 @@ class Context(Owner):
         self.n_sessions_max = n_sessions_max
         self.n_rows_max = n_rows_max
         self.n_top_max = n_top_max
-        params = ffi.new("mp_context_params *", lib.mp_context_default_params())
-        types = [ffi.new("char[]", c_string(name, "a cache type")) for name in (type_k, type_v)]
-        fill(
-            params,
+        params, _kept = c_params(
             n_ctx=n_ctx,
             n_sessions_max=n_sessions_max,
             n_batch=n_batch,
@@ -102,8 +107,8 @@ class Context(Owner):
             n_top_max=n_top_max,
             n_threads=n_threads,
             n_threads_batch=n_threads_batch,
-            type_k=types[0],
-            type_v=types[1],
+            type_k=type_k,
+            type_v=type_v,
             flash_attn=flash_attn,
             offload_kqv=offload_kqv,
             taps=taps,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import (
     ArgumentError,
@@ -24,12 +24,13 @@ from .. import (
     proposer_named,
     resolve_model,
 )
+from ..memory import memory_needed, refuse_what_does_not_fit
 from ..proposers import SOURCES
-from . import files, values
+from . import files, memory_table, values
 from .interrupt import Interrupt
 from .options import ESP_DEFAULTS, SEED_MAX, SWITCH
 from .parser import Parser
-from .terminal import Progress, say
+from .terminal import Completion, Progress, say
 
 if TYPE_CHECKING:
     from ..structured import JsonSchema, Regex
@@ -158,31 +159,68 @@ def rules(args: argparse.Namespace, parser: Parser, model: Model) -> "JsonSchema
         return JsonSchema(model, schema, flexible_whitespace=args.json_whitespace)
 
 
-def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> Model:
+def model_path(args: argparse.Namespace, parser: Parser) -> Path:
     if args.hf_repo is not None:
         with Progress("downloading", unit="bytes") as bar:
-            path = hub.download(args.hf_repo, progress=bar)
-    else:
-        path = resolve_model(args.model, warn=lambda line: say(f"{parser.prog}: {line}"))
+            return hub.download(args.hf_repo, progress=bar)
+    return resolve_model(args.model, warn=lambda line: say(f"{parser.prog}: {line}"))
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "n_gpu_layers": args.gpu_layers,
+        "use_mmap": not args.no_mmap,
+        "use_mlock": args.mlock,
+        "check_tensors": args.check_tensors,
+        "self_check": args.propose in ("esp", "all"),  # it looks at embedding rows
+        "load_mtp": args.propose == "all" and args.heads is not None,
+        "kernels": args.kernels,
+        "n_threads": max(args.threads, 0),
+        "loras": args.lora,
+    }
+
+
+def engine_options(args: argparse.Namespace, proposer: str | Proposer) -> dict[str, Any]:
+    keeps = proposer == "all" and args.rows is None and not args.no_state
+    return {
+        "n_ctx": args.ctx_size,
+        "n_threads": max(args.threads, 0),
+        "n_threads_batch": max(args.threads_batch, 0),
+        "proposer": proposer,
+        "rows": "auto" if args.rows is None else args.rows,
+        "masks": "none" if args.trained_masks is None or proposer != "all" else f"file:{args.trained_masks}",
+        "state": (args.state or "") if keeps else None,
+        "heads": args.heads if proposer == "all" else None,
+        "n_batch": args.batch_size,
+        "n_ubatch": args.ubatch_size,
+        "type_k": args.cache_type_k,
+        "type_v": args.cache_type_v,
+        "flash_attn": SWITCH[args.flash_attn],
+    }
+
+
+def print_memory(args: argparse.Namespace, parser: Parser) -> int:
+    """--memory: the figures on standard output. Returns the exit status."""
+    check_shared_options(args, parser)
+    path = model_path(args, parser)
+    with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa", CONTEXT_OPTIONS):
+        found = memory_needed(path, model_options=model_options(args), **engine_options(args, str(args.propose)))
+    Completion("off").write(memory_table.table(path, found, 1))
+    return 1 if found.problem else 0
+
+
+def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> Model:
+    path = model_path(args, parser)
+    with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa", CONTEXT_OPTIONS):
+        settings = engine_options(args, str(args.propose))
+        refuse_what_does_not_fit(path, model_options=model_options(args), **settings)
     with Progress("loading") as bar, ctrl_c.cancels():
 
         def progress(fraction: float) -> bool:
             bar(fraction, 1.0)
             return not ctrl_c.requested
 
-        return Model(
-            path,
-            n_gpu_layers=args.gpu_layers,
-            use_mmap=not args.no_mmap,
-            use_mlock=args.mlock,
-            check_tensors=args.check_tensors,
-            self_check=args.propose in ("esp", "all"),  # it looks at embedding rows
-            load_mtp=args.propose == "all" and args.heads is not None,
-            kernels=args.kernels,
-            n_threads=max(args.threads, 0),
-            loras=args.lora,
-            progress=progress,
-        )
+        return Model(path, progress=progress, **model_options(args))
 
 
 def prompt_tokens(
@@ -262,24 +300,8 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Pr
 @contextmanager
 def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str | Proposer) -> Iterator[Engine]:
     """An engine for one text. What there is to say about its memory, its state file and its heads is said, once."""
-    keeps = proposer == "all" and args.rows is None and not args.no_state
     with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa", CONTEXT_OPTIONS):
-        engine = Engine(
-            model,
-            n_ctx=args.ctx_size,
-            n_threads=max(args.threads, 0),
-            n_threads_batch=max(args.threads_batch, 0),
-            proposer=proposer,
-            rows="auto" if args.rows is None else args.rows,
-            masks="none" if args.trained_masks is None or proposer != "all" else f"file:{args.trained_masks}",
-            state=(args.state or "") if keeps else None,
-            heads=args.heads if proposer == "all" else None,
-            n_batch=args.batch_size,
-            n_ubatch=args.ubatch_size,
-            type_k=args.cache_type_k,
-            type_v=args.cache_type_v,
-            flash_attn=SWITCH[args.flash_attn],
-        )
+        engine = Engine(model, **engine_options(args, proposer))
     said = engine.note
     if said:
         say(f"{parser.prog}: {said}")

@@ -42,6 +42,7 @@ def setup_arg_parser() -> Parser:
         epilog=EPILOGUE,
     )
     parser.add_argument("--version", action="store_true", help="print the versions and exit")
+    options.add_memory_option(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show llama.cpp's own log lines")
     add_conversation_options(parser.add_argument_group("conversation"))
     options.add_model_options(parser.add_argument_group("model"))
@@ -118,6 +119,8 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     if args.version:
         view.answer(version_text())
         return EXIT_DONE
+    if args.memory:
+        return build.print_memory(args, parser)
     build.check_shared_options(args, parser)
     build.check_state_file(args, parser)
     first = None

@@ -156,6 +156,14 @@ def add_context_options(group: Any) -> None:
     option(group, "-ctv", "--cache-type-v", help="type of the V cache; a quantised one needs -fa on", **cache)
 
 
+def add_memory_option(group: Any) -> None:
+    group.add_argument(
+        "--memory",
+        action="store_true",
+        help="print what this will take of memory and what is free, load nothing, and exit: with 1 where it does not fit",
+    )
+
+
 def add_sampling_options(group: Any) -> None:
     count, share, any_number = values.integer(0), values.number(0, 1), values.number()
     option(

@@ -44,6 +44,7 @@ def setup_arg_parser() -> Parser:
     )
     parser.add_argument("--version", action="store_true", help="print the versions and exit")
     parser.add_argument("--list-devices", action="store_true", help="print the compute devices and exit")
+    options.add_memory_option(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show llama.cpp's own log lines")
     add_prompt_options(parser.add_argument_group("prompt and end"))
     options.add_model_options(parser.add_argument_group("model"))
@@ -114,6 +115,9 @@ def run(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> int:
     if args.version or args.list_devices:
         out.write(version_text() if args.version else devices_text())
         return EXIT_DONE
+
+    if args.memory:
+        return build.print_memory(args, parser)
 
     check_combinations(args, parser)
     build.check_state_file(args, parser)

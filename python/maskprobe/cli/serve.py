@@ -13,9 +13,19 @@ from typing import Any
 
 from .. import hub, resolve_model
 from ..errors import Error
+from ..memory import memory_needed
 from ..model import version
-from . import values
-from .options import PROPOSE, SWITCH, add_context_options, add_heads, add_model_options, add_trained_masks, option
+from . import memory_table, values
+from .options import (
+    PROPOSE,
+    SWITCH,
+    add_context_options,
+    add_heads,
+    add_memory_option,
+    add_model_options,
+    add_trained_masks,
+    option,
+)
 from .parser import Parser
 from .terminal import Progress, say, secure_streams
 
@@ -33,6 +43,7 @@ def setup_arg_parser() -> Parser:
         description="Serves GGUF models to clients of OpenAI, llama-server and Ollama.",
     )
     parser.add_argument("--version", action="store_true", help="print the version")
+    add_memory_option(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log each request")
     add_model_options(parser.add_argument_group("models"), several=True)
     _add_server_options(parser.add_argument_group("server"))
@@ -133,33 +144,37 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             parser.error(f"argument {name}: it is for --propose all, not for {args.propose}")
         if file and len(models) > 1:
             parser.error(f"argument {name}: a file is for one model, there are {len(models)}")
+    model_options: dict[str, Any] = {
+        "n_gpu_layers": args.gpu_layers,
+        "use_mmap": not args.no_mmap,
+        "use_mlock": args.mlock,
+        "check_tensors": args.check_tensors,
+        "load_mtp": args.propose == "all" and args.heads is not None,
+        "kernels": args.kernels,
+        "n_threads": max(args.threads, 0),
+        "loras": args.lora,
+    }
+    engine_options: dict[str, Any] = {
+        "n_ctx": args.ctx_size,
+        "n_threads": max(args.threads, 0),
+        "n_threads_batch": max(args.threads_batch, 0),
+        "proposer": args.propose,
+        "rows": "auto" if args.rows is None else args.rows,
+        "state": None if args.no_state or args.propose != "all" else "",
+        "heads": args.heads if args.propose == "all" else None,
+        "masks": f"file:{args.trained_masks}" if args.trained_masks else "none",
+        "n_batch": args.batch_size,
+        "n_ubatch": args.ubatch_size,
+        "type_k": args.cache_type_k,
+        "type_v": args.cache_type_v,
+        "flash_attn": SWITCH[args.flash_attn],
+    }
+    if args.memory:
+        return print_memory(models, model_options, engine_options, args.parallel)
     settings = Settings(
         models=models,
-        model_options={
-            "n_gpu_layers": args.gpu_layers,
-            "use_mmap": not args.no_mmap,
-            "use_mlock": args.mlock,
-            "check_tensors": args.check_tensors,
-            "load_mtp": args.propose == "all" and args.heads is not None,
-            "kernels": args.kernels,
-            "n_threads": max(args.threads, 0),
-            "loras": args.lora,
-        },
-        engine_options={
-            "n_ctx": args.ctx_size,
-            "n_threads": max(args.threads, 0),
-            "n_threads_batch": max(args.threads_batch, 0),
-            "proposer": args.propose,
-            "rows": "auto" if args.rows is None else args.rows,
-            "state": None if args.no_state or args.propose != "all" else "",
-            "heads": args.heads if args.propose == "all" else None,
-            "masks": f"file:{args.trained_masks}" if args.trained_masks else "none",
-            "n_batch": args.batch_size,
-            "n_ubatch": args.ubatch_size,
-            "type_k": args.cache_type_k,
-            "type_v": args.cache_type_v,
-            "flash_attn": SWITCH[args.flash_attn],
-        },
+        model_options=model_options,
+        engine_options=engine_options,
         n_parallel=args.parallel,
         draft=args.draft == "on",
         api_keys=api_keys(args, parser),
@@ -185,6 +200,18 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     with bound(args.host, args.port) as place:
         server.run([place])
     return EXIT_DONE if server.was_up else EXIT_FAILURE
+
+
+def print_memory(
+    models: dict[str, Path], model_options: dict[str, Any], engine_options: dict[str, Any], n_parallel: int
+) -> int:
+    """--memory: of each model alone. Returns the exit status."""
+    fits = True
+    for path in models.values():
+        found = memory_needed(path, model_options=model_options, n_parallel=n_parallel, **engine_options)
+        print(memory_table.table(path, found, n_parallel), end="")
+        fits = fits and not found.problem
+    return EXIT_DONE if fits else EXIT_FAILURE
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ..engine import Engine
 from ..errors import Error, ModelError, OutOfMemory, StateError
 from ..llama_by_hand import ByHand
+from ..memory import refuse_what_does_not_fit
 from ..model import Model
 from ..openai.chat_prompts import ChatPrompts
 from ..openai.requests import Planner, Seeds
@@ -43,6 +44,8 @@ class Loaded:
     def __init__(self, path: Path, settings: Settings) -> None:
         started = time.perf_counter()
         options = dict(settings.engine_options)
+        wanted = {**options, "model_options": settings.model_options, "n_parallel": settings.n_parallel}
+        refuse_what_does_not_fit(path, **wanted)
         self.model = Model(path, **settings.model_options)
         try:
             self.engine = Engine(self.model, n_parallel=settings.n_parallel, **options)

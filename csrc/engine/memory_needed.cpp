@@ -1,0 +1,158 @@
+#include "engine/memory_needed.h"
+
+#include "draft/knowledge.h"
+#include "engine/open_heads.h"
+#include "platform/fork_check.h"
+#include "platform/memory_room.h"
+#include "platform/worker_pool.h"
+#include "session/context_params.h"
+#include "session/memory_bridge.h"
+#include "session/mtp_layers.h"
+#include "status.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include <sys/stat.h>
+
+#if defined(__APPLE__)
+#    include <mach/mach.h>
+#endif
+#include <unistd.h>
+
+namespace mp {
+
+static constexpr int32_t N_CTX_GRAIN = 256; // of a context that is advised
+
+static int64_t resident_size() {
+#if defined(__linux__)
+    long long pages = 0, resident = 0;
+    if (FILE * file = fopen("/proc/self/statm", "re")) {
+        if (fscanf(file, "%lld %lld", &pages, &resident) != 2) {
+            resident = 0;
+        }
+        fclose(file);
+    }
+    return (int64_t) resident * sysconf(_SC_PAGESIZE);
+#elif defined(__APPLE__)
+    mach_task_basic_info found = {};
+    mach_msg_type_number_t n = MACH_TASK_BASIC_INFO_COUNT;
+    const bool is_known = task_info(mach_task_self(), MACH_TASK_BASIC_INFO, (task_info_t) &found, &n) == KERN_SUCCESS;
+    return is_known ? (int64_t) found.resident_size : 0;
+#else
+    return 0;
+#endif
+}
+
+static int64_t file_size(const std::string & path) {
+    struct stat found = {};
+    return !path.empty() && stat(path.c_str(), &found) == 0 ? (int64_t) found.st_size : 0;
+}
+
+static bool is_on_gpu(ggml_backend_buffer_type_t type) {
+    const ggml_backend_dev_t device = ggml_backend_buft_get_device(type);
+    const auto kind = device ? ggml_backend_dev_type(device) : GGML_BACKEND_DEVICE_TYPE_CPU;
+    return kind == GGML_BACKEND_DEVICE_TYPE_GPU || kind == GGML_BACKEND_DEVICE_TYPE_IGPU;
+}
+
+// Adds up a context that was opened without weights. Those of the second context of a model are counted already.
+static void add_context(mp_memory & sum, const llama_context * ctx, bool use_mmap, bool with_weights) {
+    for (const auto & [type, bytes] : llama_get_memory_breakdown(ctx)) {
+        const int64_t weights = with_weights ? (int64_t) bytes.model : 0;
+        if (is_on_gpu(type)) {
+            sum.on_gpu += weights + (int64_t) (bytes.context + bytes.compute);
+            continue;
+        }
+        (use_mmap && type == ggml_backend_cpu_buffer_type() ? sum.mapped : sum.packed) += weights;
+        sum.cache += (int64_t) bytes.context;
+        sum.compute += (int64_t) bytes.compute;
+    }
+}
+
+static int64_t size_of_files(const mp_model & model, const mp_model_params & params, const mp_engine_params * engine) {
+    int64_t size = 0;
+    for (int32_t i = 0; i < params.n_loras; i++) {
+        size += file_size(params.loras[i].path);
+    }
+    if (engine) {
+        const bool has_masks = engine->masks && strncmp(engine->masks, "file:", 5) == 0;
+        size += file_size(heads_file(model, engine->heads)) + (has_masks ? file_size(engine->masks + 5) : 0);
+    }
+    return size;
+}
+
+static memory_need need_of(const mp_memory & sum, const mp_model & model) {
+    const uint64_t beside = sum.cache + sum.compute + sum.logits + sum.tables + sum.files;
+    const memory_need & weights = model.uncounted;
+    return {weights.resident + beside, weights.written + beside, weights.addresses + beside};
+}
+
+// Why it does not fit, what it takes, and what would help.
+static void find_problem(mp_memory & sum, const mp_model & model, const mp_context_params & params) {
+    const memory_room room = find_memory_room();
+    const std::string no_room = shortage(need_of(sum, model), room);
+    if (no_room.empty()) {
+        return;
+    }
+    std::string advice = "use a smaller model or one of fewer bits";
+    for (int64_t n_ctx = sum.n_ctx - N_CTX_GRAIN; n_ctx >= N_CTX_GRAIN; n_ctx -= N_CTX_GRAIN) {
+        mp_memory less = sum;
+        less.cache = (int64_t) ((double) sum.cache / sum.n_ctx * n_ctx);
+        if (shortage(need_of(less, model), room).empty()) {
+            advice = format("a context of n_ctx = %lld would fit, and fewer sessions or a quantised cache need less",
+                            (long long) n_ctx);
+            break;
+        }
+    }
+    snprintf(sum.problem, sizeof(sum.problem),
+             "it does not fit: %s. Weights take %s, the cache of %d x %d tokens %s, buffers %s: %s", no_room.c_str(),
+             in_mib(model.uncounted.resident).c_str(), params.n_sessions_max, sum.n_ctx, in_mib(sum.cache).c_str(),
+             in_mib(sum.compute + sum.logits).c_str(), advice.c_str());
+}
+
+mp_memory memory_needed(const char * path, const mp_model_params & params, const mp_context_params & wanted,
+                        const mp_engine_params * engine) {
+    check_process();
+    check_context_params(wanted);
+    if (!llama_get_memory_breakdown) {
+        fail(MP_ERR_UNSUPPORTED, "this llama.cpp does not say what a context takes");
+    }
+    mp_memory sum = {};
+    std::string refusal;
+    const std::shared_ptr<mp_model> model = model_without_weights(path, params, refusal);
+    const llama_context_params cp = choose_context_params(*model, wanted);
+    worker_pool workers(1);
+    accel_link link{workers};
+    {
+        const std::unique_ptr<llama_context, decltype(&llama_free)> ctx(make_context(*model, cp, link), llama_free);
+        add_context(sum, ctx.get(), params.use_mmap, true);
+        sum.n_ctx = (int32_t) llama_n_ctx(ctx.get()) / wanted.n_sessions_max;
+    }
+    const bool has_heads = engine && !heads_file(*model, engine->heads).empty();
+    if (engine && engine->heads && engine->heads[0] == '\0' && !has_heads && model->info.n_layer_mtp > 0) {
+        accel_link link_of_mtp{workers};
+        const llama_context_params of_mtp = mtp_context_params(cp, n_sessions_held(*model, wanted));
+        const std::unique_ptr<llama_context, decltype(&llama_free)> ctx(make_context(*model, of_mtp, link_of_mtp),
+                                                                        llama_free);
+        add_context(sum, ctx.get(), params.use_mmap, false);
+    }
+    sum.logits = (int64_t) cp.n_seq_max * model->info.n_vocab * (int64_t) sizeof(float);
+    sum.tables = engine ? (int64_t) knowledge::tables::SIZE : 0;
+    sum.files = size_of_files(*model, params, engine);
+    sum.process = resident_size();
+    sum.total = sum.mapped + sum.packed + sum.cache + sum.compute + sum.logits + sum.tables + sum.files;
+    const uint64_t room = find_memory_room().least();
+    sum.free = room == NO_LIMIT ? -1 : (int64_t) room;
+    snprintf(sum.kernels, sizeof(sum.kernels), "%s", model->info.kernels);
+    snprintf(sum.note, sizeof(sum.note), "%s", model->info.kernels_reason);
+    if (!refusal.empty()) {
+        snprintf(sum.problem, sizeof(sum.problem), "%s", refusal.c_str());
+    } else {
+        find_problem(sum, *model, wanted);
+    }
+    return sum;
+}
+
+} // namespace mp
