@@ -45,7 +45,7 @@ typedef struct mp_engine mp_engine;   typedef struct mp_generation mp_generation
 enum { MP_N_SESSIONS_LIMIT = 64, MP_N_ROWS_LIMIT = 256 };
 
 typedef enum mp_status {
-    MP_OK               = 0,
+    MP_OK = 0,
     MP_ERR_ARGUMENT     = 1,  // a value that the caller gave is out of range
     MP_ERR_FILE         = 2,  // the file cannot be read: missing, a directory, no permission
     MP_ERR_FORMAT       = 3,  // the file is not a sound GGUF model

@@ -89,27 +89,40 @@ static memory_need need_of(const mp_memory & sum, const mp_model & model) {
     return {weights.resident + beside, weights.written + beside, weights.addresses + beside};
 }
 
-// Why it does not fit, what it takes, and what would help.
-static void find_problem(mp_memory & sum, const mp_model & model, const mp_context_params & params) {
-    const memory_room room = find_memory_room();
-    const std::string no_room = shortage(need_of(sum, model), room);
-    if (no_room.empty()) {
-        return;
+// Opens the context without weights, and adds it up.
+static void measure_context(mp_memory & sum, const mp_model & model, const mp_model_params & params,
+                            const mp_context_params & wanted, bool with_mtp) {
+    const llama_context_params cp = choose_context_params(model, wanted);
+    worker_pool workers(1);
+    accel_link link{workers};
+    {
+        const std::unique_ptr<llama_context, decltype(&llama_free)> ctx(make_context(model, cp, link), llama_free);
+        add_context(sum, ctx.get(), params.use_mmap, true);
+        sum.n_ctx = (int32_t) llama_n_ctx(ctx.get()) / wanted.n_sessions_max;
     }
-    std::string advice = "use a smaller model or one of fewer bits";
-    for (int64_t n_ctx = sum.n_ctx - N_CTX_GRAIN; n_ctx >= N_CTX_GRAIN; n_ctx -= N_CTX_GRAIN) {
-        mp_memory less = sum;
-        less.cache = (int64_t) ((double) sum.cache / sum.n_ctx * n_ctx);
+    if (with_mtp) {
+        accel_link link_of_mtp{workers};
+        const llama_context_params of_mtp = mtp_context_params(cp, n_sessions_held(model, wanted));
+        const std::unique_ptr<llama_context, decltype(&llama_free)> ctx(make_context(model, of_mtp, link_of_mtp),
+                                                                        llama_free);
+        add_context(sum, ctx.get(), params.use_mmap, false);
+    }
+    sum.logits = (int64_t) cp.n_seq_max * model.info.n_vocab * (int64_t) sizeof(float);
+}
+
+// The largest half, quarter, ... of the context that fits, 0 where none does.
+static int32_t smaller_context(const mp_memory & sum, const mp_model & model, const mp_model_params & params,
+                               mp_context_params wanted, bool with_mtp, const memory_room & room) {
+    for (wanted.n_ctx = sum.n_ctx / 2; wanted.n_ctx >= N_CTX_GRAIN; wanted.n_ctx /= 2) {
+        mp_memory less = {};
+        less.tables = sum.tables;
+        less.files = sum.files;
+        measure_context(less, model, params, wanted, with_mtp);
         if (shortage(need_of(less, model), room).empty()) {
-            advice = format("a context of n_ctx = %lld would fit, and fewer sessions or a quantised cache need less",
-                            (long long) n_ctx);
-            break;
+            return less.n_ctx;
         }
     }
-    snprintf(sum.problem, sizeof(sum.problem),
-             "it does not fit: %s. Weights take %s, the cache of %d x %d tokens %s, buffers %s: %s", no_room.c_str(),
-             in_mib(model.uncounted.resident).c_str(), params.n_sessions_max, sum.n_ctx, in_mib(sum.cache).c_str(),
-             in_mib(sum.compute + sum.logits).c_str(), advice.c_str());
+    return 0;
 }
 
 mp_memory memory_needed(const char * path, const mp_model_params & params, const mp_context_params & wanted,
@@ -122,35 +135,29 @@ mp_memory memory_needed(const char * path, const mp_model_params & params, const
     mp_memory sum = {};
     std::string refusal;
     const std::shared_ptr<mp_model> model = model_without_weights(path, params, refusal);
-    const llama_context_params cp = choose_context_params(*model, wanted);
-    worker_pool workers(1);
-    accel_link link{workers};
-    {
-        const std::unique_ptr<llama_context, decltype(&llama_free)> ctx(make_context(*model, cp, link), llama_free);
-        add_context(sum, ctx.get(), params.use_mmap, true);
-        sum.n_ctx = (int32_t) llama_n_ctx(ctx.get()) / wanted.n_sessions_max;
-    }
-    const bool has_heads = engine && !heads_file(*model, engine->heads).empty();
-    if (engine && engine->heads && engine->heads[0] == '\0' && !has_heads && model->info.n_layer_mtp > 0) {
-        accel_link link_of_mtp{workers};
-        const llama_context_params of_mtp = mtp_context_params(cp, n_sessions_held(*model, wanted));
-        const std::unique_ptr<llama_context, decltype(&llama_free)> ctx(make_context(*model, of_mtp, link_of_mtp),
-                                                                        llama_free);
-        add_context(sum, ctx.get(), params.use_mmap, false);
-    }
-    sum.logits = (int64_t) cp.n_seq_max * model->info.n_vocab * (int64_t) sizeof(float);
+    const bool own_layers = engine && engine->heads && engine->heads[0] == '\0' && model->info.n_layer_mtp > 0;
+    const bool with_mtp = own_layers && heads_file(*model, engine->heads).empty();
+    measure_context(sum, *model, params, wanted, with_mtp);
     sum.tables = engine ? (int64_t) knowledge::tables::SIZE : 0;
     sum.files = size_of_files(*model, params, engine);
     sum.process = resident_size();
     sum.total = sum.mapped + sum.packed + sum.cache + sum.compute + sum.logits + sum.tables + sum.files;
-    const uint64_t room = find_memory_room().least();
-    sum.free = room == NO_LIMIT ? -1 : (int64_t) room;
+    const memory_room room = find_memory_room();
+    sum.free = room.least() == NO_LIMIT ? -1 : (int64_t) room.least();
     snprintf(sum.kernels, sizeof(sum.kernels), "%s", model->info.kernels);
     snprintf(sum.note, sizeof(sum.note), "%s", model->info.kernels_reason);
+    const std::string no_room = shortage(need_of(sum, *model), room);
     if (!refusal.empty()) {
         snprintf(sum.problem, sizeof(sum.problem), "%s", refusal.c_str());
-    } else {
-        find_problem(sum, *model, wanted);
+    } else if (!no_room.empty()) {
+        const int32_t n_ctx = smaller_context(sum, *model, params, wanted, with_mtp, room);
+        const std::string advice = n_ctx > 0
+                                       ? format("n_ctx = %d would fit; fewer sessions or a quantised cache need less", n_ctx)
+                                       : "use a smaller model or one of fewer bits";
+        snprintf(sum.problem, sizeof(sum.problem),
+                 "it does not fit: %s. Weights take %s, the cache of %d x %d tokens %s, buffers %s: %s", no_room.c_str(),
+                 in_mib(model->uncounted.resident).c_str(), wanted.n_sessions_max, sum.n_ctx, in_mib(sum.cache).c_str(),
+                 in_mib(sum.compute + sum.logits).c_str(), advice.c_str());
     }
     return sum;
 }

@@ -1,5 +1,7 @@
 #include "gguf/reader.h"
 
+#include "platform/memory_room.h"
+
 #include "ggml.h"
 #include "gguf.h"
 
@@ -96,6 +98,11 @@ void gguf_file::map() {
     }
     if (info.st_size == 0) {
         fail(MP_ERR_FILE, "'%s' is empty: download it again", path_.c_str());
+    }
+    if (address == MAP_FAILED && error == ENOMEM) {
+        const uint64_t size = info.st_size;
+        fail(MP_ERR_MEMORY, "'%s' does not fit, not even mapped: %s; use a smaller model or one of fewer bits",
+             path_.c_str(), shortage({0, 0, size}, find_memory_room()).c_str());
     }
     if (address == MAP_FAILED) {
         fail(MP_ERR_FILE, "cannot map '%s': %s", path_.c_str(), strerror(error));

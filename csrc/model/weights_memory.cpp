@@ -14,11 +14,15 @@ double cache_bytes_per_token(const gguf_summary & s, ggml_type type_k, ggml_type
     return s.n_layer * s.n_head_kv * (width(s.n_embd_head_k, type_k) + width(s.n_embd_head_v, type_v));
 }
 
-static uint64_t small_context(const gguf_summary & summary) {
+uint64_t least_buffers(const gguf_summary & summary) {
     const gguf_tensor * embedding = summary.find("token_embd.weight");
     const uint64_t n_vocab = embedding ? embedding->ne[1] : 0;
+    return 2 * LEAST_ROWS * n_vocab * sizeof(float) + LEAST_BESIDE;
+}
+
+static uint64_t small_context(const gguf_summary & summary) {
     const double cache = LEAST_TOKENS * cache_bytes_per_token(summary, GGML_TYPE_F16, GGML_TYPE_F16);
-    return (uint64_t) cache + 2 * LEAST_ROWS * n_vocab * sizeof(float) + LEAST_BESIDE;
+    return (uint64_t) cache + least_buffers(summary);
 }
 
 weights_plan plan_weights(const gguf_summary & summary, const weights_size & size, const mp_model_params & params,

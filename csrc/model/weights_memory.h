@@ -22,6 +22,9 @@ struct weights_size {
     uint64_t unpacked = 0; // of what llama.cpp computes beside that
 };
 
+// Bytes of the buffers of a context for passes of some rows.
+uint64_t least_buffers(const gguf_summary & summary);
+
 struct weights_plan {
     bool pack = true;    // for maskprobe's kernels, or for llama.cpp's where it has some that want it
     std::string reason;  // one line: why they stay mapped, and what that costs; "" where they do not

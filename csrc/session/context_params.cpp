@@ -84,10 +84,11 @@ static int64_t choose_n_ctx(const mp_model & model, const mp_context_params & pa
         }
         return params.n_ctx;
     }
-    // The model's own context, as far as half of the free memory holds it: the rest is for buffers and for others.
+    // The model's own context, as far as half of the memory that buffers leave holds it: the rest is for others.
+    const double for_cache = std::max(available - (double) least_buffers(model.summary), 0.0) / 2;
     int64_t n_ctx = std::clamp<int64_t>(model.info.n_ctx_train, 1, N_CELLS_MOST / n_sessions);
-    if (bytes_per_place > 0 && n_ctx * bytes_per_place > available / 2) {
-        n_ctx = (int64_t) (available / 2 / bytes_per_place) / N_CTX_GRAIN * N_CTX_GRAIN;
+    if (bytes_per_place > 0 && n_ctx * bytes_per_place > for_cache) {
+        n_ctx = (int64_t) (for_cache / bytes_per_place) / N_CTX_GRAIN * N_CTX_GRAIN;
         n_ctx = std::max<int64_t>(n_ctx, N_CTX_GRAIN);
     }
     return n_ctx;
