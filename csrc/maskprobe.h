@@ -63,24 +63,20 @@ typedef enum mp_status {
 } mp_status;
 
 // --- library ---------------------------------------------------------------------------------------------------------
-
 MP_API const char * mp_version(void);                      // "0.1.0"
 MP_API const char * mp_compiler(void);                     // what it was compiled with: "gcc 12.2.0"
 MP_API const char * mp_last_error(void);                   // of this thread, one line; "" if there was none
 MP_API const char * mp_status_name(mp_status status);      // for instance "context full"
 MP_API void         mp_set_verbose(bool verbose);          // pass llama.cpp's own log lines on to stderr. Off by default
-
 // kind: "cpu", "gpu", "igpu", "accel"; memory in bytes.
 typedef struct mp_device { const char * name, * description, * kind; size_t memory_free, memory_total; } mp_device;
 MP_API mp_status mp_device_get(int32_t i, mp_device * out); // the i-th of ggml. MP_ERR_ARGUMENT past the last
-
 // Ceilings for the time of a pass, measured now (half a second): reading a large buffer, and the dot instructions of the
 // kernels' instruction set on registers alone (0 where it has none). n_threads = 0: the physical cores. Errors: ARGUMENT.
 typedef struct mp_machine_speed { double read_bytes_per_second, int8_macs_per_second; } mp_machine_speed;
 MP_API mp_status mp_measure_machine(int32_t n_threads, mp_machine_speed * out);
 
 // --- model -----------------------------------------------------------------------------------------------------------
-
 // Called while weights are loaded, with 0..1. Return false to cancel.
 typedef bool (*mp_progress_callback)(float progress, void * user_data);
 
@@ -139,17 +135,14 @@ MP_API const char *    mp_model_metadata_key(const mp_model * model, int32_t i);
 // What tells the model from others, and the place of heads for it in the user's cache folder, "" without a home. Both are
 // valid until the thread's next call of this function.
 MP_API mp_status       mp_model_identity(const mp_model * model, const char ** identity, const char ** heads);
-
 // The input embeddings of tokens, as the file has them, dequantised: out is (n, n_embd).
 // Errors: ARGUMENT (token out of range), UNSUPPORTED (the file has no such table), FILE (it has shrunk).
 MP_API mp_status mp_model_embedding_rows(const mp_model * model, const int32_t * tokens, int32_t n, float * out);
-
 // Masks that were trained for the model (docs/masks.md); *vectors is (n, n_embd) and lives as long as they do. Errors: FILE,
 // FORMAT, UNSUPPORTED (the model cannot be probed, or a product that they change is not of our kernels).
 MP_API mp_status mp_masks_open   (mp_model * model, const char * path, mp_masks ** out);
 MP_API void      mp_masks_free   (mp_masks * masks);
 MP_API mp_status mp_masks_vectors(const mp_masks * masks, int32_t * n, const float ** vectors);
-
 // Text to tokens. text need not end in NUL. Writes at most capacity tokens; *n is the number needed, so a first call
 // with capacity 0 tells it. Errors: ARGUMENT (NULL, invalid UTF-8, embedded NUL).
 MP_API mp_status mp_tokenize(const mp_model * model, const char * text, size_t n_text, bool add_special,
@@ -159,14 +152,12 @@ MP_API mp_status mp_tokenize(const mp_model * model, const char * text, size_t n
 MP_API mp_status mp_token_bytes(const mp_model * model, int32_t token, bool special, char * bytes, int32_t capacity,
                                 int32_t * n);
 MP_API bool mp_token_is_end(const mp_model * model, int32_t token); // EOS, EOT, ...; false for a token out of range
-
 // The conversation in the format of llama.cpp's own list that fits the model's template, which is not run itself (Python's
 // chat_format does). n roles and contents; *n_text bytes are needed, as above. Errors: UNSUPPORTED (none, or not known).
 MP_API mp_status mp_chat_format(const mp_model * model, const char * const * roles, const char * const * contents,
                                 int32_t n, bool add_assistant, char * text, int32_t capacity, int32_t * n_text);
 
 // --- context and sessions --------------------------------------------------------------------------------------------
-
 typedef struct mp_context_params {
     int32_t      n_ctx;           // tokens of each session, 0 = the model's, reduced to what memory holds. Default 0
     int32_t      n_sessions_max;  // at the same time, 1..MP_N_SESSIONS_LIMIT. Default 1
@@ -280,7 +271,6 @@ MP_API mp_status mp_context_get_part(mp_context * context, int32_t i, mp_part * 
 MP_API void mp_context_cancel(mp_context * context);
 
 // --- sampler ---------------------------------------------------------------------------------------------------------
-
 typedef struct mp_sampler_params {
     float        temp;              // 0: greedy, as below 1e-8. Default 0.8
     int32_t      top_k;             // <= 0: off. Default 40
@@ -314,7 +304,6 @@ typedef struct mp_draft { // candidates for the next tokens of one generation
     mp_tree       tree;          // its root is the newest token; n_top is not looked at
     const float * probabilities; // (n_nodes) of the paths down to the nodes: the pass has those that pay. NULL: all of them
 } mp_draft;
-
 typedef struct mp_proposer {
     void *  user;
     int32_t n_top;               // candidates per row that observe() wants to see
@@ -345,7 +334,6 @@ typedef enum mp_source {
 MP_API const char * mp_source_name(mp_source source); // "model", "token", "pair", ...
 
 // --- engine ----------------------------------------------------------------------------------------------------------
-
 typedef struct mp_engine_params {
     int32_t      n_rows;     // rows of a pass per generation, 0 = as many as pay here. Default 0
     const char * masks;      // after the nodes of its own drafts: "none", "mean", "soft" or "file:PATH". Default "none"
@@ -382,7 +370,6 @@ MP_API mp_status mp_engine_embed(mp_engine * engine, const int32_t * tokens, int
 // What a pass of n rows takes at the depth of the last one, 0 before there was any; one line about the state and heads, or "".
 MP_API mp_status    mp_engine_pass_us(mp_engine * engine, int32_t n_rows, double * us);
 MP_API const char * mp_engine_note   (const mp_engine * engine);
-
 typedef struct mp_generation_params {
     const mp_sampler_params * sampler;  // NULL: the defaults
     int64_t              n_max;         // tokens to emit at most, -1 = no limit. Default -1

@@ -57,6 +57,16 @@ static bool is_on_gpu(ggml_backend_buffer_type_t type) {
     return kind == GGML_BACKEND_DEVICE_TYPE_GPU || kind == GGML_BACKEND_DEVICE_TYPE_IGPU;
 }
 
+// Backends that compute in the same buffers: llama.cpp gives the size of these once for each of them.
+static int64_t n_backends_on_cpu() {
+    int64_t n = 0;
+    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        const auto kind = ggml_backend_dev_type(ggml_backend_dev_get(i));
+        n += kind == GGML_BACKEND_DEVICE_TYPE_CPU || kind == GGML_BACKEND_DEVICE_TYPE_ACCEL;
+    }
+    return std::max<int64_t>(n, 1);
+}
+
 // Adds up a context that was opened without weights. Those of the second context of a model are counted already.
 static void add_context(mp_memory & sum, const llama_context * ctx, bool use_mmap, bool with_weights) {
     for (const auto & [type, bytes] : llama_get_memory_breakdown(ctx)) {
@@ -67,7 +77,7 @@ static void add_context(mp_memory & sum, const llama_context * ctx, bool use_mma
         }
         (use_mmap && type == ggml_backend_cpu_buffer_type() ? sum.mapped : sum.packed) += weights;
         sum.cache += (int64_t) bytes.context;
-        sum.compute += (int64_t) bytes.compute;
+        sum.compute += (int64_t) bytes.compute / n_backends_on_cpu();
     }
 }
 

@@ -247,7 +247,7 @@ def rows_needed(each: int, n_parallel: int, n_ubatch: int) -> int:
 def engine_params(
     rows: int | None, masks: str, state: str | os.PathLike[str] | None, heads: str | os.PathLike[str] | None
 ) -> tuple[Any, Any]:
-    """The mp_engine_params of an Engine's settings, and what must live as long as C reads them. Raises ArgumentError."""
+    """The mp_engine_params of an Engine's settings, and what must live while C reads them. Raises ArgumentError."""
     params = ffi.new("mp_engine_params *", lib.mp_engine_default_params())
     file = NULL if state is None else ffi.new("char[]", c_path(state, "state"))
     kind = ffi.new("char[]", c_string(masks, "the kind of masks"))

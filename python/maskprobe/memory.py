@@ -52,12 +52,13 @@ def memory_needed(
     n_rows = rows if isinstance(rows, int) else None
     n_rows_max = n_rows_max or rows_needed(n_rows or ROWS_EACH, n_parallel, context_options.get("n_ubatch", 0))
     model_params, _, _kept_model = model.c_params(**(model_options or {}))
-    context, kept_context = session.c_params(n_sessions_max=n_parallel, n_rows_max=n_rows_max, **context_options)
-    engine, kept_engine = engine_params(n_rows, masks, state, heads if proposer == "all" else None)
+    context, _kept_context = session.c_params(n_sessions_max=n_parallel, n_rows_max=n_rows_max, **context_options)
+    engine, _kept_engine = engine_params(n_rows, masks, state, heads if proposer == "all" else None)
     out = ffi.new("mp_memory *")
     check(lib.mp_memory_needed(c_path(path, "model"), model_params, context, engine, out))
     values: dict[str, Any] = {field.name: getattr(out, field.name) for field in fields(Memory)}
-    return Memory(**{name: text(value) if isinstance(value, ffi.CData) else value for name, value in values.items()})
+    values |= {name: text(value) for name, value in values.items() if isinstance(value, ffi.CData)}
+    return Memory(**values)
 
 
 def refuse_what_does_not_fit(path: str | os.PathLike[str], **settings: Any) -> None:

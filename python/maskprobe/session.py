@@ -53,7 +53,7 @@ class Part:
 
 
 def c_params(*, type_k: str = "f16", type_v: str = "f16", **settings: Any) -> tuple[Any, Any]:
-    """The mp_context_params of a Context's settings, and what must live as long as C reads them. Raises ArgumentError."""
+    """A Context's settings as mp_context_params, and what must live as long as C reads them. Raises ArgumentError."""
     params = ffi.new("mp_context_params *", lib.mp_context_default_params())
     types = [ffi.new("char[]", c_string(name, "a cache type")) for name in (type_k, type_v)]
     fill(params, type_k=types[0], type_v=types[1], **settings)

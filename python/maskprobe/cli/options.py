@@ -160,7 +160,7 @@ def add_memory_option(group: Any) -> None:
     group.add_argument(
         "--memory",
         action="store_true",
-        help="print what this will take of memory and what is free, load nothing, and exit: with 1 where it does not fit",
+        help="print what this will take of memory, load nothing, and exit: with 1 where it does not fit",
     )
 
 
