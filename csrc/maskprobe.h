@@ -357,7 +357,8 @@ typedef struct mp_memory {
     int32_t n_ctx;            // of each session
     char    kernels[32], note[160], problem[512]; // as in mp_model_info; why it does not fit, and what would, or ""
 } mp_memory;
-// model, context and engine may be NULL: the defaults, no engine. Errors: as the calls that open them, but not MEMORY.
+// model, context and engine may be NULL: the defaults, no engine. Errors: as the calls that open them, but not MEMORY. With out
+// NULL only MEMORY, where a context of an n_ctx that is not 0 does not fit: at once where there is plenty.
 MP_API mp_status mp_memory_needed(const char * path, const mp_model_params * model, const mp_context_params * context,
                                   const mp_engine_params * engine, mp_memory * out);
 

@@ -42,11 +42,16 @@ mp_status mp_heads_need_taps(const mp_model * model, const char * heads, bool * 
 mp_status mp_memory_needed(const char * path, const mp_model_params * model, const mp_context_params * context,
                            const mp_engine_params * engine, mp_memory * out) {
     return guarded([&] {
-        if (!path || !out) {
-            fail(MP_ERR_ARGUMENT, "mp_memory_needed: path and out must not be NULL");
+        if (!path) {
+            fail(MP_ERR_ARGUMENT, "mp_memory_needed: path must not be NULL");
         }
-        *out = memory_needed(path, model ? *model : mp_model_default_params(),
-                             context ? *context : mp_context_default_params(), engine);
+        const mp_model_params of_model = model ? *model : mp_model_default_params();
+        const mp_context_params of_context = context ? *context : mp_context_default_params();
+        if (out) {
+            *out = memory_needed(path, of_model, of_context, engine);
+        } else {
+            refuse_what_does_not_fit(path, of_model, of_context, engine);
+        }
     });
 }
 

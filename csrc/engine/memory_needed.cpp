@@ -2,6 +2,8 @@
 
 #include "draft/knowledge.h"
 #include "engine/open_heads.h"
+#include "gguf/check.h"
+#include "model/weights_memory.h"
 #include "platform/fork_check.h"
 #include "platform/memory_room.h"
 #include "platform/worker_pool.h"
@@ -24,7 +26,8 @@
 
 namespace mp {
 
-static constexpr int32_t N_CTX_GRAIN = 256; // of a context that is advised
+static constexpr int32_t N_CTX_GRAIN = 256;        // of a context that is advised
+static constexpr uint64_t USUAL_BUFFERS = 1 << 30; // bytes: graphs, logits, recurrent states, tables
 
 static int64_t resident_size() {
 #if defined(__linux__)
@@ -170,6 +173,29 @@ mp_memory memory_needed(const char * path, const mp_model_params & params, const
                  in_mib(sum.compute + sum.logits).c_str(), advice.c_str());
     }
     return sum;
+}
+
+// Whether half of what is free holds the weights twice, the largest cache and buffers of the usual size: then there is no
+// need to open anything.
+static bool has_plenty(const char * path, const mp_context_params & wanted) {
+    const gguf_summary summary = gguf_check(path);
+    uint64_t weights = 0;
+    for (const gguf_tensor & tensor : summary.tensors) {
+        weights += tensor.size;
+    }
+    const double cache = cache_bytes_per_token(summary, GGML_TYPE_F32, GGML_TYPE_F32) * wanted.n_ctx * wanted.n_sessions_max;
+    return (double) find_memory_room().least() / 2 > 2.0 * (double) weights + cache + (double) USUAL_BUFFERS;
+}
+
+void refuse_what_does_not_fit(const char * path, const mp_model_params & params, const mp_context_params & wanted,
+                              const mp_engine_params * engine) {
+    check_context_params(wanted);
+    if (wanted.n_ctx > 0 && !has_plenty(path, wanted)) {
+        const mp_memory found = memory_needed(path, params, wanted, engine);
+        if (found.problem[0] != '\0') {
+            fail(MP_ERR_MEMORY, "%s: %s", path, found.problem);
+        }
+    }
 }
 
 } // namespace mp

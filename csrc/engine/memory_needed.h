@@ -10,4 +10,9 @@ namespace mp {
 mp_memory memory_needed(const char * path, const mp_model_params & model, const mp_context_params & context,
                         const mp_engine_params * engine);
 
+// Throws MP_ERR_MEMORY where a context of a size that was asked for does not fit, and as memory_needed(). Where there is
+// plenty of memory only the file's metadata are read for it.
+void refuse_what_does_not_fit(const char * path, const mp_model_params & model, const mp_context_params & context,
+                              const mp_engine_params * engine);
+
 } // namespace mp

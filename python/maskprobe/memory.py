@@ -6,9 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from . import model, session
-from ._capi import c_path, check, ffi, lib, text
+from ._capi import NULL, c_path, check, ffi, lib, text
 from .engine import ROWS_EACH, engine_params, rows_needed
-from .errors import OutOfMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,28 @@ class Memory:
     problem: str  # why it does not fit, and what would; "" where it fits
 
 
-def memory_needed(
+def memory_needed(path: str | os.PathLike[str], **settings: Any) -> Memory:
+    """What Model(path, **model_options) and an Engine with the other settings would take now: the metadata and the
+    vocabulary are read for it, no weights. A proposer other than "all" may take memory of its own, which is not in it.
+
+    The settings are model_options and those of Engine, without a model. Raises as Model and Engine do, but where
+    something does not fit `problem` says so."""
+    out = ffi.new("mp_memory *")
+    _ask(path, out, **settings)
+    values: dict[str, Any] = {field.name: getattr(out, field.name) for field in fields(Memory)}
+    values |= {name: text(value) for name, value in values.items() if isinstance(value, ffi.CData)}
+    return Memory(**values)
+
+
+def refuse_what_does_not_fit(path: str | os.PathLike[str], **settings: Any) -> None:
+    """Raises OutOfMemory, before anything is loaded, where a context was asked for that does not fit: one that was not
+    is made as large as fits. The settings are those of memory_needed(); it raises what that does."""
+    _ask(path, NULL, **settings)
+
+
+def _ask(
     path: str | os.PathLike[str],
+    out: Any,
     *,
     model_options: Mapping[str, Any] | None = None,
     n_parallel: int = 1,
@@ -44,27 +63,10 @@ def memory_needed(
     heads: str | os.PathLike[str] | None = None,
     n_rows_max: int = 0,
     **context_options: Any,
-) -> Memory:
-    """What Model(path, **model_options) and an Engine with the other settings would take now: the metadata and the
-    vocabulary are read for it, no weights. A proposer other than "all" may take memory of its own, which is not in it.
-
-    Raises as Model and Engine do, but where something does not fit `problem` says so."""
+) -> None:
     n_rows = rows if isinstance(rows, int) else None
     n_rows_max = n_rows_max or rows_needed(n_rows or ROWS_EACH, n_parallel, context_options.get("n_ubatch", 0))
     model_params, _, _kept_model = model.c_params(**(model_options or {}))
     context, _kept_context = session.c_params(n_sessions_max=n_parallel, n_rows_max=n_rows_max, **context_options)
     engine, _kept_engine = engine_params(n_rows, masks, state, heads if proposer == "all" else None)
-    out = ffi.new("mp_memory *")
     check(lib.mp_memory_needed(c_path(path, "model"), model_params, context, engine, out))
-    values: dict[str, Any] = {field.name: getattr(out, field.name) for field in fields(Memory)}
-    values |= {name: text(value) for name, value in values.items() if isinstance(value, ffi.CData)}
-    return Memory(**values)
-
-
-def refuse_what_does_not_fit(path: str | os.PathLike[str], **settings: Any) -> None:
-    """Raises OutOfMemory, before anything is loaded, where a context was asked for that does not fit: one that was not
-    is made as large as fits. The settings are those of memory_needed(); it raises what that does."""
-    if settings.get("n_ctx", 0) > 0:
-        found = memory_needed(path, **settings)
-        if found.problem:
-            raise OutOfMemory(f"{path}: {found.problem}", "memory")
