@@ -43,8 +43,8 @@ def limited(which, n_bytes):
 
 @pytest.mark.parametrize("kernels", ["auto", "stock"])
 def test_figures_are_those_of_a_process(tiny_model_path, kernels):
-    """The sum is an upper bound, of which buffers are missing as far as no row has needed them yet. 16 MiB are Python's and
-    code that ran for the first time."""
+    """The sum is an upper bound, of which buffers are missing as far as no row has needed them yet. 16 MiB are Python's
+    and code that ran for the first time."""
     path = tiny_model_path("tiny-llama", weight_type="q8_0", layers=8, width=768, head_dim=192, kv_heads=4, ffn=3072)
     command = [sys.executable, "-c", TAKES, path, "8192", kernels]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
