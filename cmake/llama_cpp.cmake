@@ -1,4 +1,5 @@
-# Which llama.cpp the core is built against: what is installed in MASKPROBE_LLAMA_DIR, or else the copy of llama-cpp-python.
+# Which llama.cpp the core is built against: what is installed in MASKPROBE_LLAMA_DIR, or else the sources in
+# MASKPROBE_LLAMA_SOURCE, which become part of this build, or else the copy of llama-cpp-python.
 #
 #   MASKPROBE_LLAMA_INCLUDE     its headers
 #   MASKPROBE_LLAMA_LIBRARIES   what to link
@@ -11,6 +12,7 @@ set(MASKPROBE_LLAMA_VERSION 0.5.0)     # of the llama.cpp in it,
 set(MASKPROBE_GGML_VERSION 0.25.3)     # and of its ggml
 
 set(MASKPROBE_LLAMA_DIR "" CACHE PATH "Prefix of an installed llama.cpp (cmake --install); empty: llama-cpp-python's copy")
+set(MASKPROBE_LLAMA_SOURCE "" CACHE PATH "Sources of llama.cpp, to be compiled as archives into this build")
 
 # Of an installed package `name` in lib/cmake; a suffix like "-dev" is left out.
 function(read_package_version name folder out)
@@ -19,14 +21,41 @@ function(read_package_version name folder out)
     set(${out} ${version} PARENT_SCOPE)
 endfunction()
 
-function(check_llama_version llama_folder ggml_folder advice)
-    read_package_version(llama ${llama_folder} llama)
-    read_package_version(ggml ${ggml_folder} ggml)
+# Of the sources: "set(LLAMA_VERSION_MAJOR 0)" and so on.
+function(read_source_version prefix folder out)
+    set(version "")
+    foreach(part MAJOR MINOR PATCH)
+        file(STRINGS ${folder}/CMakeLists.txt line REGEX "^set\\(${prefix}_VERSION_${part} ")
+        string(REGEX REPLACE ".* ([0-9]+).*" "\\1" number "${line}")
+        list(APPEND version ${number})
+    endforeach()
+    list(JOIN version "." version)
+    set(${out} ${version} PARENT_SCOPE)
+endfunction()
+
+function(check_versions llama ggml where advice)
     if(NOT llama STREQUAL MASKPROBE_LLAMA_VERSION OR NOT ggml STREQUAL MASKPROBE_GGML_VERSION)
         message(FATAL_ERROR
             "maskprobe ${PROJECT_VERSION} is made for llama.cpp ${MASKPROBE_LLAMA_VERSION} with ggml ${MASKPROBE_GGML_VERSION}, "
-            "but ${llama_folder} is of llama.cpp ${llama} with ggml ${ggml}: ${advice}")
+            "but ${where} is of llama.cpp ${llama} with ggml ${ggml}: ${advice}")
     endif()
+endfunction()
+
+function(check_llama_version llama_folder ggml_folder advice)
+    read_package_version(llama ${llama_folder} llama)
+    read_package_version(ggml ${ggml_folder} ggml)
+    check_versions("${llama}" "${ggml}" ${llama_folder} ${advice})
+endfunction()
+
+# The libraries alone, as archives: what is built of maskprobe takes them in. Options of llama.cpp and ggml (GGML_METAL,
+# GGML_OPENMP, ...) are given as in a build of its own.
+function(add_llama_source)
+    set(BUILD_SHARED_LIBS OFF)
+    set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+    foreach(part COMMON TESTS EXAMPLES TOOLS SERVER APP)
+        set(LLAMA_BUILD_${part} OFF)
+    endforeach()
+    add_subdirectory(${MASKPROBE_LLAMA_SOURCE} llama.cpp EXCLUDE_FROM_ALL)
 endfunction()
 
 if(MASKPROBE_LLAMA_DIR)
@@ -46,6 +75,21 @@ if(MASKPROBE_LLAMA_DIR)
     set(MASKPROBE_LLAMA_LIB_DIR ${LLAMA_LIB_DIR})
     set(MASKPROBE_LLAMA_LIBRARIES llama ggml::ggml ggml::ggml-base)
     set(MASKPROBE_LLAMA_IS_SHARED ${LLAMA_SHARED_LIB})
+elseif(MASKPROBE_LLAMA_SOURCE)
+    if(NOT EXISTS ${MASKPROBE_LLAMA_SOURCE}/ggml/CMakeLists.txt)
+        message(FATAL_ERROR "there are no sources of llama.cpp in MASKPROBE_LLAMA_SOURCE = ${MASKPROBE_LLAMA_SOURCE}: "
+                            "unpack those of llama-cpp-python ${MASKPROBE_LLAMA_CPP_PYTHON} and name vendor/llama.cpp")
+    endif()
+    read_source_version(LLAMA ${MASKPROBE_LLAMA_SOURCE} llama)
+    read_source_version(GGML ${MASKPROBE_LLAMA_SOURCE}/ggml ggml)
+    check_versions("${llama}" "${ggml}" ${MASKPROBE_LLAMA_SOURCE}
+                   "take those of llama-cpp-python ${MASKPROBE_LLAMA_CPP_PYTHON}")
+    add_llama_source()
+    set(MASKPROBE_LLAMA_NAME "llama.cpp ${MASKPROBE_LLAMA_VERSION}")
+    set(MASKPROBE_LLAMA_INCLUDE ${MASKPROBE_LLAMA_SOURCE}/include ${MASKPROBE_LLAMA_SOURCE}/ggml/include)
+    set(MASKPROBE_LLAMA_LIB_DIR "")
+    set(MASKPROBE_LLAMA_LIBRARIES llama ggml ggml-base)
+    set(MASKPROBE_LLAMA_IS_SHARED OFF)
 else()
     # Headers and CMake files lie at the top of site-packages (CMAKE_PREFIX_PATH). Libraries are linked from llama_cpp/lib,
     # the copy that `import llama_cpp` loads: the other one, in lib/, would be a second ggml in the process.

@@ -34,7 +34,7 @@ static void check_kernel(const mp_model & model, const std::string & path, const
     std::copy(weight->ne, weight->ne + GGML_MAX_DIMS, as_ggml.ne);
     if (!kernel_of(&as_ggml)) {
         fail(MP_ERR_UNSUPPORTED, "'%s': it changes %s, whose type %s llama.cpp computes, not maskprobe's kernels",
-             path.c_str(), quoted(name).c_str(), ggml_type_name(as_ggml.type));
+             path.c_str(), mp::quoted(name).c_str(), ggml_type_name(as_ggml.type));
     }
 }
 
@@ -52,7 +52,7 @@ static std::vector<char> read_tensor(std::ifstream & file, const std::string & p
                                                          : ggml_fp16_to_fp32(((const ggml_fp16_t *) bytes.data())[i]);
         if (!std::isfinite(value)) {
             fail(MP_ERR_FORMAT, "'%s': tensor %s has NaN or infinite values", path.c_str(),
-                 quoted(tensor.name + ending).c_str());
+                 mp::quoted(tensor.name + ending).c_str());
         }
     }
     return bytes;
