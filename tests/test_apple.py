@@ -1,6 +1,6 @@
 """packaging/apple and the core for macOS, as far as another system can tell: what the Swift files use of maskprobe.h,
-their syntax, the classes themselves where there is a Swift compiler, the core compiled for macOS, and the script that makes
-the XCFramework, with stand-ins for Apple's tools.
+their syntax, the classes themselves where there is a Swift compiler, the core compiled for macOS, and the script that
+makes the XCFramework, with stand-ins for Apple's tools.
 
 PyPI packages: ziglang has a C++ compiler with macOS' headers, tree-sitter-swift a grammar."""
 

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ from maskprobe.schema_values import FORMATS, NOT_OBEYED, WHOLE
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -216,6 +217,9 @@ def test_links_out_of_the_pages_are_rewritten():
     hook = load(DOCS / "hooks.py").on_page_markdown
     text = "[table](../bench/a.md) and [other](planner.md), [`x.py`](../x.py#top)"
     assert hook(text, config={}) == "table (`bench/a.md`) and [other](planner.md), `x.py`"
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="devices/apple.md"))
+    nested = "[table](../../bench/a.md) and [other](../planner.md)"
+    assert hook(nested, config={}, page=page) == "table (`bench/a.md`) and [other](../planner.md)"
     with_repository = hook(text, config={"repo_url": "https://host/name/"})
     assert "[table](https://host/name/blob/main/bench/a.md)" in with_repository
     assert "[`x.py`](https://host/name/blob/main/x.py#top)" in with_repository
