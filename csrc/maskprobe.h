@@ -96,6 +96,7 @@ typedef struct mp_model_params {
     bool    self_check;       // compare embedding input with token input at load; without it probing is off. Of a recurrent
                               // state, try whether it goes back; without it llama.cpp's word counts. Default true
     bool    load_mtp;         // layers for multi-token prediction too, where the file has some: for engines. Default true
+    bool    vocab_only;       // metadata and vocabulary alone: texts and tokens, nothing can be evaluated. Default false
     mp_kernels kernels;       // CPU kernels. Default MP_KERNELS_AUTO
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
     int32_t n_loras;

@@ -100,6 +100,7 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
     llama_params.check_tensors = params.check_tensors;
     llama_params.use_extra_bufts = repacking_is_safe() && plan.weights.pack;
     llama_params.load_mtp = params.load_mtp;
+    llama_params.vocab_only = params.vocab_only;
     llama_params.progress_callback = on_progress;
     llama_params.progress_callback_user_data = &progress;
     if (model.without_weights) {
@@ -245,7 +246,7 @@ static void find_capabilities(mp_model & model, const mp_model_params & params) 
 static void load(mp_model & model, const char * path, const mp_model_params & p, const kernel_plan & plan) {
     refuse_children();
     load_weights(model, path, p, plan);
-    describe(model, p.load_mtp);
+    describe(model, p.load_mtp && !p.vocab_only);
     read_metadata(model);
     describe_kernels(model.info, plan);
     refuse_other_kinds(model);
@@ -256,11 +257,16 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
     runtime_init();
     auto model = std::make_shared<mp_model>();
     model->summary = gguf_check(path);
-    const kernel_plan plan = plan_kernels(model->summary, p);
+    const kernel_plan plan = p.vocab_only ? kernel_plan{false, "there are no weights in this process", "", {}}
+                                          : plan_kernels(model->summary, p);
     if (!plan.weights.refusal.empty()) {
         fail(MP_ERR_MEMORY, "%s", plan.weights.refusal.c_str());
     }
     load(*model, path, p, plan);
+    if (p.vocab_only) {
+        model->vocab_only = true;
+        return models().add(model);
+    }
     // What stays in the file is in memory when it is used, but the system counts it as free.
     model->uncounted.resident = plan.weights.need.resident - std::min(plan.weights.need.resident, plan.weights.need.written);
     bool changes_input = false;

@@ -26,6 +26,7 @@ struct mp_model {
     std::vector<std::string> adapter_paths;     // likewise
     mp_model_info info = {};
     bool own_kernels = false;       // loaded for maskprobe's CPU kernels
+    bool vocab_only = false;        // there are no weights
     bool without_weights = false;   // opened to find out sizes: nothing can be computed
     mp::memory_need uncounted = {}; // what the weights need and the system does not count as taken
     int32_t n_pos_per_embd = 1;     // positions that an embedding row carries (M-RoPE: 4)

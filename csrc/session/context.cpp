@@ -29,6 +29,9 @@ static registry<mp_context> & contexts() {
 
 mp_context * mp::context_open(model_ref model, const mp_context_params & params) {
     check_context_params(params); // before anything is made of these sizes
+    if (model->vocab_only) {
+        fail(MP_ERR_UNSUPPORTED, "the weights of this model are not in this process: nothing can be evaluated with it here");
+    }
     return contexts().add(std::make_shared<mp_context>(std::move(model), params));
 }
 

@@ -19,6 +19,7 @@ from .errors import (
     Cancelled,
     ContextFull,
     DecodeError,
+    EngineLost,
     Error,
     ModelError,
     OutOfMemory,
@@ -44,6 +45,8 @@ from .trained_masks import TrainedMasks
 from .tree import TokenTree
 
 if TYPE_CHECKING:
+    from .hosts.engine_process import EngineProcess
+    from .hosts.model_process import ModelProcess
     from .llama import Llama
     from .llama_by_hand import LlamaState
     from .openai.steering import LlamaGrammar, LogitsProcessorList, MinTokensLogitsProcessor, StoppingCriteriaList
@@ -53,11 +56,13 @@ __version__ = version()
 
 # Loaded when they are first asked for: who decodes by hand needs none of them.
 _LAZY = {
+    "EngineProcess": "hosts.engine_process",
     "JsonSchema": "structured",
     "LarkGrammar": "structured",
     "Regex": "structured",
     "Llama": "llama",
     "LlamaState": "llama_by_hand",
+    "ModelProcess": "hosts.model_process",
     "LlamaGrammar": "openai.steering",
     "LogitsProcessorList": "openai.steering",
     "MinTokensLogitsProcessor": "openai.steering",
@@ -86,6 +91,8 @@ __all__ = [
     "Device",
     "Draft",
     "Engine",
+    "EngineLost",
+    "EngineProcess",
     "Error",
     "Generation",
     "JsonSchema",
@@ -103,6 +110,7 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelInfo",
+    "ModelProcess",
     "NgramAutomaton",
     "OutOfMemory",
     "Pass",

@@ -54,6 +54,13 @@ class CallbackError(Error):
     status = "callback"
 
 
+class EngineLost(Error):
+    """The process that an engine had for itself has ended, or did not answer and was ended. Its generations end with
+    this error; the next one starts it again."""
+
+    status = "lost"
+
+
 class StateError(Error):
     """A call out of order: after close ("state"), from a second thread ("busy"), or a fault ("internal").
 

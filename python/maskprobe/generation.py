@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from .errors import StateError
 from .stepping import Stepper
 
 GUESSED_BY = {source: text(lib.mp_source_name(source)) for source in range(lib.MP_BY_MODEL, lib.MP_N_SOURCES)}
+Result = TypeVar("Result")
 FINISH_REASONS = (None, "stop", "length", "context", "constraint", "cancelled")  # by mp_finish
 
 
@@ -96,6 +97,14 @@ class Draft(NamedTuple):
     emitted: list[int]  # the token after each node of the path
 
 
+class Results(Protocol):
+    """Waits for what read() gives, until that is not None, for a thread or for an event loop."""
+
+    def until(self, read: Callable[[], Result | None]) -> Result: ...
+
+    async def until_async(self, read: Callable[[], Result | None]) -> Result: ...
+
+
 class Generation(Owner):
     """The tokens that follow one prompt, one TokenResult each. The last has the finish reason; where the generation
     ends without another token, its `token` is -1.
@@ -109,16 +118,11 @@ class Generation(Owner):
     """
 
     def __init__(self, stepper: Stepper, pointer: Any, bridges: Sequence[Bridge], n_embd: int) -> None:
-        self._stepper = stepper
         self._n_embd = n_embd
         self._bridges = bridges
         self._token: Any = ffi.new("mp_token *")
         self._counts: Any = ffi.new("mp_stats *")
-        self._stats = Stats()
-        self._draft: Draft | None = None  # the last one, when it has ended
         self._n_run = 0  # accepted candidates since the last token that was none
-        self._ended = False
-        self._reading = threading.Lock()  # held while a token is waited for
 
         def free(pointer: Any) -> None:
             lib.mp_generation_free(pointer)
@@ -126,10 +130,18 @@ class Generation(Owner):
             for bridge in bridges:
                 bridge.release()
 
-        self._handle = Handle.of(pointer, free, "generation")
+        self._begin(stepper, Handle.of(pointer, free, "generation"))
+        stepper.add(self._handle)
+
+    def _begin(self, results: Results, handle: Handle) -> None:
+        self._results = results
+        self._handle = handle
+        self._stats = Stats()
+        self._draft: Draft | None = None  # the last one, when it has ended
+        self._ended = False
+        self._reading = threading.Lock()  # held while a token is waited for
         # Called by the thread that waits for a token, before each step that it waits for.
         self.on_wait: Callable[[Stats], None] | None = None
-        stepper.add(self._handle)
 
     def __iter__(self) -> Self:
         return self
@@ -138,7 +150,7 @@ class Generation(Owner):
         with self._one_at_a_time():
             if self._ended:
                 raise StopIteration
-            return self._stepper.until(self._read)
+            return self._results.until(self._read)
 
     def cancel(self) -> None:
         """Ends the generation after the pass that is under way, from any thread: its last result has the finish reason
@@ -297,7 +309,7 @@ class AsyncGeneration:
             if generation._ended:
                 raise StopAsyncIteration
             try:
-                return await generation._stepper.until_async(generation._read)
+                return await generation._results.until_async(generation._read)
             except asyncio.CancelledError:
                 generation._end()
                 raise

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # mp_kernels, by the names that users know.
 KERNELS = {"auto": lib.MP_KERNELS_AUTO, "ours": lib.MP_KERNELS_OURS, "stock": lib.MP_KERNELS_STOCK}
 
+_verbose = False
+
 PIECE_BYTES = 64  # room for one token's bytes in the first attempt; longer ones exist and take a second
 
 
@@ -119,7 +121,14 @@ def compiler() -> str:
 
 def set_verbose(verbose: bool) -> None:
     """llama.cpp's own log lines: off (the default), or passed on to stderr."""
+    global _verbose
+    _verbose = verbose
     lib.mp_set_verbose(verbose)
+
+
+def is_verbose() -> bool:
+    """What set_verbose() was told last."""
+    return _verbose
 
 
 LoraLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
@@ -168,6 +177,7 @@ class Model(Owner):
         check_tensors: bool = False,
         self_check: bool = True,
         load_mtp: bool = True,
+        vocab_only: bool = False,
         kernels: str = "auto",
         n_threads: int = 0,
         loras: Sequence[LoraLike] = (),
@@ -182,6 +192,7 @@ class Model(Owner):
             check_tensors=check_tensors,
             self_check=self_check,
             load_mtp=load_mtp,
+            vocab_only=vocab_only,
             kernels=kernels,
             n_threads=n_threads,
             loras=loras,

@@ -43,16 +43,22 @@ BAD_STOPS = ("MaxTokensTotal", "MaxTokensParser", "ParserTooComplex", "LexerTooC
 _compiling = threading.Lock()
 
 
-class _Rules:
-    """What llguidance compiled for a model. `what` names it in errors."""
+class Rules:
+    """What llguidance compiled for a model. `what` names it in errors; `grammar` makes llguidance's own text of it."""
 
     def __init__(self, model: Model, what: str, grammar: Callable[[], str]) -> None:
         self.model = model
-        self._what = what
+        self.what = what
+        self.grammar = ""
         self._n_vocab = model.info.n_vocab
         self._ends = frozenset(model.end_tokens)
         tokenizer = tokenizer_of(model)
-        self._matcher = _on_deep_stack(what, lambda: LLMatcher(tokenizer, grammar(), log_level=0, limits=LIMITS))
+
+        def compiled() -> LLMatcher:
+            self.grammar = grammar()
+            return LLMatcher(tokenizer, self.grammar, log_level=0, limits=LIMITS)
+
+        self._matcher = _on_deep_stack(what, compiled)
         if self._matcher.is_error():
             raise ArgumentError(f"{what} cannot be used: {_reason(self._matcher.get_error())}")
         for warning in self._matcher.get_grammar_warnings():
@@ -61,10 +67,10 @@ class _Rules:
 
     def constraint(self) -> "_Matching":
         """A Constraint for one text."""
-        return _Matching(self._matcher.deep_copy(), self._what, self._n_vocab, self._ends)
+        return _Matching(self._matcher.deep_copy(), self.what, self._n_vocab, self._ends)
 
 
-class JsonSchema(_Rules):
+class JsonSchema(Rules):
     """JSON that obeys a schema. `schema` is the schema or its JSON text. Members and items stand after ", ", values
     after ": "; with `flexible_whitespace` any white space may stand where JSON allows it, and less can be foretold.
 
@@ -86,7 +92,7 @@ class JsonSchema(_Rules):
         super().__init__(model, "the JSON schema", grammar)
 
 
-class Regex(_Rules):
+class Regex(Rules):
     r"""A text that matches a regular expression from its first to its last character. The syntax is that of Rust's
     regex crate: no look-around, no back-references; \d and \w are ASCII, as in JSON schemas.
 
@@ -98,7 +104,7 @@ class Regex(_Rules):
         super().__init__(model, "the regular expression", lambda: _lark(lark))
 
 
-class LarkGrammar(_Rules):
+class LarkGrammar(Rules):
     """A text of a grammar in llguidance's variant of Lark, whose first rule is `start`.
 
     Raises ArgumentError for what is no such grammar."""

@@ -4,7 +4,7 @@ import argparse
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,8 @@ from .. import (
     proposer_named,
     resolve_model,
 )
+from ..hosts.opening import open_engine
+from ..hosts.opening import open_model as model_opened
 from ..memory import memory_needed, refuse_what_does_not_fit
 from ..proposers import SOURCES
 from . import files, memory_table, values
@@ -40,6 +42,7 @@ CHAT_TEMPLATE = "tokenizer.chat_template"
 
 # What a message about a context or about mask probes names, and the option that is meant.
 CONTEXT_OPTIONS = {
+    "a proposer": "--propose",
     "the state file": "--state",
     "n_ubatch": "-ub/--ubatch-size",
     "n_batch": "-b/--batch-size",
@@ -220,7 +223,22 @@ def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> M
             bar(fraction, 1.0)
             return not ctrl_c.requested
 
-        return Model(path, progress=progress, **model_options(args))
+        return model_opened(
+            path, progress=progress, reloading=lambda: reloading(parser), **model_options(args)
+        )
+
+
+@contextmanager
+def reloading(parser: Parser) -> Iterator[Callable[[float], bool]]:
+    """A bar while a model that has a process of its own is loaded again. Ctrl-C ends that."""
+    say(f"{parser.prog}: the model is loaded again")
+    with Progress("loading") as bar:
+
+        def progress(fraction: float) -> bool:
+            bar(fraction, 1.0)
+            return not Interrupt.came()
+
+        yield progress
 
 
 def prompt_tokens(
@@ -301,7 +319,7 @@ def proposer(args: argparse.Namespace, parser: Parser, model: Model) -> str | Pr
 def engine(args: argparse.Namespace, parser: Parser, model: Model, proposer: str | Proposer) -> Iterator[Engine]:
     """An engine for one text. What there is to say about its memory, its state file and its heads is said, once."""
     with usage(parser, "-c/-b/-ub/-ctk/-ctv/-fa", CONTEXT_OPTIONS):
-        engine = Engine(model, **engine_options(args, proposer))
+        engine = open_engine(model, **engine_options(args, proposer))
     said = engine.note
     if said:
         say(f"{parser.prog}: {said}")

@@ -211,7 +211,7 @@ class Chat:
             max_tokens=settings.n_predict,
             stop=settings.stop,
             ignore_eos=settings.ignore_eos,
-            constraint=None if settings.rules is None else settings.rules.constraint(),
+            constraint=settings.rules,
         )
 
     def _show(self, generation: Generation, pieces: list[str]) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 EXIT_STATUS = 130  # 128 + SIGINT, what a shell reports for a command that Ctrl-C ended
 
@@ -21,12 +21,15 @@ class Interrupt:
     """Takes over SIGINT between __enter__ and __exit__, unless it is ignored. For the main thread. Without `may_exit` a
     second Ctrl-C changes nothing."""
 
+    _newest: ClassVar["Interrupt | None"] = None  # between __enter__ and __exit__
+
     def __init__(self, may_exit: bool = True) -> None:
         self.requested = False
         self._may_exit = may_exit
         self._cancel: Callable[[], None] | None = None
 
     def __enter__(self) -> Self:
+        self._outer, Interrupt._newest = Interrupt._newest, self
         self._old_handler = signal.getsignal(signal.SIGINT)
         if self._old_handler is signal.SIG_IGN:  # a shell does so for what it runs in the background
             return self
@@ -41,6 +44,7 @@ class Interrupt:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        Interrupt._newest = self._outer
         if self._old_handler is signal.SIG_IGN:
             return
         signal.signal(signal.SIGINT, self._old_handler)
@@ -48,6 +52,11 @@ class Interrupt:
         self._writer.close()
         self._thread.join()
         self._reader.close()
+
+    @classmethod
+    def came(cls) -> bool:
+        """Whether the newest one has been requested to cancel, for what knows none."""
+        return cls._newest is not None and cls._newest.requested
 
     @contextmanager
     def cancels(self, cancel: Callable[[], None] = lambda: None) -> Iterator[None]:

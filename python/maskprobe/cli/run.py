@@ -231,7 +231,7 @@ def generate(
             max_tokens=args.predict,
             stop=job.stop,
             ignore_eos=args.ignore_eos,
-            constraint=None if job.rules is None else job.rules.constraint(),
+            constraint=job.rules,
         ) as generation,
         ctrl_c.cancels(generation.cancel),
     ):

@@ -15,6 +15,7 @@ from ..errors import (
     CallbackError,
     Cancelled,
     ContextFull,
+    EngineLost,
     Error,
     ModelError,
     OutOfMemory,
@@ -74,6 +75,9 @@ def api_error(error: BaseException) -> ApiError:
         return ApiError(400, message, code="model_not_able", param="model")
     if isinstance(error, OutOfMemory):
         return busy(message, 10, code="out_of_memory")
+    if isinstance(error, EngineLost):
+        LOG.error("%s", message)
+        return busy(message, code="engine_lost")
     if isinstance(error, Cancelled | StateError):
         return busy(f"the model is being unloaded: {message}")
     if isinstance(error, HTTPException):

@@ -3,18 +3,17 @@
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..engine import Engine
 from ..errors import Error, ModelError, OutOfMemory, StateError
+from ..hosts.opening import open_engine, open_model
 from ..llama_by_hand import ByHand
 from ..memory import refuse_what_does_not_fit
-from ..model import Model
 from ..openai.chat_prompts import ChatPrompts
 from ..openai.requests import Planner, Seeds
 from ..session import Session
@@ -38,6 +37,15 @@ async def in_thread(call: Callable[..., Result], *args: Any, **settings: Any) ->
     return await asyncio.get_running_loop().run_in_executor(_threads, functools.partial(call, *args, **settings))
 
 
+@contextmanager
+def reloading(path: Path) -> Iterator[None]:
+    """While a model that has a process of its own is loaded again."""
+    started = time.perf_counter()
+    LOG.info("the process of %s has ended: it is started again", path.name)
+    yield
+    LOG.info("loaded %s again in %.1f s", path.name, time.perf_counter() - started)
+
+
 class Loaded:
     """A model with its engine."""
 
@@ -46,9 +54,9 @@ class Loaded:
         options = dict(settings.engine_options)
         wanted = {**options, "model_options": settings.model_options, "n_parallel": settings.n_parallel}
         refuse_what_does_not_fit(path, **wanted)
-        self.model = Model(path, **settings.model_options)
+        self.model = open_model(path, reloading=lambda: reloading(path), **settings.model_options)
         try:
-            self.engine = Engine(self.model, n_parallel=settings.n_parallel, **options)
+            self.engine = open_engine(self.model, n_parallel=settings.n_parallel, **options)
             self.n_ctx = self.engine.context.n_ctx
             self.planner = Planner(
                 self.model,
