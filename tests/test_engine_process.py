@@ -15,6 +15,7 @@ import pytest
 
 from maskprobe import (
     ArgumentError,
+    Cancelled,
     Constraint,
     Context,
     Engine,
@@ -223,7 +224,7 @@ def test_what_cannot_go_into_a_child_is_refused(there):
 def test_ten_times_killed_and_ten_times_back(here, there):
     expected = [tokens(here, i) for i in range(3)]
     model = there.model
-    pids = set()
+    pids, n_open = set(), len(os.listdir("/dev/fd"))
     for turn in range(10):
         running = [long_text(there, i) for i in range(3)]
         first = [next(generation).token for generation in running]
@@ -245,6 +246,7 @@ def test_ten_times_killed_and_ten_times_back(here, there):
         i = turn % 3
         assert tokens(there, i) == expected[i]
     assert len(pids) == 10
+    assert len(os.listdir("/dev/fd")) <= n_open
     assert there.embed(prompt(there)).shape == (model.info.n_embd,)
 
 
@@ -373,6 +375,29 @@ def test_a_child_that_aborts_while_it_loads(bundled_model_path, there, here, mon
     assert tokens(there) == tokens(here)
 
 
+def test_closing_does_not_wait_for_a_model_that_cannot_be_loaded(bundled_model_path, monkeypatch):
+    model = ModelProcess(bundled_model_path, n_threads=1)
+    engine = EngineProcess(model, **ENGINE)
+    os.kill(model.pid, signal.SIGKILL)
+    until(lambda: model.pid is None)
+    with_code(monkeypatch, "import maskprobe.hosts.child as child, time; child.Model = lambda *_, **__: time.sleep(60)")
+    failures = []
+
+    def ask():
+        try:
+            engine.generate(prompt(engine))
+        except Cancelled as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    until(lambda: model._keeper._memory.pointer._starting.locked())
+    engine.close()
+    model.close()
+    thread.join()
+    assert len(failures) == 1 and "was cancelled" in failures[0]
+
+
 def test_what_is_wrong_with_a_model_is_said_as_ever(bundled_model_path, tmp_path):
     with pytest.raises(ModelError, match="No such file"):
         ModelProcess(tmp_path / "none.gguf")
@@ -390,8 +415,6 @@ def test_what_is_wrong_with_a_model_is_said_as_ever(bundled_model_path, tmp_path
 
 
 def test_loading_tells_how_far_it_is_and_can_be_stopped(bundled_model_path):
-    from maskprobe import Cancelled
-
     told = []
     ModelProcess(bundled_model_path, n_threads=1, progress=told.append).close()
     assert told == sorted(told) and told[0] == 0.0

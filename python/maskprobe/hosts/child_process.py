@@ -28,6 +28,7 @@ LONGEST_REASON = 200  # characters
 START = "import sys; sys.path[:] = sys.argv[3:]; from maskprobe.hosts.child import main; main(*map(int, sys.argv[1:3]))"
 # "/build/tree/ggml-rpc.cpp:354: what happened": where ggml aborts, without the directories.
 ABORTED = re.compile(r"(?:^|[\s/])([\w.-]+\.(?:c|cc|cpp|cu|h|hpp|m|mm):\d+: .*)")
+SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 class ChildProcess:
@@ -51,7 +52,7 @@ class ChildProcess:
         self._outgoing: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._process = self._started(folder)
         self._errors = self._in_thread(self._read_errors)
-        self._in_thread(self._write)
+        self._writer = self._in_thread(self._write)
         self._in_thread(self._watch)
         self._reader = self._in_thread(self._receive)
 
@@ -59,7 +60,7 @@ class ChildProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def load(self, path: Any, options: dict[str, Any], progress: Callable[[float], bool | None] | None) -> Any:
+    def load(self, path: Any, options: dict[str, Any], progress: Callable[[float], bool | None]) -> Any:
         """A LoadedModel. `progress` is called with 0..1.
 
         Raises what opening the model raises, Cancelled where `progress` returns False, and EngineLost."""
@@ -71,8 +72,6 @@ class ChildProcess:
             while not isinstance(message := inbox.take(), Answer):
                 if isinstance(message, Loading):
                     fraction = message.fraction
-                elif progress is None:
-                    inbox.wait()
                 elif progress(fraction) is False:
                     raise Cancelled(f"loading '{path}' was cancelled")
                 else:
@@ -154,17 +153,20 @@ class ChildProcess:
         ours, its = socket.socketpair()
         self._channel = Channel(ours.detach())
         paths = [os.path.abspath(path) for path in sys.path]
-        with its:
-            return subprocess.Popen(
-                [sys.executable, "-P", "-c", START, str(its.fileno()), str(os.getpid()), *paths],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=(its.fileno(),),
-                cwd=folder,
-                env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # a debugger would take seconds at each abort
-                start_new_session=True,  # Ctrl-C is for the parent
-            )
+        try:
+            with its:
+                return subprocess.Popen(
+                    [sys.executable, "-P", "-c", START, str(its.fileno()), str(os.getpid()), *paths],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(its.fileno(),),
+                    cwd=folder,
+                    env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # a debugger would take seconds at each abort
+                    start_new_session=True,  # Ctrl-C is for the parent
+                )
+        except OSError as error:
+            raise StateError(f"the process of an engine cannot be started: {error}") from None
 
     def _answer(self, inbox: Inbox, patience_s: float | None) -> Any:
         inbox.wait(patience_s)
@@ -262,24 +264,27 @@ class ChildProcess:
             self._process.wait()
         self._outgoing.put(b"")  # ends _write()
         self._to_end.put(None)
-        self._errors.join(1.0)  # what it wrote last; a process that it left behind may hold the pipe
+        self._errors.join(REAP_S)  # what it wrote last; a process that it left behind may hold the pipe
+        self._writer.join(REAP_S)
+        if not self._writer.is_alive():
+            self._channel.close()
         with self._lock:
             n = len(self._generations)
             self.lost = EngineLost("the engine is closed" if self._closing else self._obituary(n))
             inboxes = list(self._inboxes.values())
         for inbox in inboxes:
-            inbox.fail(self.lost)
+            inbox.fail(EngineLost(str(self.lost)))  # each of its own: whoever raises it adds to it
 
     def _obituary(self, n_generations: int) -> str:
         status = self._process.returncode
         if self._killed:
             how = self._killed
         elif status < 0:
-            how = f"was ended by {signal.Signals(-status).name}"
+            how = f"was ended by {SIGNALS.get(-status, f'signal {-status}')}"
         else:
             how = f"ended with exit status {status}"
-        reason = "" if self._killed else _reason(list(self._lines))
-        line = f"the process of the engine {how}{self._doing}{reason}"
+        by_itself = not self._killed and status in (-signal.SIGABRT, *range(256))
+        line = f"the process of the engine {how}{self._doing}{_reason(list(self._lines)) if by_itself else ''}"
         if self._doing:
             return line
         ended = {0: "", 1: "; its generation ended with it"}.get(

@@ -46,6 +46,7 @@ class Keeper:
         self._child: ChildProcess | None = None
         self._n_attempts = 0
         self._failure: Error | None = None  # of the last attempt
+        self._is_leaving = False  # whoever loads the model stops
         self._closed = False
         self._texts: list[Text] = []  # the newest last
         self._unknown: list[Text] = []  # those that a new child does not know
@@ -78,7 +79,9 @@ class Keeper:
 
     def close_engine(self) -> str | None:
         """The engine's last note, None where it has none any more."""
+        self._is_leaving = True
         with self._starting:
+            self._is_leaving = False
             child, self._engine_options = self.alive, None
             self._texts.clear()
             self._unknown.clear()
@@ -129,15 +132,19 @@ class Keeper:
 
     def close(self) -> None:
         """Ends the child."""
+        self._is_leaving = True
         with self._starting:
             self._closed = True
             if (child := self.alive) is not None:
                 child.close()
 
     def _start(self, progress: Progress | None) -> tuple[ChildProcess, LoadedModel]:
+        def watched(fraction: float) -> bool | None:
+            return False if self._is_leaving else progress and progress(fraction)
+
         child = ChildProcess(self._folder, is_verbose())
         try:
-            loaded = child.load(self._path, self._options, progress)
+            loaded = child.load(self._path, self._options, watched)
             if self._engine_options is not None:
                 child.ask("open_engine", self._engine_options)
         except BaseException:
