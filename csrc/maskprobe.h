@@ -47,7 +47,7 @@ enum { MP_N_SESSIONS_LIMIT = 64, MP_N_ROWS_LIMIT = 256 };
 typedef enum mp_status {
     MP_OK = 0,
     MP_ERR_ARGUMENT     = 1,  // a value that the caller gave is out of range
-    MP_ERR_FILE         = 2,  // the file cannot be read: missing, a directory, no permission
+    MP_ERR_FILE         = 2,  // the file cannot be read: missing, a directory, no permission; the host cannot be reached
     MP_ERR_FORMAT       = 3,  // the file is not a sound GGUF model
     MP_ERR_UNSUPPORTED  = 4,  // the file is sound, but this kind of model is not run
     MP_ERR_MEMORY       = 5,  // it does not fit, with the numbers
@@ -76,6 +76,10 @@ MP_API mp_status mp_device_get(int32_t i, mp_device * out); // the i-th of ggml.
 typedef struct mp_machine_speed { double read_bytes_per_second, int8_macs_per_second; } mp_machine_speed;
 MP_API mp_status mp_measure_machine(int32_t n_threads, mp_machine_speed * out);
 
+// Computes layers of other machines' models at "address:port" (mp_model_params.rpc), one program at a time; never MP_OK.
+// cache: a folder for large tensors, or NULL. No password, no encryption. Errors: ARGUMENT, UNSUPPORTED (no RPC), FILE.
+MP_API mp_status mp_rpc_serve(const char * endpoint, int32_t n_threads, const char * cache);
+
 // --- model -----------------------------------------------------------------------------------------------------------
 // Called while weights are loaded, with 0..1. Return false to cancel.
 typedef bool (*mp_progress_callback)(float progress, void * user_data);
@@ -101,6 +105,10 @@ typedef struct mp_model_params {
     int32_t n_threads;        // threads of the self-check, 0 = the physical cores. Default 0
     int32_t n_loras;
     const mp_lora * loras;    // (n_loras) adapters, added up in every session of the model. Default none
+    const char * rpc;         // "host:port,..." of ggml's RPC workers, which the layers of n_gpu_layers lie on; such a host can
+                              // read all, and ggml ends the process where one dies (docs/hosts.md). Default NULL: none
+    int32_t n_split;
+    const float * split;      // (n_split) shares of these hosts' devices and then of GPUs. Default: by their free memory
     mp_progress_callback progress;
     void *  progress_user_data;
 } mp_model_params;
@@ -123,6 +131,7 @@ typedef struct mp_model_info {
     int64_t packed_size;      // bytes of weights in memory that are packed for maskprobe's kernels, not mapped from the file
     char    note[512];        // one line: why can_tree or can_probe is false, what was limited, and which weights llama.cpp
                               // computes so that drafting may change a token; or ""
+    char    placement[512];   // one line: which layers lie on which host; "" without mp_model_params.rpc
 } mp_model_info;
 
 // Opens a GGUF model (for a split one: its first file). It and its adapters are checked before llama.cpp sees them.

@@ -21,7 +21,6 @@ ROW = re.compile(r"\| `(\w+)` \| (\w+) \|")
 VALUES = {
     "split_mode": 2,
     "main_gpu": 1,
-    "tensor_split": [0.5, 0.5],
     "vocab_only": True,
     "kv_overrides": {"llama.context_length": 5},
     "rope_scaling_type": 1,

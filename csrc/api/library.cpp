@@ -1,4 +1,5 @@
 // The C functions of the library as a whole: its version, failures, the log, the machine.
+#include "hosts/rpc_worker.h"
 #include "platform/fork_check.h"
 #include "platform/machine_speed.h"
 #include "platform/runtime.h"
@@ -72,6 +73,17 @@ mp_status mp_device_get(int32_t i, mp_device * out) {
             fail(MP_ERR_ARGUMENT, "device %d does not exist: there are %d", i, n);
         }
         describe_device(i, *out);
+    });
+}
+
+mp_status mp_rpc_serve(const char * endpoint, int32_t n_threads, const char * cache) {
+    return guarded([&] {
+        if (!endpoint || n_threads < 0 || n_threads > GGML_MAX_N_THREADS) {
+            fail(MP_ERR_ARGUMENT, "mp_rpc_serve: endpoint must not be NULL, n_threads = %d must be between 0 and %d", n_threads,
+                 GGML_MAX_N_THREADS);
+        }
+        check_process();
+        rpc_serve(endpoint, n_threads, cache);
     });
 }
 

@@ -32,6 +32,9 @@ mp_status mp_model_open(const char * path, const mp_model_params * params, mp_mo
         if (p.n_loras < 0 || (p.n_loras > 0 && !p.loras)) {
             fail(MP_ERR_ARGUMENT, "n_loras = %d adapters, which must not be NULL", p.n_loras);
         }
+        if (p.n_split < 0 || (p.n_split > 0 && !p.split)) {
+            fail(MP_ERR_ARGUMENT, "n_split = %d shares, which must not be NULL", p.n_split);
+        }
         *out = model_open(path, p);
     });
 }

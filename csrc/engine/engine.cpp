@@ -69,8 +69,9 @@ mp_engine::~mp_engine() {
 std::string mp_engine::setting() const {
     char machine[256] = "";
     gethostname(machine, sizeof(machine) - 1);
-    return format("%s, %d threads, %s, %d tokens x %d", machine, context->n_threads, context->model->info.kernels,
-                  context->n_ctx, context->n_sessions_max);
+    const auto & hosts = context->model->hosts;
+    return format("%s, %d threads, %s, %d tokens x %d%s", machine, context->n_threads, context->model->info.kernels,
+                  context->n_ctx, context->n_sessions_max, hosts ? (", hosts " + hosts->names()).c_str() : "");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include "draft/knowledge.h"
 #include "engine/open_heads.h"
 #include "gguf/check.h"
+#include "model/kernel_policy.h"
 #include "model/weights_memory.h"
 #include "platform/fork_check.h"
 #include "platform/memory_room.h"
@@ -142,6 +143,9 @@ mp_memory memory_needed(const char * path, const mp_model_params & params, const
                         const mp_engine_params * engine) {
     check_process();
     check_context_params(wanted);
+    if (has_hosts(params)) {
+        fail(MP_ERR_UNSUPPORTED, "what a model takes on the RPC hosts %s is not known before it is loaded", params.rpc);
+    }
     if (!llama_get_memory_breakdown) {
         fail(MP_ERR_UNSUPPORTED, "this llama.cpp does not say what a context takes");
     }
@@ -190,7 +194,7 @@ static bool has_plenty(const char * path, const mp_context_params & wanted) {
 void refuse_what_does_not_fit(const char * path, const mp_model_params & params, const mp_context_params & wanted,
                               const mp_engine_params * engine) {
     check_context_params(wanted);
-    if (wanted.n_ctx > 0 && !has_plenty(path, wanted)) {
+    if (wanted.n_ctx > 0 && !has_hosts(params) && !has_plenty(path, wanted)) {
         const mp_memory found = memory_needed(path, params, wanted, engine);
         if (found.problem[0] != '\0') {
             fail(MP_ERR_MEMORY, "%s: %s", path, found.problem);

@@ -110,9 +110,9 @@ static std::string reason_against(const coverage & found, const mp_model_params 
     return "";
 }
 
-// Gives up packing where there is no room for it. Weights on a GPU are not looked at.
+// Gives up packing where there is no room for it. Weights on a GPU and on other hosts are not looked at.
 static void fit_into_memory(kernel_plan & plan, const gguf_summary & summary, const mp_model_params & params) {
-    if (params.n_gpu_layers != 0 && has_gpu()) {
+    if (has_hosts(params) || (params.n_gpu_layers != 0 && has_gpu())) {
         return;
     }
     const coverage found = cover(summary, plan.own);
@@ -138,6 +138,8 @@ kernel_plan plan_kernels(const gguf_summary & summary, const mp_model_params & p
     kernel_plan plan = {};
     if (params.kernels == MP_KERNELS_STOCK) {
         plan.reason = "asked for";
+    } else if (has_hosts(params)) {
+        plan.reason = "layers lie on other hosts";
     } else {
         if (!kernel_choice_error().empty()) {
             fail(MP_ERR_ARGUMENT, "%s", kernel_choice_error().c_str());

@@ -9,6 +9,10 @@
 
 namespace mp {
 
+inline bool has_hosts(const mp_model_params & params) {
+    return params.rpc && *params.rpc;
+}
+
 struct kernel_plan {
     bool own;             // maskprobe's, where there is one for a matrix
     std::string reason;   // one line for the statistics: the share of the weights, or why they are llama.cpp's

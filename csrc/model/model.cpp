@@ -2,6 +2,8 @@
 
 #include "kernels/gemm/kernel_choice.h"
 #include "kernels/ggml/accel_backend.h"
+#include "gguf/reader.h"
+#include "hosts/placement.h"
 #include "model/adapters.h"
 #include "model/identity.h"
 #include "model/kernel_policy.h"
@@ -90,6 +92,22 @@ static bool on_progress(float progress, void * data) {
     return !state->cancelled;
 }
 
+// As llama.cpp reads them. All zero: it shares by free memory.
+static std::vector<float> device_shares(const mp_model_params & params) {
+    std::vector<float> shares(llama_max_devices());
+    if (params.n_split > (int32_t) shares.size()) {
+        fail(MP_ERR_ARGUMENT, "%d shares of devices are more than the %d devices that there can be", params.n_split,
+             (int) shares.size());
+    }
+    for (int32_t i = 0; i < params.n_split; i++) {
+        if (!(params.split[i] >= 0) || std::isinf(params.split[i])) {
+            fail(MP_ERR_ARGUMENT, "the share %g of device %d must be a number from 0", params.split[i], i);
+        }
+        shares[i] = params.split[i];
+    }
+    return shares;
+}
+
 static void load_weights(mp_model & model, const char * path, const mp_model_params & params, const kernel_plan & plan) {
     load_progress progress = {params.progress, params.progress_user_data, false};
 
@@ -108,6 +126,13 @@ static void load_weights(mp_model & model, const char * path, const mp_model_par
         llama_params.load_mode = LLAMA_LOAD_MODE_NONE; // llama.cpp asserts this
         llama_params.check_tensors = false;
     }
+    std::vector<ggml_backend_dev_t> devices;
+    if (model.hosts) {
+        devices = model.hosts->devices_of_model();
+        llama_params.devices = devices.data();
+    }
+    const std::vector<float> shares = device_shares(params);
+    llama_params.tensor_split = shares.data();
 
     const accel_loading loading(plan.own);
 
@@ -185,6 +210,9 @@ static void describe(mp_model & model, bool with_mtp) {
     info.add_bos = llama_vocab_get_add_bos(model.vocab);
     info.embd_scale = 1;
     info.n_layer_mtp = with_mtp ? count_mtp_layers(model) : 0;
+    if (model.hosts) {
+        snprintf(info.placement, sizeof(info.placement), "%s", describe_placement(model.weights).c_str());
+    }
 
     const llama_rope_type rope = llama_model_rope_type(model.weights);
     model.n_pos_per_embd = rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE ? 4 : 1;
@@ -261,6 +289,12 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
                                           : plan_kernels(model->summary, p);
     if (!plan.weights.refusal.empty()) {
         fail(MP_ERR_MEMORY, "%s", plan.weights.refusal.c_str());
+    }
+    if (has_hosts(p) && !p.vocab_only) {
+        if (p.n_gpu_layers == 0) {
+            fail(MP_ERR_ARGUMENT, "n_gpu_layers = 0 leaves no layer to the RPC hosts %s: -1 are all", quoted(p.rpc).c_str());
+        }
+        model->hosts = std::make_unique<rpc_hosts>(p.rpc);
     }
     load(*model, path, p, plan);
     if (p.vocab_only) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gguf/check.h"
+#include "hosts/rpc_hosts.h"
 #include "maskprobe.h"
 #include "model/embedding_rows.h"
 #include "model/token_pieces.h"
@@ -25,6 +26,7 @@ struct mp_model {
     std::vector<float> adapter_scales;          // of each of them
     std::vector<std::string> adapter_paths;     // likewise
     mp_model_info info = {};
+    std::unique_ptr<mp::rpc_hosts> hosts;       // where its layers lie on others
     bool own_kernels = false;       // loaded for maskprobe's CPU kernels
     bool vocab_only = false;        // there are no weights
     bool without_weights = false;   // opened to find out sizes: nothing can be computed

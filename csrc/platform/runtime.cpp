@@ -48,16 +48,20 @@ static void on_log(ggml_log_level level, const char * text, void *) {
     }
 }
 
+std::string ggml_folder() {
+    Dl_info info;
+    const bool is_known = dladdr((const void *) ggml_backend_load_all_from_path, &info) && info.dli_fname;
+    const std::string file = is_known ? info.dli_fname : "";
+    const size_t slash = file.rfind('/');
+    return slash == std::string::npos ? "." : file.substr(0, slash);
+}
+
 // Of a build whose backends are modules: they lie beside ggml. It would look for them beside the program, and in the
 // working directory.
 static void load_backends() {
-    Dl_info info;
-    if (ggml_backend_dev_count() > 0 || !dladdr((const void *) ggml_backend_load_all_from_path, &info) || !info.dli_fname) {
-        return;
+    if (ggml_backend_dev_count() == 0) {
+        ggml_backend_load_all_from_path(ggml_folder().c_str());
     }
-    const std::string file = info.dli_fname;
-    const size_t slash = file.rfind('/');
-    ggml_backend_load_all_from_path(slash == std::string::npos ? "." : file.substr(0, slash).c_str());
 }
 
 void runtime_init() {

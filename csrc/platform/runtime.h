@@ -29,4 +29,7 @@ bool repacking_is_safe();
 
 bool has_gpu();
 
+// The folder of the ggml that is loaded, "." where the system does not tell.
+std::string ggml_folder();
+
 } // namespace mp

@@ -61,9 +61,14 @@ static double room_for_context(const mp_model & model) {
     return (double) room.least();
 }
 
+// Of the hosts together where the layers lie on others, and the cache with them.
+static double free_memory(const mp_model & model, const mp_context_params & params) {
+    return model.hosts && params.offload_kqv ? model.hosts->free_memory() : room_for_context(model);
+}
+
 // Tokens of each session.
 static int64_t choose_n_ctx(const mp_model & model, const mp_context_params & params, double bytes_per_token) {
-    const double available = room_for_context(model);
+    const double available = free_memory(model, params);
     const int64_t n_positions = model.summary.n_ctx_max;
     const int32_t n_sessions = params.n_sessions_max;
     const double bytes_per_place = n_sessions * bytes_per_token;
@@ -140,12 +145,13 @@ static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_
         return LLAMA_FLASH_ATTN_TYPE_ENABLED; // the operation that maskprobe's attention takes over
     }
     // llama.cpp's on the CPU is slower for passes of few rows, and its rounding depends on how many there are.
-    return params.flash_attn < 0 && has_gpu() ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    // So it is on an RPC host, as far as is known: it calls itself a GPU, whatever it is.
+    return params.flash_attn < 0 && has_gpu() && !model.hosts ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 
 // Candidates of the longest chain: each session has the state after each and after the root, as far as memory holds them.
 static int32_t choose_max_chain(const mp_model & model, const mp_context_params & params) {
-    const double n_states = STATES_SHARE * room_for_context(model) / std::max<int64_t>(model.info.state_size, 1);
+    const double n_states = STATES_SHARE * free_memory(model, params) / std::max<int64_t>(model.info.state_size, 1);
     int32_t n = std::min(model.info.max_chain, params.n_rows_max - 1);
     while (n > 0 && (1.0 + n) * params.n_sessions_max > n_states) {
         n--;
@@ -206,7 +212,7 @@ llama_context_params choose_context_params(const mp_model & model, const mp_cont
 
 bool spreads_nan(const mp_model & model, const llama_context_params & params) {
     const bool is_ours = model.own_kernels && !ggml_is_quantized(params.type_k) && !ggml_is_quantized(params.type_v);
-    return params.flash_attn_type != LLAMA_FLASH_ATTN_TYPE_ENABLED || has_gpu() ||
+    return params.flash_attn_type != LLAMA_FLASH_ATTN_TYPE_ENABLED || has_gpu() || model.hosts ||
            (!is_ours && params.n_ubatch >= GGML_TILE_ROWS);
 }
 

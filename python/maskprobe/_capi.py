@@ -162,6 +162,14 @@ def token_array(tokens: Sequence[int] | np.ndarray) -> tuple[np.ndarray, Any]:
     return ids, ffi.from_buffer("int32_t[]", ids)
 
 
+def float_array(numbers: Sequence[float], what: str) -> Any:
+    """Numbers as a C array of floats. Raises ArgumentError."""
+    try:
+        return ffi.new("float[]", [float(number) for number in numbers])
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{what} = {shown(numbers)} must be numbers: {error}") from None
+
+
 def progress_callback(progress: Callable[[float], bool | None], failures: list[BaseException]) -> Any:
     """A C callback for `progress`. What `progress` raises cancels the load and goes into `failures`."""
 

@@ -31,7 +31,8 @@ class Llama(LlamaLower):
 
     The first group of arguments is llama-cpp-python's; the last is maskprobe's own: n_parallel texts at a time, each
     with n_ctx tokens; draft: guess ahead, unless a request says otherwise; proposer, rows, masks, state, heads: as
-    Engine has them; kernels: as Model has them; self_check: compare inputs at load, which masks need.
+    Engine has them; kernels: as Model has them; self_check: compare inputs at load, which masks need; rpc_servers:
+    "host:port,...", as Model's rpc has them.
 
     Results are dicts with OpenAI's keys, and have two attributes: `tokens` (a TokenResult each, with what guessed it)
     and `stats`.
@@ -97,6 +98,7 @@ class Llama(LlamaLower):
         heads: str | os.PathLike[str] | None = None,
         kernels: str = "auto",
         self_check: bool = True,
+        rpc_servers: str | None = None,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         refuse(self._arguments)
@@ -126,6 +128,8 @@ class Llama(LlamaLower):
             kernels=kernels,
             n_threads=n_threads or 0,
             loras=[] if lora_path is None else [(lora_path, lora_scale)],
+            rpc=rpc_servers.split(",") if rpc_servers else (),
+            tensor_split=tensor_split or (),
         )
         try:
             self._seeds = Seeds()

@@ -42,7 +42,6 @@ class ModelPathError(ModelError, ValueError):
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "split_mode": ((SPLIT_BY_LAYER, None), ONE_DEVICE),
     "main_gpu": ((0, None), ONE_DEVICE),
-    "tensor_split": ((None,), ONE_DEVICE),
     "vocab_only": ((False, None), "a model without weights cannot generate"),
     "kv_overrides": ((None, {}), "metadata are checked as the file has them"),
     "rope_scaling_type": ((-1, None), FROM_FILE),

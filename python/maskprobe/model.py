@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ._capi import (
     check,
     ffi,
     fill,
+    float_array,
     lib,
     progress_callback,
     shown,
@@ -68,6 +69,7 @@ class ModelInfo:
     packed_size: int  # bytes of weights in memory that are packed for maskprobe's kernels, not mapped from the file
     note: str  # one line: why can_tree or can_probe is false, what was limited, and which weights llama.cpp computes
     # so that drafting may change a token; or ""
+    placement: str  # one line: which layers lie on which host; "" without RPC hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +133,34 @@ def is_verbose() -> bool:
     return _verbose
 
 
+def host_list(rpc: Sequence[str]) -> str:
+    """RPC hosts as the core takes them. Raises ArgumentError."""
+    if isinstance(rpc, str) or not all(isinstance(host, str) and host and "," not in host for host in rpc):
+        raise ArgumentError(f'rpc = {shown(rpc)} must be a list of hosts, as ["192.168.1.2:50052"]')
+    return ",".join(rpc)
+
+
+def rpc_serve(endpoint: str, *, n_threads: int = 0, cache: str | os.PathLike[str] | None = None) -> NoReturn:
+    """Computes layers of models on other machines (Model's `rpc`) at "address:port", one program at a time, until the
+    process ends. There is no password and no encryption: for trusted networks only. `cache` is a folder for large
+    tensors, so that each is sent once.
+
+    Raises ArgumentError, ModelError (ggml's RPC is not there, or it cannot listen at the address)."""
+    folder = NULL if cache is None else ffi.new("char[]", c_path(cache, "cache"))
+    check(lib.mp_rpc_serve(c_string(endpoint, "the address"), n_threads, folder))
+    raise AssertionError("it does not come back")
+
+
 LoraLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
 
 
 def c_params(
-    *, kernels: str = "auto", loras: Sequence[LoraLike] = (), **settings: Any
+    *,
+    kernels: str = "auto",
+    loras: Sequence[LoraLike] = (),
+    rpc: Sequence[str] = (),
+    tensor_split: Sequence[float] = (),
+    **settings: Any,
 ) -> tuple[Any, tuple[tuple[Path, float], ...], Any]:
     """The mp_model_params of a Model's settings, its adapters, and what must live as long as C reads the first.
 
@@ -148,8 +173,11 @@ def c_params(
     paths = [ffi.new("char[]", c_path(file, "adapter")) for file, _ in adapters]
     scales = (scale for _, scale in adapters)
     array = ffi.new("mp_lora[]", list(zip(paths, scales, strict=True)))
+    hosts = ffi.new("char[]", c_string(host_list(rpc), "the RPC hosts"))
+    shares = float_array(tensor_split, "tensor_split")
     fill(params, kernels=KERNELS[kernels], n_loras=len(adapters), loras=array, **settings)
-    return params, adapters, (paths, array)
+    fill(params, rpc=hosts, n_split=len(tensor_split), split=shares)
+    return params, adapters, (paths, array, hosts, shares)
 
 
 class Model(Owner):
@@ -161,6 +189,9 @@ class Model(Owner):
 
     `loras` are LoRA adapters, each a file or (file, scale), which every session of the model has. `progress` is called
     with 0..1 while weights are loaded; if it returns False the load is cancelled, and what it raises comes out of here.
+    `rpc` are workers of ggml's RPC, "host:port" each, on which the layers lie (ModelInfo.placement says which); they are
+    trusted with all of it, and ggml ends this process where one dies. `tensor_split` are the shares of these hosts'
+    devices, and of GPUs after them; without it they go by free memory.
     `kernels` is "auto", "ours" or "stock". These and the other settings are those of mp_model_params in maskprobe.h.
 
     Raises ModelError (missing, unsound or unsupported file), OutOfMemory, Cancelled, ArgumentError, StateError (in a
@@ -181,6 +212,8 @@ class Model(Owner):
         kernels: str = "auto",
         n_threads: int = 0,
         loras: Sequence[LoraLike] = (),
+        rpc: Sequence[str] = (),
+        tensor_split: Sequence[float] = (),
         progress: Callable[[float], bool | None] | None = None,
     ) -> None:
         self.path = Path(path)
@@ -196,6 +229,8 @@ class Model(Owner):
             kernels=kernels,
             n_threads=n_threads,
             loras=loras,
+            rpc=rpc,
+            tensor_split=tensor_split,
         )
         failures: list[BaseException] = []
         if progress is not None:

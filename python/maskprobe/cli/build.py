@@ -180,6 +180,8 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
         "kernels": args.kernels,
         "n_threads": max(args.threads, 0),
         "loras": args.lora,
+        "rpc": args.rpc,
+        "tensor_split": args.tensor_split,
     }
 
 
@@ -223,9 +225,12 @@ def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> M
             bar(fraction, 1.0)
             return not ctrl_c.requested
 
-        return model_opened(
+        model = model_opened(
             path, progress=progress, reloading=lambda: reloading(parser), **model_options(args)
         )
+    if model.info.placement:
+        say(f"{parser.prog}: {model.info.placement}")
+    return model
 
 
 @contextmanager

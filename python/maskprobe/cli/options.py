@@ -18,7 +18,7 @@ THREADS_MAX = 512  # ggml's own limit
 
 def option(group: Any, *names: str, help: str, **settings: Any) -> None:
     """An option with a value; its help text ends with the default, if it has one that says something."""
-    if settings.get("default") not in (None, []):
+    if settings.get("default") not in (None, [], ()):
         help += " (default: %(default)s)"
     group.add_argument(*names, help=help, **settings)
 
@@ -97,6 +97,23 @@ def add_model_options(group: Any, several: bool = False) -> None:
         action="append",
         default=[],
         help="a LoRA adapter in GGUF, its effect times SCALE (default: 1); may be repeated, they add up",
+    )
+    option(
+        group,
+        "--rpc",
+        metavar="HOST:PORT[,...]",
+        type=values.hosts,
+        default=(),
+        help="workers of ggml's RPC that the layers of -ngl lie on; trusted networks only (docs/hosts.md)",
+    )
+    option(
+        group,
+        "-ts",
+        "--tensor-split",
+        metavar="N0[,N1...]",
+        type=values.shares,
+        default=(),
+        help="shares of the layers for the devices of --rpc in their order, then for GPUs (default: by free memory)",
     )
     group.add_argument("--check-tensors", action="store_true", help="refuse NaN and infinite weights; reads all of it")
 

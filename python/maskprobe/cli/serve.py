@@ -153,6 +153,8 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
         "kernels": args.kernels,
         "n_threads": max(args.threads, 0),
         "loras": args.lora,
+        "rpc": args.rpc,
+        "tensor_split": args.tensor_split,
     }
     engine_options: dict[str, Any] = {
         "n_ctx": args.ctx_size,

@@ -59,6 +59,23 @@ def heads(text: str) -> str | None:
     return existing_file(text)
 
 
+def hosts(text: str) -> list[str]:
+    """Workers of RPC, "host:port" each."""
+    found = text.split(",")
+    if not all(re.fullmatch(r"[^:\s]+:[0-9]{1,5}", host) for host in found):
+        raise fail(f"must be HOST:PORT with commas between them, as in 192.168.1.2:50052, not '{quoted(text)}'")
+    return found
+
+
+def shares(text: str) -> list[float]:
+    """Of devices: numbers, of which one is not 0."""
+    one = number(0)
+    found = [one(part) for part in text.split(",")]
+    if not any(found):
+        raise fail(f"must be numbers with commas between them, not all 0: '{quoted(text)}'")
+    return found
+
+
 def existing_file(text: str) -> str:
     if not Path(text).is_file():
         raise fail(f"there is no file '{quoted(text)}'")
