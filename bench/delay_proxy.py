@@ -7,6 +7,7 @@ for it, so the throughput stays.
 """
 
 import argparse
+import contextlib
 import queue
 import socket
 import threading
@@ -37,8 +38,9 @@ class DelayProxy:
 
     def close(self) -> None:
         """Ends its connections too."""
-        self._socket.close()
-        for end in self._open:
+        for end in [self._socket, *self._open]:  # threads wait in them: closing alone would not end that
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
             end.close()
 
     def _accept(self) -> None:

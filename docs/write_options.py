@@ -14,6 +14,7 @@ PROGRAMS = {  # module -> program
     "maskprobe.cli.run": "maskprobe-run",
     "maskprobe.cli.chat": "maskprobe-chat",
     "maskprobe.cli.serve": "maskprobe-serve",
+    "maskprobe.cli.worker": "maskprobe-worker",
     "maskprobe.cli.train": "maskprobe-train",
     "maskprobe.cli.bench": "maskprobe-bench",
     "maskprobe.cli.analyze.command": "maskprobe-analyze",

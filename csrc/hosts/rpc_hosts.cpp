@@ -32,11 +32,13 @@ static std::vector<std::string> split(const std::string & list) {
     return parts;
 }
 
-static ggml_backend_reg_t add_server(const std::string & endpoint) {
+static ggml_backend_reg_t add_server(const std::string & endpoint, std::vector<rpc_link> & links) {
     const auto add = rpc_function<decltype(&ggml_backend_rpc_add_server)>("ggml_backend_rpc_add_server");
     const abort_guard guard; // it may be gone since it was checked
     try {
-        if (ggml_backend_reg_t server = add(endpoint.c_str())) {
+        ggml_backend_reg_t server = add(endpoint.c_str());
+        if (server) {
+            links.emplace_back(ggml_backend_dev_init(ggml_backend_reg_dev_get(server, 0), nullptr), ggml_backend_free);
             return server;
         }
     } catch (const failure &) {
@@ -59,7 +61,7 @@ rpc_hosts::rpc_hosts(const char * list) : list(list) {
         if (in_use().count(endpoint.text) == 0) {
             endpoint.check();
         }
-        ggml_backend_reg_t server = add_server(endpoint.text);
+        ggml_backend_reg_t server = add_server(endpoint.text, links);
         for (size_t i = 0; i < ggml_backend_reg_dev_count(server); i++) {
             devices.push_back(ggml_backend_reg_dev_get(server, i));
         }
@@ -76,6 +78,7 @@ rpc_hosts::rpc_hosts(const char * list) : list(list) {
 
 rpc_hosts::~rpc_hosts() {
     const std::lock_guard<std::mutex> lock(in_use_mutex);
+    links.clear(); // before the host may be checked again
     for (const std::string & endpoint : opened) {
         if (--in_use()[endpoint] == 0) {
             in_use().erase(endpoint);

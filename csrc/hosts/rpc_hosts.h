@@ -3,10 +3,13 @@
 
 #include "ggml-backend.h"
 
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace mp {
+
+using rpc_link = std::unique_ptr<ggml_backend, decltype(&ggml_backend_free)>;
 
 class rpc_hosts {
 public:
@@ -29,6 +32,8 @@ private:
     std::string list;
     std::vector<std::string> opened;
     std::vector<ggml_backend_dev_t> devices;
+    // One to each host: ggml's connection ends with the last thing that uses it.
+    std::vector<rpc_link> links;
 };
 
 } // namespace mp

@@ -1,0 +1,196 @@
+"""Layers on two other hosts, with time added to each round trip: what drafting gains, and how well the planner chooses.
+
+    python bench/rpc.py -o bench/results/rpc.md
+
+Starts two workers of ggml's RPC on this machine, each behind a proxy that delays (delay_proxy.py). Every prompt is decoded
+plainly, with fixed numbers of rows, and with as many as the planner takes, in turns. Prints Markdown. Where
+llama-cpp-python was built without the RPC backend, GGML_BACKEND_PATH must name it (docs/hosts.md).
+"""
+
+import argparse
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from delay_proxy import DelayProxy
+
+from maskprobe import ArgumentError, Engine, Error, Model, ModelError, SamplingParams, resolve_model
+from maskprobe.cli.bench import print_result
+from maskprobe.cli.bench_measure import Measured, measure
+from maskprobe.cli.bench_prompts import Job, in_chat_template, read_prompts, tokenized
+from maskprobe.cli.bench_run import ROWS_ROOM
+from maskprobe.cli.bench_table import Column, Row, decimals, facts_of, markdown, plain_text
+from maskprobe.cli.terminal import Progress, secure_streams
+
+PROG = "rpc.py"
+PLAIN, AUTO = "plain", "auto"
+START_S = 30
+GREEDY = SamplingParams(temp=0.0)
+
+HOW = (
+    "Two workers on this machine with one thread each, half of the layers on each; the time is added to each round trip "
+    "between this process and either of them. Greedy. Every way decodes every prompt, in turns that begin with another one "
+    "each time; it has learned from the prompts before. The first prompt is not counted: with it ggml asks the workers for "
+    "the sizes of each new number of rows, and the planner learns what passes take. Decoding only, from the first token to "
+    "the last. As one process: answers that are those of plain decoding with llama.cpp's kernels in one process."
+)
+
+
+def setup_arg_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file or a known model's name (default: smollm2)")
+    parser.add_argument("--prompts", metavar="SET|FILE", nargs="+", default=[], help="default: the project's own")
+    parser.add_argument("--limit", metavar="N", type=int, default=2, help="prompts of each task")
+    parser.add_argument("--ms", metavar="X", type=float, nargs="+", default=[0.0, 20.0, 200.0], help="per round trip")
+    parser.add_argument("--rows", metavar="N", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="fixed numbers")
+    parser.add_argument("-n", "--predict", metavar="N", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="written there too")
+    return parser
+
+
+@contextlib.contextmanager
+def worker() -> Iterator[int]:
+    """A worker process until the end: its port at 127.0.0.1. Raises Error where it does not start."""
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    command = [sys.executable, "-m", "maskprobe.cli.worker", "-p", str(port), "-t", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + START_S
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                if process.poll() is not None or time.monotonic() > end:
+                    raise Error("the worker does not start")
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.kill()
+
+
+def run(args: argparse.Namespace) -> str:
+    """The page as text."""
+    path = resolve_model(args.model)
+    with contextlib.ExitStack() as opened:
+        ports = [opened.enter_context(worker()) for _ in range(2)]
+        proxies = [opened.enter_context(DelayProxy(("127.0.0.1", port), 0.0)) for port in ports]
+        hosts = [f"127.0.0.1:{proxy.port}" for proxy in proxies]
+        model = opened.enter_context(Model(path, rpc=hosts, tensor_split=[1.0, 1.0], n_threads=1))
+        jobs = jobs_of(model, args)
+        alone = tokens_in_one_process(path, jobs, args.predict)
+        facts = facts_of(path, model, 1)
+        placement = model.info.placement
+        for name, proxy in zip(("the first", "the second"), proxies, strict=True):
+            placement = placement.replace(f"127.0.0.1:{proxy.port}", name)
+        parts = [
+            f"# Layers on other hosts: {path.name}\n",
+            f"{facts['test_time'][:10]}, {facts['build_commit']}, {facts['cpu_info']}; `python bench/{PROG}"
+            f"{''.join(f' {word}' for word in sys.argv[1:] if word != str(args.output))}`; prompts after the first: {len(jobs) - 1}, "
+            f"{args.predict} tokens each; {placement}.\n".replace(" -o`", "`"),
+            HOW + "\n",
+        ]
+        for ms in args.ms:
+            for proxy in proxies:
+                proxy.delay_s = ms / 2000
+            parts.append(f"## {ms:g} ms for each round trip\n")
+            parts.append(section(compared(model, jobs, alone, ms, args)))
+    text = "\n".join(parts)
+    if args.output is not None:
+        args.output.write_text(text, encoding="utf-8")
+    return text
+
+
+def jobs_of(model: Model, args: argparse.Namespace) -> list[Job]:
+    """Raises ArgumentError where there are fewer than two prompts."""
+    prompts, _ = read_prompts(args.prompts)
+    with contextlib.suppress(ModelError):  # it has no template
+        prompts = in_chat_template(model, prompts)
+    jobs, _ = tokenized(model, prompts, args.predict, model.info.n_ctx_train, args.limit)
+    if len(jobs) < 2:
+        raise ArgumentError(f"{len(jobs)} prompts: one is for the warm-up, more are needed (--prompts, --limit)")
+    return jobs
+
+
+def tokens_in_one_process(path: Path, jobs: Sequence[Job], n: int) -> list[list[int]]:
+    with Model(path, kernels="stock", n_threads=1) as model:
+        with Engine(model, n_ctx=n_ctx_for(jobs, n), n_threads=1, proposer="none") as engine:
+            return [measure(engine, job.tokens, GREEDY, n, ignore_eos=True).tokens for job in jobs]
+
+
+def n_ctx_for(jobs: Sequence[Job], n: int) -> int:
+    return max(len(job.tokens) for job in jobs) + n + ROWS_ROOM
+
+
+def compared(
+    model: Model,
+    jobs: Sequence[Job],
+    alone: Sequence[list[int]],
+    ms: float,
+    args: argparse.Namespace,
+) -> list[Row]:
+    ways: dict[str, dict[str, object]] = {PLAIN: {"proposer": "none"}}
+    ways |= {str(n): {"rows": n} for n in args.rows}
+    ways[AUTO] = {}
+    runs: dict[str, list[Measured]] = {name: [] for name in ways}
+    with contextlib.ExitStack() as opened, Progress(f"{ms:g} ms") as progress:
+        settings = {"n_ctx": n_ctx_for(jobs, args.predict), "n_threads": 1, "n_rows_max": max(args.rows)}
+        engines = {name: opened.enter_context(Engine(model, **{**settings, **way})) for name, way in ways.items()}
+        names = list(ways)
+        for i, job in enumerate(jobs):
+            for name in names[i % len(names) :] + names[: i % len(names)]:
+                runs[name].append(measure(engines[name], job.tokens, GREEDY, args.predict, ignore_eos=True))
+            progress(i + 1, len(jobs))
+    rows = []
+    for name, found in runs.items():
+        counted = found[1:]
+        passes, n_gen = sum(run.passes for run in counted), sum(run.n_timed for run in counted)
+        seconds = sum(run.gen_ns for run in counted) / 1e9
+        rows.append(
+            {
+                "way": name,
+                "per_pass": n_gen / passes,
+                "rows": sum(run.rows for run in counted) / passes,
+                "pass_ms": 1000 * seconds / passes,
+                "rate": n_gen / seconds,
+                "first": found[0].n_timed * 1e9 / found[0].gen_ns,
+                "identical": f"{sum(run.tokens == at for run, at in zip(counted, alone[1:], strict=True))} of {len(counted)}",
+            }
+        )
+    for row in rows:
+        row["gain"] = row["rate"] / rows[0]["rate"]
+    return rows
+
+
+def section(rows: Sequence[Row]) -> str:
+    best = max(rows[:-1], key=lambda row: row["rate"])
+    way = PLAIN if best["way"] == PLAIN else f"{best['way']} rows"
+    return (
+        markdown(rows, COLUMNS)
+        + f"\nThe planner gains {rows[-1]['gain']:.2f} times over plain decoding, {rows[-1]['rate'] / best['rate']:.2f} times "
+        + f"what the best fixed way does ({way}).\n"
+    )
+
+
+COLUMNS: list[Column] = [
+    ("rows", plain_text("way")),
+    ("tokens per pass", decimals("per_pass", 2)),
+    ("rows per pass", decimals("rows", 1)),
+    ("ms per pass", decimals("pass_ms", 1)),
+    ("t/s", decimals("rate", 2)),
+    ("over plain", decimals("gain", 2)),
+    ("t/s, first prompt", decimals("first", 2)),
+    ("as one process", plain_text("identical")),
+]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    secure_streams()
+    return print_result(PROG, run, setup_arg_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
