@@ -63,7 +63,11 @@ class DelayProxy:
                 threading.Thread(target=self._write, args=(sink, under_way), daemon=True).start()
 
     def _read(
-        self, source: socket.socket, under_way: "queue.Queue[tuple[float, bytes]]", asked: threading.Event, is_request: bool
+        self,
+        source: socket.socket,
+        under_way: "queue.Queue[tuple[float, bytes]]",
+        asked: threading.Event,
+        is_request: bool,
     ) -> None:
         while True:
             try:

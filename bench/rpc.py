@@ -2,8 +2,8 @@
 
     python bench/rpc.py -o bench/results/rpc.md
 
-Starts two workers of ggml's RPC on this machine, each behind a proxy that delays (delay_proxy.py). Every prompt is decoded
-plainly, with fixed numbers of rows, and with as many as the planner takes, in turns. Prints Markdown. Where
+Starts two workers of ggml's RPC on this machine, each behind a proxy that delays (delay_proxy.py). Every prompt is
+decoded plainly, with fixed numbers of rows, and with as many as the planner takes, in turns. Prints Markdown. Where
 llama-cpp-python was built without the RPC backend, GGML_BACKEND_PATH must name it (docs/hosts.md).
 """
 
@@ -32,11 +32,12 @@ START_S = 30
 GREEDY = SamplingParams(temp=0.0)
 
 HOW = (
-    "Two workers on this machine with one thread each, half of the layers on each; the time is added to each round trip "
-    "between this process and either of them. Greedy. Every way decodes every prompt, in turns that begin with another one "
-    "each time; it has learned from the prompts before. The first prompt is not counted: with it ggml asks the workers for "
-    "the sizes of each new number of rows, and the planner learns what passes take. Decoding only, from the first token to "
-    "the last. As one process: answers that are those of plain decoding with llama.cpp's kernels in one process."
+    "Two workers on this machine with one thread each, half of the layers on each; the time is added to each round "
+    "trip between this process and either of them. Greedy. Every way decodes every prompt, in turns that begin with "
+    "another one each time; it has learned from the prompts before. The first prompt is not counted: with it ggml asks "
+    "the workers for the sizes of each new number of rows, and the planner learns what passes take. Decoding only, "
+    "from the first token to the last. As one process: answers that are those of plain decoding with llama.cpp's "
+    "kernels in one process."
 )
 
 
@@ -88,9 +89,8 @@ def run(args: argparse.Namespace) -> str:
             placement = placement.replace(f"127.0.0.1:{proxy.port}", name)
         parts = [
             f"# Layers on other hosts: {path.name}\n",
-            f"{facts['test_time'][:10]}, {facts['build_commit']}, {facts['cpu_info']}; `python bench/{PROG}"
-            f"{''.join(f' {word}' for word in sys.argv[1:] if word != str(args.output))}`; prompts after the first: {len(jobs) - 1}, "
-            f"{args.predict} tokens each; {placement}.\n".replace(" -o`", "`"),
+            f"{facts['test_time'][:10]}, {facts['build_commit']}, {facts['cpu_info']}; {len(jobs) - 1} prompts after "
+            f"the first, {args.predict} tokens each; {placement}.\n",
             HOW + "\n",
         ]
         for ms in args.ms:
@@ -116,9 +116,11 @@ def jobs_of(model: Model, args: argparse.Namespace) -> list[Job]:
 
 
 def tokens_in_one_process(path: Path, jobs: Sequence[Job], n: int) -> list[list[int]]:
-    with Model(path, kernels="stock", n_threads=1) as model:
-        with Engine(model, n_ctx=n_ctx_for(jobs, n), n_threads=1, proposer="none") as engine:
-            return [measure(engine, job.tokens, GREEDY, n, ignore_eos=True).tokens for job in jobs]
+    with (
+        Model(path, kernels="stock", n_threads=1) as model,
+        Engine(model, n_ctx=n_ctx_for(jobs, n), n_threads=1, proposer="none") as engine,
+    ):
+        return [measure(engine, job.tokens, GREEDY, n, ignore_eos=True).tokens for job in jobs]
 
 
 def n_ctx_for(jobs: Sequence[Job], n: int) -> int:
@@ -149,6 +151,7 @@ def compared(
         counted = found[1:]
         passes, n_gen = sum(run.passes for run in counted), sum(run.n_timed for run in counted)
         seconds = sum(run.gen_ns for run in counted) / 1e9
+        n_same = sum(run.tokens == tokens for run, tokens in zip(counted, alone[1:], strict=True))
         rows.append(
             {
                 "way": name,
@@ -157,7 +160,7 @@ def compared(
                 "pass_ms": 1000 * seconds / passes,
                 "rate": n_gen / seconds,
                 "first": found[0].n_timed * 1e9 / found[0].gen_ns,
-                "identical": f"{sum(run.tokens == at for run, at in zip(counted, alone[1:], strict=True))} of {len(counted)}",
+                "identical": f"{n_same} of {len(counted)}",
             }
         )
     for row in rows:
@@ -170,8 +173,8 @@ def section(rows: Sequence[Row]) -> str:
     way = PLAIN if best["way"] == PLAIN else f"{best['way']} rows"
     return (
         markdown(rows, COLUMNS)
-        + f"\nThe planner gains {rows[-1]['gain']:.2f} times over plain decoding, {rows[-1]['rate'] / best['rate']:.2f} times "
-        + f"what the best fixed way does ({way}).\n"
+        + f"\nThe planner's choice gives {rows[-1]['gain']:.2f} times the tokens of plain decoding, and "
+        + f"{rows[-1]['rate'] / best['rate']:.2f} times those of the best fixed one ({way}).\n"
     )
 
 

@@ -1,5 +1,5 @@
-"""llama.cpp's sources of the pinned release, and what the tests compile of them: kept in the user's cache, as it takes a
-while."""
+"""llama.cpp's sources of the pinned release, and what the tests compile of them: kept in the user's cache, as it takes
+a while."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def cache() -> Path:
 
 
 def llama_source(folder: Path) -> Path | str:
-    """The sources, fetched by pip; why not, in one line, where they cannot be had. `folder` is for what is under way."""
+    """The sources, fetched by pip into `folder` at first; why not, in one line, where they cannot be had."""
     wanted = cache() / f"llama_cpp_python-{RELEASE}"
     if not wanted.is_dir():
         options = ["--no-deps", "--no-build-isolation", "--no-binary", "llama-cpp-python", "--dest", folder]

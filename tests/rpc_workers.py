@@ -1,5 +1,5 @@
-"""Workers of ggml's RPC on this machine. Where llama-cpp-python has no such backend it is compiled, once, from the sources
-of the same release."""
+"""Workers of ggml's RPC on this machine. Where llama-cpp-python has no such backend it is compiled, once, from the
+sources of the same release."""
 
 import contextlib
 import hashlib

@@ -1,5 +1,5 @@
-"""Layers on other hosts: two workers of ggml's RPC on this machine compute what one process computes, and hosts that are
-none are refused in one line."""
+"""Layers on other hosts: two workers of ggml's RPC on this machine compute what one process computes, and hosts that
+are none are refused in one line."""
 
 import contextlib
 import os
@@ -12,13 +12,13 @@ import threading
 
 import numpy as np
 import pytest
+from delay_proxy import DelayProxy
 
 import rpc_workers
 from conftest import EXACT, SHARED
 from contexts import random_tree, rows_of, star, text_of
-from delay_proxy import DelayProxy
 from hybrids import chain, paths_in
-from maskprobe import ArgumentError, Context, Engine, Llama, Model, ModelError, SamplingParams, Session
+from maskprobe import ArgumentError, Engine, Llama, Model, ModelError, SamplingParams, Session
 from maskprobe.cli import run, worker
 
 SETTINGS = {"n_ctx": 256, "n_rows_max": 32, **EXACT}
@@ -105,9 +105,7 @@ def test_shared_passes(opened, tiny_model_path):
     with Engine(here, n_ctx=256, **{**SHARED, "flash_attn": 1}) as engine:
         alone = [generated(engine, sampling, 24, prompt) for prompt, sampling in jobs]
     with Engine(there, n_ctx=256, n_parallel=4, **SHARED) as engine:
-        under_way = [
-            engine.generate(prompt, sampling, max_tokens=24, ignore_eos=True) for prompt, sampling in jobs
-        ]
+        under_way = [engine.generate(prompt, sampling, max_tokens=24, ignore_eos=True) for prompt, sampling in jobs]
         together = [[token] for token in (next(generation).token for generation in under_way)]
         for generation, tokens in zip(under_way, together, strict=True):
             tokens += [result.token for result in generation]
@@ -151,15 +149,31 @@ def test_layers_lie_as_they_are_split(hosts, tiny_model_path):
 def test_models_share_a_worker_and_leave_it(hosts, tiny_model_path):
     path = tiny_model_path("tiny-llama")
     for _ in range(2):  # a worker serves one program at a time: the first one must be gone
-        with Model(path, rpc=hosts[:1], n_threads=1) as one, Model(path, rpc=hosts, n_threads=1) as other:
-            with Engine(one, n_ctx=256, **EXACT) as a, Engine(other, n_ctx=256, **EXACT) as b:
-                assert generated(a, n=8) == generated(b, n=8)
+        with (
+            Model(path, rpc=hosts[:1], n_threads=1) as one,
+            Model(path, rpc=hosts, n_threads=1) as other,
+            Engine(one, n_ctx=256, **EXACT) as a,
+            Engine(other, n_ctx=256, **EXACT) as b,
+        ):
+            assert generated(a, n=8) == generated(b, n=8)
     command = [sys.executable, "-m", "maskprobe.cli.run", "-m", path, "--rpc", ",".join(hosts), "-p", "a", "-n", "1"]
     assert subprocess.run([*command, "--no-state"], capture_output=True, timeout=60).returncode == 0
 
 
 def test_the_command_says_where_layers_lie(hosts, bundled_model_path, capfd):
-    command = ["-m", str(bundled_model_path), "-p", "def add(a, b):", "-n", "24", "--temp", "0", "-t", "1", "--no-state"]
+    command = [
+        "-m",
+        str(bundled_model_path),
+        "-p",
+        "def add(a, b):",
+        "-n",
+        "24",
+        "--temp",
+        "0",
+        "-t",
+        "1",
+        "--no-state",
+    ]
     assert run.main([*command, "--kernels", "stock"]) == 0
     plain = capfd.readouterr().out
     assert run.main([*command, "--rpc", ",".join(hosts), "-ts", "1,1"]) == 0
@@ -193,14 +207,17 @@ def hosts_of(proxies) -> list[str]:
 
 def test_a_pass_waits_for_each_host_once(far, tiny_model_path):
     proxies = far(0)
-    with Model(tiny_model_path("tiny-llama"), rpc=hosts_of(proxies), tensor_split=[1, 1], n_threads=1) as model:
-        with Session(model, **SETTINGS) as session:
-            session.set_prefix(text_of(20, 1))
-            session.decode(star(5), 1)  # ggml asks for the sizes of a new number of rows
-            before = [proxy.n_round_trips for proxy in proxies]
-            for _ in range(3):
-                session.decode(star(5), 1)
-            assert [proxy.n_round_trips - n for proxy, n in zip(proxies, before, strict=True)] == [3, 3]
+    path = tiny_model_path("tiny-llama")
+    with (
+        Model(path, rpc=hosts_of(proxies), tensor_split=[1, 1], n_threads=1) as model,
+        Session(model, **SETTINGS) as session,
+    ):
+        session.set_prefix(text_of(20, 1))
+        session.decode(star(5), 1)  # ggml asks for the sizes of a new number of rows
+        before = [proxy.n_round_trips for proxy in proxies]
+        for _ in range(3):
+            session.decode(star(5), 1)
+        assert [proxy.n_round_trips - n for proxy, n in zip(proxies, before, strict=True)] == [3, 3]
 
 
 def test_the_planner_drafts_more_where_a_pass_has_a_latency(far, bundled_model_path):
@@ -307,7 +324,7 @@ def test_bad_splits(hosts, tiny_model_path):
         ({"tensor_split": [1, -1]}, "the share -1 of device 1 must be a number from 0"),
         ({"tensor_split": [float("nan")]}, "the share nan of device 0"),
         ({"tensor_split": [1] * 17}, "17 shares of devices are more than the 16 devices that there can be"),
-        ({"tensor_split": ["a"]}, "tensor_split = .* must be numbers"),
+        ({"tensor_split": ["a"]}, "tensor_split = .* must be a list of numbers"),
         ({"n_gpu_layers": 0}, "n_gpu_layers = 0 leaves no layer to the RPC hosts"),
     ):
         with pytest.raises(ArgumentError, match=error):

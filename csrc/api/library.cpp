@@ -79,8 +79,8 @@ mp_status mp_device_get(int32_t i, mp_device * out) {
 mp_status mp_rpc_serve(const char * endpoint, int32_t n_threads, const char * cache) {
     return guarded([&] {
         if (!endpoint || n_threads < 0 || n_threads > GGML_MAX_N_THREADS) {
-            fail(MP_ERR_ARGUMENT, "mp_rpc_serve: endpoint must not be NULL, n_threads = %d must be between 0 and %d", n_threads,
-                 GGML_MAX_N_THREADS);
+            fail(MP_ERR_ARGUMENT, "mp_rpc_serve: endpoint must not be NULL, n_threads = %d must be between 0 and %d",
+                 n_threads, GGML_MAX_N_THREADS);
         }
         check_process();
         rpc_serve(endpoint, n_threads, cache);

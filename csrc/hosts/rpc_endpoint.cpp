@@ -80,7 +80,8 @@ struct connection {
             }
         }
         if (error != 0) {
-            fail(MP_ERR_FILE, "no RPC worker answers at %s (%s): start one there with maskprobe-worker, and see that its port "
+            fail(MP_ERR_FILE,
+                 "no RPC worker answers at %s (%s): start one there with maskprobe-worker, and see that its port "
                  "can be reached",
                  to.text.c_str(), strerror(error));
         }
@@ -98,10 +99,11 @@ struct connection {
     void receive(void * out, size_t size) {
         for (size_t n = 0; n < size;) {
             if (!wait(POLLIN)) {
-                fail(MP_ERR_FILE,
-                     "%s takes connections, but said nothing for %d seconds: its RPC worker serves another program (one at a "
-                     "time), or it is none",
-                     to.text.c_str(), (int) (ANSWER_TIME.count() / 1000));
+                fail(
+                    MP_ERR_FILE,
+                    "%s takes connections, but said nothing for %d seconds: its RPC worker serves another program (one at a "
+                    "time), or it is none",
+                    to.text.c_str(), (int) (ANSWER_TIME.count() / 1000));
             }
             const ssize_t got = read(fd, (char *) out + n, size - n);
             if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN)) {
@@ -143,7 +145,8 @@ void rpc_endpoint::check() const {
     }
     worker.receive(answer, size);
     if (size != sizeof(answer) || answer[0] != RPC_PROTO_MAJOR_VERSION || answer[1] > RPC_PROTO_MINOR_VERSION) {
-        fail(MP_ERR_UNSUPPORTED, "the RPC worker at %s speaks version %d.%d.%d, this llama.cpp %d.%d.%d: run the same llama.cpp "
+        fail(MP_ERR_UNSUPPORTED,
+             "the RPC worker at %s speaks version %d.%d.%d, this llama.cpp %d.%d.%d: run the same llama.cpp "
              "on both",
              text.c_str(), answer[0], answer[1], answer[2], RPC_PROTO_MAJOR_VERSION, RPC_PROTO_MINOR_VERSION,
              RPC_PROTO_PATCH_VERSION);

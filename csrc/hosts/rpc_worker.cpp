@@ -40,8 +40,7 @@ static void check_can_listen(const rpc_endpoint & at) {
 
 static std::vector<ggml_backend_dev_t> devices_to_serve() {
     std::vector<ggml_backend_dev_t> found;
-    for (const auto type :
-         {GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU, GGML_BACKEND_DEVICE_TYPE_CPU}) {
+    for (const auto type : {GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU, GGML_BACKEND_DEVICE_TYPE_CPU}) {
         for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
             if (ggml_backend_dev_type(ggml_backend_dev_get(i)) == type) {
                 found.push_back(ggml_backend_dev_get(i));

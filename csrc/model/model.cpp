@@ -1,9 +1,9 @@
 #include "model/model.h"
 
-#include "kernels/gemm/kernel_choice.h"
-#include "kernels/ggml/accel_backend.h"
 #include "gguf/reader.h"
 #include "hosts/placement.h"
+#include "kernels/gemm/kernel_choice.h"
+#include "kernels/ggml/accel_backend.h"
 #include "model/adapters.h"
 #include "model/identity.h"
 #include "model/kernel_policy.h"

@@ -164,10 +164,10 @@ def token_array(tokens: Sequence[int] | np.ndarray) -> tuple[np.ndarray, Any]:
 
 def float_array(numbers: Sequence[float], what: str) -> Any:
     """Numbers as a C array of floats. Raises ArgumentError."""
-    try:
-        return ffi.new("float[]", [float(number) for number in numbers])
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{what} = {shown(numbers)} must be numbers: {error}") from None
+    values = np.asarray(numbers)
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        raise ArgumentError(f"{what} = {shown(numbers)} must be a list of numbers")
+    return ffi.new("float[]", values.tolist())
 
 
 def progress_callback(progress: Callable[[float], bool | None], failures: list[BaseException]) -> Any:

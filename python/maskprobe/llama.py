@@ -129,7 +129,7 @@ class Llama(LlamaLower):
             n_threads=n_threads or 0,
             loras=[] if lora_path is None else [(lora_path, lora_scale)],
             rpc=rpc_servers.split(",") if rpc_servers else (),
-            tensor_split=tensor_split or (),
+            tensor_split=() if tensor_split is None else tensor_split,
         )
         try:
             self._seeds = Seeds()

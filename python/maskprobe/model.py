@@ -141,8 +141,8 @@ def host_list(rpc: Sequence[str]) -> str:
 
 
 def rpc_serve(endpoint: str, *, n_threads: int = 0, cache: str | os.PathLike[str] | None = None) -> NoReturn:
-    """Computes layers of models on other machines (Model's `rpc`) at "address:port", one program at a time, until the
-    process ends. There is no password and no encryption: for trusted networks only. `cache` is a folder for large
+    """Computes layers of models on other machines (Model's `rpc`) at "address:port", for one program at a time, until
+    the process ends. There is no password and no encryption: for trusted networks only. `cache` is a folder for large
     tensors, so that each is sent once.
 
     Raises ArgumentError, ModelError (ggml's RPC is not there, or it cannot listen at the address)."""
@@ -176,7 +176,7 @@ def c_params(
     hosts = ffi.new("char[]", c_string(host_list(rpc), "the RPC hosts"))
     shares = float_array(tensor_split, "tensor_split")
     fill(params, kernels=KERNELS[kernels], n_loras=len(adapters), loras=array, **settings)
-    fill(params, rpc=hosts, n_split=len(tensor_split), split=shares)
+    fill(params, rpc=hosts, n_split=len(shares), split=shares)
     return params, adapters, (paths, array, hosts, shares)
 
 
@@ -189,7 +189,7 @@ class Model(Owner):
 
     `loras` are LoRA adapters, each a file or (file, scale), which every session of the model has. `progress` is called
     with 0..1 while weights are loaded; if it returns False the load is cancelled, and what it raises comes out of here.
-    `rpc` are workers of ggml's RPC, "host:port" each, on which the layers lie (ModelInfo.placement says which); they are
+    `rpc` are workers of ggml's RPC, "host:port" each, where the layers lie (ModelInfo.placement says which). They are
     trusted with all of it, and ggml ends this process where one dies. `tensor_split` are the shares of these hosts'
     devices, and of GPUs after them; without it they go by free memory.
     `kernels` is "auto", "ours" or "stock". These and the other settings are those of mp_model_params in maskprobe.h.

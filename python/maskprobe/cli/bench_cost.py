@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from operator import sub
+from typing import Any
 
 from .. import ArgumentError, Model, Session, TokenTree
 from ..model import MachineSpeed, measure_machine
@@ -54,6 +55,7 @@ def add_options(parser: Parser) -> None:
     add("--prompt", metavar="N", type=values.integer(1), help="also time the evaluation of a prompt of N tokens")
     add("-d", "--depth", metavar="N", type=values.integer(0), default=256, help="tokens in the cache")
     bench_options.add_threads(add)
+    options.add_hosts(parser)
     bench_options.add_kernels(add)
     add(
         "--isa",
@@ -87,7 +89,7 @@ def measure(args: argparse.Namespace, budget_s: float = math.inf) -> list[Row]:
     with ExitStack() as opened, Progress("measuring") as progress:
         sessions: dict[str, Session] = {}
         for name in bench_options.asked_kernels(args):
-            session = opened.enter_context(open_session(args, path, name))
+            session = opened.enter_context(open_session(args, path, name, rpc=args.rpc, tensor_split=args.tensor_split))
             kernels = bench_options.kernels_of(session.model)
             if name == "ours" and kernels == "stock":
                 say(f"{PROG}: llama.cpp's kernels only: {session.model.info.kernels_reason}")
@@ -106,9 +108,10 @@ def measure(args: argparse.Namespace, budget_s: float = math.inf) -> list[Row]:
     return list(rows_of([point for _, point in pairs], facts, speed))
 
 
-def open_session(args: argparse.Namespace, path: os.PathLike[str], kernels: str) -> Session:
+def open_session(args: argparse.Namespace, path: os.PathLike[str], kernels: str, **hosts: Any) -> Session:
+    """`hosts` are Model's rpc and tensor_split."""
     n_threads = max(args.threads, 0)
-    model = Model(path, self_check=False, kernels=kernels, n_threads=n_threads)
+    model = Model(path, self_check=False, kernels=kernels, n_threads=n_threads, **hosts)
     if kernels != "stock" and args.isa and model.info.kernels.lower() != args.isa:
         raise ArgumentError(f"--isa {args.isa}: this process uses {model.info.kernels} already")
     session = Session(

@@ -80,7 +80,7 @@ def add_options(parser: Parser) -> None:
     add("--rows", metavar="N,...", type=row_counts, default=",".join(map(str, ROWS)), help="rows of a pass")
     parser.add_argument("--grid", action="store_true", help="every tree with every mask")
     add("-n", "--predict", metavar="N", type=values.integer(2), default=100, help="tokens per prompt")
-    add_machine_options(add)
+    add_machine_options(parser, add)
     add(
         "--resume",
         metavar="FILE",

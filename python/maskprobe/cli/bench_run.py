@@ -94,7 +94,7 @@ def add_options(parser: Parser) -> None:
     add("-s", "--seed", metavar="N", type=values.integer(0, options.SEED_MAX), default=7, help="seed")
     add("-r", "--repetitions", metavar="N", type=values.integer(1), default=1, help="runs over all prompts")
     parser.add_argument("--ignore-eos", action="store_true", help="go on after the end of a text")
-    add_machine_options(add)
+    add_machine_options(parser, add)
     add(
         "--resume",
         metavar="FILE",
@@ -105,9 +105,10 @@ def add_options(parser: Parser) -> None:
     bench_options.add_form(add)
 
 
-def add_machine_options(add: Callable[..., None]) -> None:
-    """Threads, kernels, context and cache."""
+def add_machine_options(parser: Parser, add: Callable[..., None]) -> None:
+    """Threads, hosts, kernels, context and cache."""
     bench_options.add_threads(add)
+    options.add_hosts(parser)
     add("--kernels", choices=options.KERNELS, metavar="|".join(options.KERNELS), default="auto", help="CPU kernels")
     add(
         "-c",
@@ -158,7 +159,14 @@ def measure_sources(args: argparse.Namespace, asked: Sequence[Asked], prog: str)
     path = bench_options.model_path(args, prog)
     with ExitStack() as opened:
         model = opened.enter_context(
-            Model(path, load_mtp=args.heads is not None, kernels=args.kernels, n_threads=max(args.threads, 0))
+            Model(
+                path,
+                load_mtp=args.heads is not None,
+                kernels=args.kernels,
+                n_threads=max(args.threads, 0),
+                rpc=args.rpc,
+                tensor_split=args.tensor_split,
+            )
         )
         if args.kernels == "ours" and bench_options.kernels_of(model) == "stock":
             raise ArgumentError(f"--kernels ours: {model.info.kernels_reason}")
@@ -215,6 +223,7 @@ def settings_of(args: argparse.Namespace, facts: Row, jobs: Sequence[Job]) -> Ro
     return {
         **{key: facts[key] for key in same},
         **{key: getattr(args, key) for key in chosen},
+        "hosts": [*args.rpc, *args.tensor_split],
         "prompts": [f"{job.task}/{job.name}: {len(job.tokens)} tokens" for job in jobs],
     }
 

@@ -98,13 +98,18 @@ def add_model_options(group: Any, several: bool = False) -> None:
         default=[],
         help="a LoRA adapter in GGUF, its effect times SCALE (default: 1); may be repeated, they add up",
     )
+    add_hosts(group)
+    group.add_argument("--check-tensors", action="store_true", help="refuse NaN and infinite weights; reads all of it")
+
+
+def add_hosts(group: Any) -> None:
     option(
         group,
         "--rpc",
         metavar="HOST:PORT[,...]",
         type=values.hosts,
         default=(),
-        help="workers of ggml's RPC that the layers of -ngl lie on; trusted networks only (docs/hosts.md)",
+        help="workers of ggml's RPC that the layers lie on; trusted networks only (docs/hosts.md)",
     )
     option(
         group,
@@ -115,7 +120,6 @@ def add_model_options(group: Any, several: bool = False) -> None:
         default=(),
         help="shares of the layers for the devices of --rpc in their order, then for GPUs (default: by free memory)",
     )
-    group.add_argument("--check-tensors", action="store_true", help="refuse NaN and infinite weights; reads all of it")
 
 
 def add_context_options(group: Any) -> None:

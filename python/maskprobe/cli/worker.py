@@ -19,7 +19,7 @@ def setup_arg_parser() -> Parser:
     parser = Parser(
         prog=PROG,
         usage=f"{PROG} [-H ADDRESS] [-p N] [options]",
-        description="Computes layers of models that run on another machine, through ggml's RPC: one program at a time.\n"
+        description="Computes layers of models that run on another machine, by ggml's RPC, for one program at a time.\n"
         "There is no password and no encryption: for trusted networks only, never the internet.",
     )
     parser.add_argument("--version", action="store_true", help="print the version")
