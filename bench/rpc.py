@@ -45,7 +45,7 @@ def setup_arg_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", metavar="FILE", help="a GGUF file or a known model's name (default: smollm2)")
     parser.add_argument("--prompts", metavar="SET|FILE", nargs="+", default=[], help="default: the project's own")
-    parser.add_argument("--limit", metavar="N", type=int, default=2, help="prompts of each task")
+    parser.add_argument("--limit", metavar="N", type=int, default=5, help="prompts, evenly spread")
     parser.add_argument("--ms", metavar="X", type=float, nargs="+", default=[0.0, 20.0, 200.0], help="per round trip")
     parser.add_argument("--rows", metavar="N", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="fixed numbers")
     parser.add_argument("-n", "--predict", metavar="N", type=int, default=64, help="tokens of each answer")
@@ -98,10 +98,9 @@ def run(args: argparse.Namespace) -> str:
                 proxy.delay_s = ms / 2000
             parts.append(f"## {ms:g} ms for each round trip\n")
             parts.append(section(compared(model, jobs, alone, ms, args)))
-    text = "\n".join(parts)
-    if args.output is not None:
-        args.output.write_text(text, encoding="utf-8")
-    return text
+            if args.output is not None:
+                args.output.write_text("\n".join(parts), encoding="utf-8")
+    return "\n".join(parts)
 
 
 def jobs_of(model: Model, args: argparse.Namespace) -> list[Job]:
@@ -109,10 +108,11 @@ def jobs_of(model: Model, args: argparse.Namespace) -> list[Job]:
     prompts, _ = read_prompts(args.prompts)
     with contextlib.suppress(ModelError):  # it has no template
         prompts = in_chat_template(model, prompts)
-    jobs, _ = tokenized(model, prompts, args.predict, model.info.n_ctx_train, args.limit)
-    if len(jobs) < 2:
-        raise ArgumentError(f"{len(jobs)} prompts: one is for the warm-up, more are needed (--prompts, --limit)")
-    return jobs
+    jobs, _ = tokenized(model, prompts, args.predict, model.info.n_ctx_train, None)
+    n = min(args.limit, len(jobs))
+    if n < 2:
+        raise ArgumentError(f"{n} prompts: one is for the warm-up, more are needed (--prompts, --limit)")
+    return [jobs[i * len(jobs) // n] for i in range(n)]
 
 
 def tokens_in_one_process(path: Path, jobs: Sequence[Job], n: int) -> list[list[int]]:
