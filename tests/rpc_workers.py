@@ -50,9 +50,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def worker() -> Iterator[int]:
-    """A worker process with one thread, until the end: its port at 127.0.0.1."""
-    port = free_port()
+def worker(port: int | None = None) -> Iterator[int]:
+    """A worker process with one thread, until the end, which is SIGKILL: its port at 127.0.0.1."""
+    port = port or free_port()
     command = [sys.executable, "-m", "maskprobe.cli.worker", "-p", str(port), "-t", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:

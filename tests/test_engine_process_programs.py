@@ -17,6 +17,7 @@ from maskprobe import set_verbose
 from maskprobe.cli import build, chat, run
 from maskprobe.cli.chat_turn import Chat
 from maskprobe.hosts.opening import open_model
+from maskprobe.server import models
 
 TIMEOUT_S = 60
 SAME = ("-t", 1, "-c", 256, "--no-state", "-n", 24, "--temp", 0.8, "--seed", 3)
@@ -172,8 +173,11 @@ def clients():
     """Of servers with and without a child."""
     from serving import application
 
-    options = {"n_threads": 1}
-    with application(model_options={**options, "in_child": True}) as there, application(model_options=options) as here:
+    options = {"model_options": {"n_threads": 1}}
+    with application(**options) as there, application(**options) as here:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(models, "open_model", functools.partial(open_model, in_child=True))
+            texts(there)  # loads it
         yield there, here
 
 

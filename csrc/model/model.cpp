@@ -285,8 +285,8 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
     runtime_init();
     auto model = std::make_shared<mp_model>();
     model->summary = gguf_check(path);
-    const kernel_plan plan = p.vocab_only ? kernel_plan{false, "there are no weights in this process", "", {}}
-                                          : plan_kernels(model->summary, p);
+    const kernel_plan plan =
+        p.vocab_only ? kernel_plan{false, "there are no weights in this process", "", {}} : plan_kernels(model->summary, p);
     if (!plan.weights.refusal.empty()) {
         fail(MP_ERR_MEMORY, "%s", plan.weights.refusal.c_str());
     }

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import llama_hub
-from .engine import Engine
 from .generation import AsyncGeneration, Generation
+from .hosts.opening import open_engine, open_model
 from .llama_by_hand import ByHand
 from .llama_lower import LlamaLower, sampling_arguments
 from .llama_settings import OURS_IN_CHATS, USUAL_UBATCH, cache_type, check_path, draft_source, refuse, ubatch
-from .model import Model, set_verbose
+from .model import set_verbose
 from .openai.chat_prompts import ChatPrompts
 from .openai.requests import Plan, Planner, Seeds
 from .openai.results import Answer, ChatAnswer, CompletionAnswer, Result
@@ -118,7 +118,7 @@ class Llama(LlamaLower):
             "flash_attn": -1 if flash_attn is None else int(flash_attn),
             "offload_kqv": offload_kqv,
         }
-        self.model = Model(
+        self.model = open_model(
             model_path,
             n_gpu_layers=n_gpu_layers,
             use_mmap=use_mmap,
@@ -136,7 +136,7 @@ class Llama(LlamaLower):
             self.set_seed(seed)
             chat = ChatPrompts(self.model, chat_format)
             self.chat_format = chat.format
-            self.engine = Engine(
+            self.engine = open_engine(
                 self.model,
                 n_ctx=n_ctx,
                 n_parallel=n_parallel,

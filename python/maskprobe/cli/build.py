@@ -225,9 +225,7 @@ def open_model(args: argparse.Namespace, parser: Parser, ctrl_c: Interrupt) -> M
             bar(fraction, 1.0)
             return not ctrl_c.requested
 
-        model = model_opened(
-            path, progress=progress, reloading=lambda: reloading(parser), **model_options(args)
-        )
+        model = model_opened(path, progress=progress, reloading=lambda: reloading(parser), **model_options(args))
     if model.info.placement:
         say(f"{parser.prog}: {model.info.placement}")
     return model

@@ -19,8 +19,9 @@ def open_model(
     reloading: Reloading = contextlib.nullcontext,
     **options: Any,
 ) -> Model:
-    """A Model, or with `in_child` a ModelProcess, which `reloading` is for. Raises what they raise."""
-    if in_child:
+    """A Model. With layers on `rpc` hosts, or with `in_child`, a ModelProcess, which `reloading` is for: ggml's RPC
+    ends the process that it runs in where a host is lost. Raises what they raise."""
+    if in_child or options.get("rpc"):
         return ModelProcess(path, progress=progress, reloading=reloading, **options)
     return Model(path, progress=progress, **options)
 
