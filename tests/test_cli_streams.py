@@ -210,7 +210,7 @@ def test_ctrl_c_while_the_model_is_loaded(tiny, monkeypatch, capfd):
             time.sleep(0.01)
         raise Cancelled("loading was cancelled")
 
-    monkeypatch.setattr(build, "Model", slow_model)
+    monkeypatch.setattr(build, "model_opened", slow_model)
     assert run.main(["-m", str(tiny), "-p", "x"]) == 130
     assert capfd.readouterr() == ("", "maskprobe-run: interrupted\n")
 
