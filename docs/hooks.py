@@ -7,8 +7,9 @@ LINK = r"(!?)\[([^\]]*)\]\(%s([^)#]+)(#[^)]*)?\)"
 
 
 def on_page_markdown(markdown: str, config: Any, page: Any = None, **_: Any) -> str:
-    """Links to "../PATH" lead to the repository, where `repo_url` names one; else the path stands after the text. From
-    a page in a folder they begin with "../../"."""
+    """Links to "../PATH" lead to the repository, where `repo_url` names one; else the path stands after the text.
+
+    From a page in a folder they begin with "../../"."""
 
     def replaced(match: re.Match[str]) -> str:
         _, text, path, anchor = match.groups()

@@ -154,6 +154,8 @@ def test_kotlin_classes(kotlin_classes, answers, expected, bundled_model_path):
     text = expected[0]
     assert said["kernels"] == [maskprobe.Model(bundled_model_path).info.kernels] and said["context"] == ["512"]
     assert said["text"] == said["plain"] == said["beside"] == said["after"] == [text]
+    n_gen, n_passes, n_accepted = map(int, said["stats"][0].strip("[]").split(","))
+    assert n_gen == 40 and n_passes < n_gen <= 1 + n_passes + n_accepted
     assert said["finish"] == ["[0, 2]"] and said["taken"] == ["3"] and said["late"] == ["5"]
     missing, empty, temperature, grammar, closed, closed_model = said["refused"]
     assert missing.startswith(f"{STATUS['file']} ") and "missing" in missing

@@ -5,7 +5,11 @@
 #include <sstream>
 
 #if defined(__APPLE__)
+#    include <TargetConditionals.h>
 #    include <mach/mach.h>
+#    if TARGET_OS_IPHONE
+#        include <os/proc.h>
+#    endif
 #endif
 #include <sys/resource.h>
 
@@ -77,6 +81,12 @@ static uint64_t free_in_machine() {
     const uint64_t kib = number_after("/proc/meminfo", "MemAvailable:", NO_LIMIT);
     return kib == NO_LIMIT ? NO_LIMIT : kib * 1024;
 #elif defined(__APPLE__)
+#    if TARGET_OS_IPHONE
+    // Up to where the system ends the process, whatever else lies in memory; 0 where there is no such limit.
+    if (const size_t left = os_proc_available_memory()) {
+        return left;
+    }
+#    endif
     // What is free, and what can be dropped because a file has it. Speculative pages are counted in both.
     vm_statistics64_data_t pages = {};
     mach_msg_type_number_t n = HOST_VM_INFO64_COUNT;

@@ -36,7 +36,8 @@ fun main(arguments: Array<String>) = runBlocking(Dispatchers.Default) {
     say("plain", engine.text(arguments[1], greedy.copy(draft = false)).toList().joinToString(""))
     val beside = List(3) { async { engine.text(arguments[1], greedy).toList().joinToString("") } }.awaitAll()
     say("beside", beside.toSet().joinToString("|"))
-    say("finish", engine.tokens(model.tokenize(arguments[1]), greedy).toList().map { it.finish }.distinct())
+    val tokens = engine.tokens(model.tokenize(arguments[1]), greedy) { say("stats", it.run { listOf(tokens, passes, accepted) }) }
+    say("finish", tokens.toList().map { it.finish }.distinct())
 
     // Ended early: by the collector itself, and from outside.
     val endless = greedy.copy(maxTokens = -1)

@@ -29,6 +29,9 @@ data class Options(
     val draft: Boolean = true,
 )
 
+/** Counts of a generation; the first token comes with the prompt, the others with the passes. */
+data class Stats(val promptTokens: Long, val tokens: Long, val drafted: Long, val accepted: Long, val passes: Long)
+
 /**
  * Generates with a model: several tokens per pass, several texts in one pass.
  *
@@ -63,10 +66,12 @@ class Engine(
     /**
      * The tokens that follow the prompt. Each collection is a generation of its own; cancelling it stops the pass that is
      * under way. What the library refuses or fails at is a [MaskprobeException] of the collection.
+     *
+     * @param ended gets the counts at the end, in the engine's thread
      */
-    fun tokens(prompt: IntArray, options: Options = Options()): Flow<Token> =
+    fun tokens(prompt: IntArray, options: Options = Options(), ended: (Stats) -> Unit = {}): Flow<Token> =
         callbackFlow {
-            val generation = stepper.start(prompt, options, channel)
+            val generation = stepper.start(prompt, options, channel, ended)
             awaitClose { generation.cancel() }
         }.buffer(Channel.UNLIMITED)
 

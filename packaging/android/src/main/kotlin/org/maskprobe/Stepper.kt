@@ -13,10 +13,10 @@ internal class Stepper(private val engine: Long) {
     private var closed = false
     private val stepping = thread(name = "maskprobe", isDaemon = true) { run() }
 
-    fun start(prompt: IntArray, options: Options, channel: SendChannel<Token>): Running =
+    fun start(prompt: IntArray, options: Options, channel: SendChannel<Token>, ended: (Stats) -> Unit): Running =
         lock.withLock {
             check(!closed) { "this engine is closed" }
-            Running(open(prompt, options), channel).also {
+            Running(open(prompt, options), channel, ended).also {
                 running.add(it)
                 changed.signal()
             }
@@ -75,7 +75,11 @@ internal class Stepper(private val engine: Long) {
 }
 
 /** A generation that goes on, and the flow that its tokens go to. */
-internal class Running(private var handle: Long, private val channel: SendChannel<Token>) {
+internal class Running(
+    private var handle: Long,
+    private val channel: SendChannel<Token>,
+    private val ended: (Stats) -> Unit,
+) {
     /** Sends what there is; true: that was all. A step that failed ends it too. */
     fun handOn(failure: MaskprobeException?): Boolean {
         try {
@@ -98,6 +102,8 @@ internal class Running(private var handle: Long, private val channel: SendChanne
     }
 
     private fun end(cause: MaskprobeException?) {
+        val numbers = Native.stats(handle)
+        ended(Stats(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]))
         synchronized(this) {
             Native.freeGeneration(handle)
             handle = 0
