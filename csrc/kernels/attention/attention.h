@@ -10,7 +10,8 @@
 // hides from a row do not change its result, whatever they contain; cells hidden from every row are not read.
 // In another order the cells give the same result but for rounding: weights are scaled by powers of two, exactly, and summed
 // in double precision, so that another order moves a sum by 1e-16 of its terms. That changes the rounded result in about one
-// of 10^8 numbers, by its last bit. Another instruction set gives a result that differs by 2e-6 of its norm.
+// of 10^8 numbers, by its last bit. Sets with fused multiply-adds give the same bits; without them a result differs by 2e-6
+// of its norm.
 //
 // K, V and Q are computed with in single precision, so that the result is closer to the exact one (1e-6 of its norm)
 // than that of ggml, which rounds Q to the type of K and sums F16 values in half precision.

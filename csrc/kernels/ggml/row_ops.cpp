@@ -118,13 +118,14 @@ struct rope_params {
 
 } // namespace
 
-// Angles and magnitude as ggml has them, YaRN (arXiv 2309.00071) included. cos and sin are (n_dims / 2).
+// Angles and magnitude as ggml has them, YaRN (arXiv 2309.00071) included. cos and sin are (n_dims / 2). What libraries and
+// processors do not agree on is computed in double precision and rounded: but for one number in 10^8 they agree on that.
 static void fill_rotation(const rope_params & p, const float * factors, int32_t position, float * cos, float * sin) {
     float bounds[2];
     ggml_rope_yarn_corr_dims(p.n_dims, p.n_ctx_orig, p.freq_base, p.beta_fast, p.beta_slow, bounds);
-    const float step = std::pow(p.freq_base, -2.0f / p.n_dims);
-    const float magnitude =
-        p.ext_factor != 0 ? p.attn_factor * (1.0f + 0.1f * std::log(1.0f / p.freq_scale)) : p.attn_factor;
+    const auto step = (float) std::pow((double) p.freq_base, (double) (-2.0f / p.n_dims));
+    const auto stretch = (float) std::log((double) (1.0f / p.freq_scale));
+    const float magnitude = p.ext_factor != 0 ? p.attn_factor * (1.0f + 0.1f * stretch) : p.attn_factor;
     float angle = (float) position;
     for (int32_t i = 0; i < p.n_dims / 2; i++, angle *= step) {
         const float extrapolated = factors ? angle / factors[i] : angle;
@@ -134,8 +135,8 @@ static void fill_rotation(const rope_params & p, const float * factors, int32_t 
             const float share = (1 - std::min(1.0f, std::max(0.0f, along))) * p.ext_factor;
             theta = theta * (1 - share) + extrapolated * share;
         }
-        cos[i] = std::cos(theta) * magnitude;
-        sin[i] = std::sin(theta) * magnitude;
+        cos[i] = (float) std::cos((double) theta) * magnitude;
+        sin[i] = (float) std::sin((double) theta) * magnitude;
     }
 }
 
@@ -223,7 +224,7 @@ static void softmax(const float * x, float scale, float * y, int64_t n) {
     const float largest = *std::max_element(x, x + n);
     double sum = 0;
     for (int64_t i = 0; i < n; i++) {
-        y[i] = std::exp((x[i] - largest) * scale);
+        y[i] = (float) std::exp((double) ((x[i] - largest) * scale)); // as the angles above
         sum += y[i];
     }
     const auto factor = (float) (1 / sum);

@@ -53,16 +53,22 @@ template <class F> MP_ROW_INLINE void each(const float * a, const float * b, flo
     }
 }
 
-// The sum of function(x) over a row, in double precision: lane by lane, then over the lanes.
+// The sum of function(x) over a row, in double precision: in as many lanes as the widest set has, whatever LANES is, then
+// over the lanes. So every set gives the same.
 template <class F> MP_ROW_INLINE double sum_of(const float * x, int64_t n, F function) {
-    doubles sum = {};
+    constexpr int N_SUMS = 16 / LANES;
+    doubles sum[N_SUMS] = {};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        sum += function(__builtin_convertvector(load(x + i), doubles));
+    for (; i + N_SUMS * LANES <= n; i += N_SUMS * LANES) {
+        for (int j = 0; j < N_SUMS; j++) {
+            sum[j] += function(__builtin_convertvector(load(x + i + j * LANES), doubles));
+        }
     }
     double total = 0;
-    for (int lane = 0; lane < LANES; lane++) {
-        total += sum[lane];
+    for (const doubles & some : sum) {
+        for (int lane = 0; lane < LANES; lane++) {
+            total += some[lane];
+        }
     }
     for (; i < n; i++) {
         const doubles last = function(doubles{} + (double) x[i]);
