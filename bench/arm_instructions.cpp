@@ -15,8 +15,8 @@ int main(int n_arguments, char ** arguments) {
     }
     const int64_t n_out = 2048, k = 2048, n = atoi(arguments[3]);
     const mp::gemm_kernel * kernel = nullptr;
-    for (mp::instruction_set set :
-         {mp::instruction_set::portable, mp::instruction_set::neon_dotprod, mp::instruction_set::neon_i8mm}) {
+    for (mp::instruction_set set : {mp::instruction_set::portable, mp::instruction_set::neon,
+                                    mp::instruction_set::neon_dotprod, mp::instruction_set::neon_i8mm}) {
         for (int type = 0; type < GGML_TYPE_COUNT; type++) {
             const char * name = ggml_type_name(static_cast<ggml_type>(type));
             if (strcmp(mp::instruction_set_name(set), arguments[1]) == 0 && name && strcmp(name, arguments[2]) == 0 &&

@@ -394,9 +394,9 @@ int main() {
         check(*mp::find_gemm_kernel_any_shape(type));
         n_kernels++;
     }
-    for (mp::instruction_set set :
-         {mp::instruction_set::portable, mp::instruction_set::avx2, mp::instruction_set::avx_vnni,
-          mp::instruction_set::avx512_vnni, mp::instruction_set::neon_dotprod, mp::instruction_set::neon_i8mm}) {
+    for (mp::instruction_set set : {mp::instruction_set::portable, mp::instruction_set::avx2, mp::instruction_set::avx_vnni,
+                                    mp::instruction_set::avx512_vnni, mp::instruction_set::neon,
+                                    mp::instruction_set::neon_dotprod, mp::instruction_set::neon_i8mm}) {
         if (!mp::has_instruction_set(set)) {
             continue;
         }

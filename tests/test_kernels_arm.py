@@ -27,9 +27,9 @@ EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 
 # What the emulated processors have.
 SETS = {
-    "cortex-a72": {"portable"},
-    "neoverse-n1": {"portable", "NEON-dotprod"},
-    "max": {"portable", "NEON-dotprod", "NEON-i8mm"},
+    "cortex-a72": {"portable", "NEON"},
+    "neoverse-n1": {"portable", "NEON", "NEON-dotprod"},
+    "max": {"portable", "NEON", "NEON-dotprod", "NEON-i8mm"},
 }
 
 

@@ -17,7 +17,7 @@ from maskprobe import Engine, Model, SamplingParams, Session, TokenTree
 
 PROJECT = Path(__file__).parent.parent
 MODULE = Path(maskprobe.prefix(), "lib", "libggml-maskprobe.so")
-SETS = ["portable", "avx2", "avx-vnni", "avx512-vnni", "neon-dotprod", "neon-i8mm"]
+SETS = ["portable", "avx2", "avx-vnni", "avx512-vnni", "neon", "neon-dotprod", "neon-i8mm"]
 N_GEN = 40
 N_VOCAB = 512
 

@@ -11,7 +11,7 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 PACKAGE = Path(llama_cpp.__file__).parent
 CXX_COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
-SETS = ["portable", "avx2", "avx-vnni", "avx512-vnni", "neon-dotprod", "neon-i8mm"]
+SETS = ["portable", "avx2", "avx-vnni", "avx512-vnni", "neon", "neon-dotprod", "neon-i8mm"]
 NO_SUCH_SET = 77
 
 

@@ -22,6 +22,8 @@ const char * instruction_set_name(instruction_set set) {
         return "AVX-VNNI";
     case instruction_set::avx512_vnni:
         return "AVX512-VNNI";
+    case instruction_set::neon:
+        return "NEON";
     case instruction_set::neon_dotprod:
         return "NEON-dotprod";
     case instruction_set::neon_i8mm:
@@ -107,6 +109,7 @@ constexpr kernel_set SETS[] = {
 #elif defined(__aarch64__)
     {instruction_set::neon_i8mm, has_i8mm, find_gemm_kernel_neon_i8mm},
     {instruction_set::neon_dotprod, has_dotprod, find_gemm_kernel_neon_dotprod},
+    {instruction_set::neon, [] { return true; }, find_gemm_kernel_neon},
 #endif
     {instruction_set::portable, [] { return true; }, find_gemm_kernel_portable},
 };

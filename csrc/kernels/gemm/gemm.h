@@ -24,6 +24,7 @@ enum class instruction_set {
     avx2,        // with FMA and F16C
     avx_vnni,    // 256 bits
     avx512_vnni, // with F, BW, DQ, VL
+    neon,        // what every 64-bit ARM processor has
     neon_dotprod,
     neon_i8mm,
 };

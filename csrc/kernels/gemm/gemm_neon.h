@@ -1,8 +1,8 @@
 // What the ARM vector machines share: 4 rows of weights in a vector of 128 bits, and the quantisation of activations.
 //
-// Quants of Q4_0, Q5_0, Q3_K and Q6_K are stored as signed numbers, without their offset. Moved to the top of a byte they
-// need no correction; a product is divided by a power of two, exactly, when it becomes a float. The table of MXFP4 is
-// signed.
+// Where there are instructions for dot products, quants of Q4_0, Q5_0, Q3_K and Q6_K are stored as signed numbers, without
+// their offset. Moved to the top of a byte they need no correction; a product is divided by a power of two, exactly, when it
+// becomes a float. The table of MXFP4 is signed.
 #pragma once
 
 #include "kernels/gemm/gemm_kernel.h"
@@ -54,6 +54,16 @@ struct neon_base {
         } else {
             return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
         }
+    }
+    // The minima of two sub-blocks for four rows, one sub-block after the other.
+    static MP_INLINE ints load_pairs(const uint8_t * source) {
+        uint8x8_t pairs = vld1_u8(source);
+        return vreinterpretq_s32_u16(vmovl_u8(vuzp1_u8(pairs, vext_u8(pairs, pairs, 1))));
+    }
+    static MP_INLINE ints add_pair_dots(ints dot, ints pairs, const int32_t * sums) {
+        int16x8_t minima = vreinterpretq_s16_s32(pairs);
+        int16x4_t both = vreinterpret_s16_s32(vld1_dup_s32(sums));
+        return vmlal_high_lane_s16(vmlal_lane_s16(dot, vget_low_s16(minima), both, 0), minima, both, 1);
     }
     static MP_INLINE bytes load_bytes(const uint8_t * source) { return vld1q_u8(source); }
 

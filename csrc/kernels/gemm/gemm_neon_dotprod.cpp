@@ -30,17 +30,6 @@ struct neon_dotprod : neon_base {
     static constexpr instruction_set set = instruction_set::neon_dotprod;
     static constexpr int columns = 4, max_tile = 8;
 
-    // The minima of two sub-blocks for four rows, one sub-block after the other.
-    static MP_INLINE ints load_pairs(const uint8_t * source) {
-        uint8x8_t pairs = vld1_u8(source);
-        return vreinterpretq_s32_u16(vmovl_u8(vuzp1_u8(pairs, vext_u8(pairs, pairs, 1))));
-    }
-    static MP_INLINE ints add_pair_dots(ints dot, ints pairs, const int32_t * sums) {
-        int16x8_t minima = vreinterpretq_s16_s32(pairs);
-        int16x4_t both = vreinterpret_s16_s32(vld1_dup_s32(sums));
-        return vmlal_high_lane_s16(vmlal_lane_s16(dot, vget_low_s16(minima), both, 0), minima, both, 1);
-    }
-
     // A sub-block stays in eight registers for all rows of the tile.
     template <class F> struct sub_block {
         int8x16_t vectors[8];

@@ -15,6 +15,7 @@ const gemm_kernel * find_gemm_kernel_avx2(ggml_type type);
 const gemm_kernel * find_gemm_kernel_avx_vnni(ggml_type type);
 const gemm_kernel * find_gemm_kernel_avx512_vnni(ggml_type type);
 #elif defined(__aarch64__)
+const gemm_kernel * find_gemm_kernel_neon(ggml_type type);
 const gemm_kernel * find_gemm_kernel_neon_dotprod(ggml_type type);
 const gemm_kernel * find_gemm_kernel_neon_i8mm(ggml_type type);
 #endif
