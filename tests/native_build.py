@@ -76,10 +76,10 @@ def pkg_config_flags(prefix: Path) -> list[str]:
     return flags.split()
 
 
-def compile_c(source: Path, program: Path, prefix: Path, *options: str) -> None:
+def compile_c(source: Path, program: Path, prefix: Path, *options: str, compiler: str | None = C_COMPILER) -> None:
     """Compiles a C program with the flags that pkg-config would give."""
     warnings = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-    made = run([C_COMPILER, *warnings, *options, source, "-o", program, *pkg_config_flags(prefix)])
+    made = run([compiler, *warnings, *options, source, "-o", program, *pkg_config_flags(prefix)])
     assert made.returncode == 0, made.stderr
 
 
