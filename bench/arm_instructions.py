@@ -11,54 +11,15 @@ that llama-cpp-python installs.
 import argparse
 import importlib.util
 import shlex
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from instruction_counter import build_plugin, count, run
+
 PROJECT = Path(__file__).parent.parent
-SETS = ["portable", "NEON-dotprod", "NEON-i8mm"]
+SETS = ["portable", "NEON", "NEON-dotprod", "NEON-i8mm"]
 N_WEIGHTS = 2048 * 2048
-
-# Counts instructions, block by block as they are executed. Versions of the interface differ in its number only.
-PLUGIN = """
-#include <inttypes.h>
-#include <stdio.h>
-
-int qemu_plugin_version = VERSION;
-size_t qemu_plugin_tb_n_insns(const void * block);
-void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id, void (*translated)(uint64_t, void *));
-void qemu_plugin_register_vcpu_tb_exec_cb(void *, void (*executed)(unsigned, void *), int flags, void * user_data);
-void qemu_plugin_register_atexit_cb(uint64_t id, void (*leaving)(uint64_t, void *), void * user_data);
-
-static uint64_t count;
-
-static void executed(unsigned processor, void * n) {
-    (void) processor;
-    count += (uintptr_t) n;
-}
-
-static void translated(uint64_t id, void * block) {
-    (void) id;
-    qemu_plugin_register_vcpu_tb_exec_cb(block, executed, 0, (void *) qemu_plugin_tb_n_insns(block));
-}
-
-static void leaving(uint64_t id, void * user_data) {
-    (void) id, (void) user_data;
-    fprintf(stderr, "%" PRIu64 "\\n", count);
-}
-
-int qemu_plugin_install(uint64_t id, const void * info, int n_arguments, char ** arguments) {
-    (void) info, (void) n_arguments, (void) arguments;
-    qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
-    qemu_plugin_register_atexit_cb(id, leaving, NULL);
-    return 0;
-}
-"""
-
-
-def run(*command):
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
 
 
 def build(folder, compiler):
@@ -72,26 +33,6 @@ def build(folder, compiler):
     if done.returncode != 0:
         sys.exit(done.stderr)
     return program
-
-
-def build_plugin(folder, program):
-    source = folder / "count.c"
-    source.write_text(PLUGIN)
-    for version in (1, 2, 3, 4, 5):
-        plugin = folder / f"count_{version}.so"
-        done = run("cc", "-shared", "-fPIC", "-O2", f"-DVERSION={version}", source, "-o", plugin)
-        if done.returncode != 0:
-            sys.exit(done.stderr)
-        if run("qemu-aarch64", "-plugin", plugin, program).stderr.strip().isdigit():
-            return plugin
-    sys.exit("this qemu-aarch64 takes no plugin")
-
-
-def count(plugin, program, *arguments):
-    done = run("qemu-aarch64", "-cpu", "max", "-plugin", plugin, program, *arguments)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, arguments))}: exit status {done.returncode}\n{done.stderr}")
-    return int(done.stderr)
 
 
 def main():
@@ -112,7 +53,7 @@ def main():
             for name in SETS:
                 cells = []
                 for n in rows:
-                    once, twice = (count(plugin, program, name, weights, n, times) for times in (1, 2))
+                    once, twice = (count(plugin, "max", program, name, weights, n, times)[-1] for times in (1, 2))
                     per_row = (twice - once) / n
                     cells.append(f"{per_row / 1000:.0f} ({N_WEIGHTS / per_row:.1f})")
                 print(f"| {weights} | {name} |", " | ".join(cells), "|", flush=True)

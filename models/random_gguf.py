@@ -60,7 +60,13 @@ def tiny(arch: str, **changes) -> ModelShape:
     return ModelShape(arch, **{**sizes, "vocab": 512, "context": 1024, **changes})
 
 
+def smollm2(layers: int, width: int, heads: int, ffn: int) -> ModelShape:
+    sizes = {"kv_heads": heads // 3, "head_dim": 64, "vocab": 49152, "context": 8192, "rope_base": 100000.0}
+    return ModelShape("llama", layers, width, heads, ffn=ffn, **sizes)
+
+
 SHAPES = {
+    "smollm2-135m": smollm2(30, 576, 9, 1536),
     "llama-3.2-1b": llama3(16, 2048, 32, 64, 8192, rope_extension=32.0),
     "llama-3.2-3b": llama3(28, 3072, 24, 128, 8192, rope_extension=32.0),
     "llama-3.1-8b": llama3(32, 4096, 32, 128, 14336, rope_extension=8.0, tied_head=False),
