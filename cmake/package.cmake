@@ -36,6 +36,9 @@ if(MASKPROBE_TYPE STREQUAL STATIC_LIBRARY)
     set(MASKPROBE_FILE ${CMAKE_STATIC_LIBRARY_PREFIX}maskprobe${CMAKE_STATIC_LIBRARY_SUFFIX})
     set(runtime ${CMAKE_CXX_IMPLICIT_LINK_LIBRARIES}) # of C++, for programs in C
     list(FILTER runtime INCLUDE REGEX "^(stdc\\+\\+|c\\+\\+|m)$")
+    if(NOT runtime MATCHES "c\\+\\+") # Zig has files in a cache instead, and knows its library by this name
+        list(APPEND runtime c++)
+    endif()
     list_libraries(MASKPROBE_DEPENDENCIES ${MASKPROBE_LLAMA_LIBRARIES})
     list_libraries(others Threads::Threads)
     list(APPEND MASKPROBE_DEPENDENCIES ${others} ${runtime} ${CMAKE_DL_LIBS})

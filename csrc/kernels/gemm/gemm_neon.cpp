@@ -50,8 +50,8 @@ struct neon : neon_base {
     }
 
     // Four activations with every lane of vector g. The first two lanes and the last two have sums of their own.
-    template <class F, int g> static MP_INLINE void add_vector(int8x16_t weights, int8x16_t activations, int16x8_t (&part)[2],
-                                                               int32x4_t (&sum)[2]) {
+    template <class F, int g>
+    static MP_INLINE void add_vector(int8x16_t weights, int8x16_t activations, int16x8_t (&part)[2], int32x4_t (&sum)[2]) {
         const int8x16_t four = repeat<g % 4>(activations);
         const int8x8_t low = vget_low_s8(weights), four_low = vget_low_s8(four);
         const bool is_first = g % chain<F>() == 0;
