@@ -14,7 +14,7 @@ from .model_process import ModelProcess
 def open_model(
     path: str | os.PathLike[str],
     *,
-    in_child: bool = False,
+    in_child: bool | None = None,
     progress: Progress | None = None,
     reloading: Reloading = contextlib.nullcontext,
     **options: Any,
