@@ -50,9 +50,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def worker(port: int | None = None) -> Iterator[int]:
-    """A worker process with one thread, until the end, which is SIGKILL: its port at 127.0.0.1."""
-    port = port or free_port()
+def worker_process(port: int) -> Iterator[subprocess.Popen]:
+    """A worker with one thread at 127.0.0.1, until the end, which is SIGKILL."""
     command = [sys.executable, "-m", "maskprobe.cli.worker", "-p", str(port), "-t", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -61,9 +60,17 @@ def worker(port: int | None = None) -> Iterator[int]:
                 assert process.poll() is None, process.stderr.read()
                 assert time.monotonic() < end, "the worker does not listen"
                 time.sleep(0.05)
-            yield port
+            yield process
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def worker() -> Iterator[int]:
+    """The port of one."""
+    port = free_port()
+    with worker_process(port):
+        yield port
 
 
 def _listens(port: int) -> bool:
