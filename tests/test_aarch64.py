@@ -76,10 +76,9 @@ def test_complete_gives_the_same_text(arm, here, x86_kernels, bundled_model_path
 def test_many_gives_the_same_texts(arm, here, x86_kernels, bundled_model_path, processor, kernels):
     done = arm.run(processor, kernels, MANY, bundled_model_path, *PROMPTS)
     assert done.returncode == 0, done.stderr
-    texts = [
-        sorted(re.split(rb"\n(?=[1-4]: )", out)) for out in (done.stdout, here(MANY, bundled_model_path, *PROMPTS))
-    ]
-    assert texts[0] == texts[1] and len(texts[0]) == len(PROMPTS)
+    both = (done.stdout, here(MANY, bundled_model_path, *PROMPTS))
+    ours, expected = (sorted(re.split(rb"\n(?=[1-4]: )", out.removesuffix(b"\n"))) for out in both)
+    assert ours == expected and len(ours) == len(PROMPTS)
 
 
 @pytest.mark.parametrize("model", ["bundled", "tiny-llama q4_k", "tiny-qwen3 f16"])
