@@ -2,6 +2,7 @@
 are none are refused in one line."""
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -19,7 +20,8 @@ from conftest import EXACT, SHARED
 from contexts import random_tree, rows_of, star, text_of
 from hybrids import chain, paths_in
 from maskprobe import ArgumentError, Engine, Llama, Model, ModelError, SamplingParams, Session
-from maskprobe.cli import run, worker
+from maskprobe.cli import bench, run, worker
+from test_lora import adapter_of, write
 
 SETTINGS = {"n_ctx": 256, "n_rows_max": 32, **EXACT}
 GREEDY, SAMPLED = SamplingParams(temp=0.0), SamplingParams(temp=0.8, seed=5)
@@ -127,6 +129,18 @@ def test_chains_of_a_recurrent_state(opened, tmp_path):
                 session.commit(list(range(n_kept)))
 
 
+def test_adapters_lie_with_their_layers(opened, tiny_model_path, tmp_path):
+    path = tiny_model_path("tiny-llama")
+    here, there = opened(path, loras=[write(tmp_path, adapter_of(path))])
+    with Model(path, kernels="stock", n_threads=1) as without, Session(without, **SETTINGS) as plain:
+        with Session(here, **SETTINGS) as one, Session(there, **SETTINGS) as other:
+            tree = star(5)
+            for session in (plain, one, other):
+                session.decode(tree, 1)
+            assert np.array_equal(rows_of(one, tree), rows_of(other, tree))
+            assert not np.array_equal(rows_of(one, tree), rows_of(plain, tree))
+
+
 # --- what lies where -------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +194,17 @@ def test_the_command_says_where_layers_lie(hosts, bundled_model_path, capfd):
     drafted, said = capfd.readouterr()
     assert drafted == plain
     assert re.search(rf"maskprobe-run: layers 0-\d+ at {hosts[0]}, \S+ and the output at {hosts[1]}\n", said)
+
+
+@pytest.mark.parametrize("command", ["cost --rows 1,4 -r 1 -d 8", "run -n 8 --limit 1"])
+def test_the_bench_measures_over_hosts(hosts, bundled_model_path, capfd, command):
+    hosts_given = ["--rpc", ",".join(hosts), "-ts", "1,1"]
+    assert (
+        bench.main([*command.split(), "-m", str(bundled_model_path), "--kernels", "auto", "-o", "json", *hosts_given])
+        == 0
+    )
+    rows = json.loads(capfd.readouterr().out)
+    assert rows and {row["kernels"] for row in rows} == {"stock"}
 
 
 def test_llama_takes_rpc_servers(hosts, bundled_model_path):

@@ -28,6 +28,11 @@ static constexpr int PORT_MAX = 65535;
 // can do beside TCP (nothing here). The answer: its size, the version, and the same of the other end.
 static constexpr uint8_t HELLO = 14;
 static constexpr size_t CAPS_SIZE = 24;
+#ifdef MSG_NOSIGNAL
+static constexpr int NO_SIGNAL = MSG_NOSIGNAL; // where the other end has closed
+#else
+static constexpr int NO_SIGNAL = 0; // SO_NOSIGPIPE
+#endif
 static constexpr size_t VERSION_SIZE = 4; // major, minor, patch, padding
 
 namespace {
@@ -69,6 +74,10 @@ struct connection {
         address.sin_port = htons((uint16_t) to.port);
         fd = socket(AF_INET, SOCK_STREAM, 0);
         int error = fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ? errno : 0;
+#ifdef SO_NOSIGPIPE
+        const int yes = 1;
+        setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof(yes));
+#endif
         if (error == 0 && connect(fd, (const sockaddr *) &address, sizeof(address)) < 0) {
             error = errno;
         }
@@ -91,7 +100,7 @@ struct connection {
         uint8_t message[1 + sizeof(uint64_t) + CAPS_SIZE] = {HELLO};
         const uint64_t size = CAPS_SIZE;
         memcpy(message + 1, &size, sizeof(size));
-        if (write(fd, message, sizeof(message)) != (ssize_t) sizeof(message)) {
+        if (send(fd, message, sizeof(message), NO_SIGNAL) != (ssize_t) sizeof(message)) {
             refuse_answer();
         }
     }
