@@ -205,6 +205,8 @@ class Models:
             entry.failure = ""
             entry.metrics.loads += 1
             LOG.info("loaded %s in %.1f s", entry.name, entry.loaded.load_s)
+            if placement := entry.loaded.model.info.placement:
+                LOG.info("%s: %s", entry.name, placement)
             return entry.loaded
 
     async def _loaded(self, entry: Entry) -> Loaded:
