@@ -132,13 +132,17 @@ def test_chains_of_a_recurrent_state(opened, tmp_path):
 def test_adapters_lie_with_their_layers(opened, tiny_model_path, tmp_path):
     path = tiny_model_path("tiny-llama")
     here, there = opened(path, loras=[write(tmp_path, adapter_of(path))])
-    with Model(path, kernels="stock", n_threads=1) as without, Session(without, **SETTINGS) as plain:
-        with Session(here, **SETTINGS) as one, Session(there, **SETTINGS) as other:
-            tree = star(5)
-            for session in (plain, one, other):
-                session.decode(tree, 1)
-            assert np.array_equal(rows_of(one, tree), rows_of(other, tree))
-            assert not np.array_equal(rows_of(one, tree), rows_of(plain, tree))
+    with (
+        Model(path, kernels="stock", n_threads=1) as without,
+        Session(without, **SETTINGS) as plain,
+        Session(here, **SETTINGS) as one,
+        Session(there, **SETTINGS) as other,
+    ):
+        tree = star(5)
+        for session in (plain, one, other):
+            session.decode(tree, 1)
+        assert np.array_equal(rows_of(one, tree), rows_of(other, tree))
+        assert not np.array_equal(rows_of(one, tree), rows_of(plain, tree))
 
 
 # --- what lies where -------------------------------------------------------------------------------------------------
@@ -198,11 +202,8 @@ def test_the_command_says_where_layers_lie(hosts, bundled_model_path, capfd):
 
 @pytest.mark.parametrize("command", ["cost --rows 1,4 -r 1 -d 8", "run -n 8 --limit 1"])
 def test_the_bench_measures_over_hosts(hosts, bundled_model_path, capfd, command):
-    hosts_given = ["--rpc", ",".join(hosts), "-ts", "1,1"]
-    assert (
-        bench.main([*command.split(), "-m", str(bundled_model_path), "--kernels", "auto", "-o", "json", *hosts_given])
-        == 0
-    )
+    command = [*command.split(), "-m", str(bundled_model_path), "--kernels", "auto", "-o", "json"]
+    assert bench.main([*command, "--rpc", ",".join(hosts), "-ts", "1,1"]) == 0
     rows = json.loads(capfd.readouterr().out)
     assert rows and {row["kernels"] for row in rows} == {"stock"}
 
