@@ -58,6 +58,9 @@ mp_engine::mp_engine(context_ref context_, const mp_engine_params & params)
         fail(MP_ERR_ARGUMENT, "a pass of n_rows_max = %d rows has no room for %d sessions", context->n_rows_max,
              context->n_sessions_max);
     }
+    if (context->model->hosts) { // ggml asks them for the sizes of each new number of rows
+        planner.keep_to_few_shapes();
+    }
     state->restore(setting(), planner);
 }
 

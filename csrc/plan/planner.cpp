@@ -80,6 +80,9 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
             tokens += p;
             n++;
         }
+        if (few_shapes && n < shapes[i]) {
+            break;
+        }
         const double gain = tokens - rate * (n == shapes[i] ? us[i] : with_change(n, times.time(n, depth)));
         if (gain > best) {
             best = gain;
@@ -98,7 +101,8 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
 void planner::list_shapes(int32_t n_given, int64_t n_most, int64_t depth) {
     shapes.assign(1, n_given);
     for (int32_t shape : SHAPES) {
-        if (shape > n_given && shapes.back() < n_most) {
+        const bool is_wanted = !few_shapes || (shape & (shape - 1)) == 0; // powers of two
+        if (is_wanted && shape > n_given && shapes.back() < n_most) {
             shapes.push_back((int32_t) std::min<int64_t>(shape, n_most));
         }
     }

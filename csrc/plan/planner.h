@@ -35,6 +35,9 @@ struct share {
 
 class planner {
 public:
+    // Where a number of rows costs much when it comes for the first time: passes have only few numbers of them.
+    void keep_to_few_shapes() { few_shapes = true; }
+
     // The rows of a pass, at most n_rows_max but one for each share. Candidates are taken while they may pay: those taken
     // beyond the result are not to be decoded. The first one is always taken: its outcome is known without a row.
     void choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_rows_max);
@@ -63,6 +66,7 @@ private:
     void list_shapes(int32_t n_given, int64_t n_most, int64_t depth);
 
     pass_times times;
+    bool few_shapes = false;
     int32_t n_last = 0;            // rows of the last pass
     double emitted = 4, plain = 4; // tokens expected of the last passes, and of plain ones in their time, fading
     double expected = 0;           // of the pass chosen last, 0: observed already
