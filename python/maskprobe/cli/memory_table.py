@@ -20,7 +20,7 @@ def table(path: Path, found: Memory, n_parallel: int) -> str:
         ("adapters, heads, masks", found.files, ""),
         ("in all", found.total, ""),
         ("this process so far", found.process, "with the vocabulary; it comes on top"),
-        ("on a GPU", found.on_gpu, "beside all that"),
+        ("on a GPU or other hosts", found.on_gpu, "beside all that"),
     ]
     lines = [f"{path.name}:"]
     for name, size, what in rows:
