@@ -44,8 +44,8 @@ class ArmBuild:
         return target
 
     def run(self, processor: str, kernels: str, source: Path, *arguments) -> subprocess.CompletedProcess:
-        """kernels: as MASKPROBE_ISA has them, "" for the best. What it prints is bytes. On one core, with one thread: two
-        would spend the time of a busy machine waiting for each other."""
+        """kernels: as MASKPROBE_ISA has them, "" for the best. What it prints is bytes. On one core, with one thread:
+        two would spend the time of a busy machine waiting for each other."""
         command = [EMULATOR, "-cpu", processor, self.program(source), *map(str, arguments)]
         environment = {**os.environ, "MASKPROBE_ISA": kernels}
         core = min(os.sched_getaffinity(0))
