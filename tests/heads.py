@@ -173,6 +173,7 @@ class HeadLibrary:
             *sorted((csrc / "kernels" / "gemm").glob("*.cpp")),
             *sorted((csrc / "kernels" / "rows").glob("*.cpp")),
             csrc / "gguf" / "reader.cpp",
+            csrc / "platform" / "memory_room.cpp",
             csrc / "session" / "top_k.cpp",
             csrc / "status.cpp",
         ]
