@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from delay_proxy import DelayProxy
 
@@ -48,6 +49,7 @@ def setup_arg_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", metavar="N", type=int, default=5, help="prompts, evenly spread")
     parser.add_argument("--ms", metavar="X", type=float, nargs="+", default=[0.0, 20.0, 200.0], help="per round trip")
     parser.add_argument("--rows", metavar="N", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="fixed numbers")
+    parser.add_argument("--cache", metavar="TYPE", default="f16", help="type of keys and values")
     parser.add_argument("-n", "--predict", metavar="N", type=int, default=64, help="tokens of each answer")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="written there too")
     return parser
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> str:
         hosts = [f"127.0.0.1:{proxy.port}" for proxy in proxies]
         model = opened.enter_context(Model(path, rpc=hosts, tensor_split=[1.0, 1.0], n_threads=1))
         jobs = jobs_of(model, args)
-        alone = tokens_in_one_process(path, jobs, args.predict)
+        alone = tokens_in_one_process(path, jobs, args)
         facts = facts_of(path, model, 1)
         placement = model.info.placement
         for name, proxy in zip(("the first", "the second"), proxies, strict=True):
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> str:
         parts = [
             f"# Layers on other hosts: {path.name}\n",
             f"{facts['test_time'][:10]}, {facts['build_commit']}, {facts['cpu_info']}; {len(jobs) - 1} prompts after "
-            f"the first, {args.predict} tokens each; {placement}.\n",
+            f"the first, {args.predict} tokens each, a cache of {args.cache}; {placement}.\n",
             HOW + "\n",
         ]
         for ms in args.ms:
@@ -115,16 +117,17 @@ def jobs_of(model: Model, args: argparse.Namespace) -> list[Job]:
     return [jobs[i * len(jobs) // n] for i in range(n)]
 
 
-def tokens_in_one_process(path: Path, jobs: Sequence[Job], n: int) -> list[list[int]]:
+def tokens_in_one_process(path: Path, jobs: Sequence[Job], args: argparse.Namespace) -> list[list[int]]:
     with (
         Model(path, kernels="stock", n_threads=1) as model,
-        Engine(model, n_ctx=n_ctx_for(jobs, n), n_threads=1, proposer="none") as engine,
+        Engine(model, proposer="none", **settings_for(jobs, args)) as engine,
     ):
-        return [measure(engine, job.tokens, GREEDY, n, ignore_eos=True).tokens for job in jobs]
+        return [measure(engine, job.tokens, GREEDY, args.predict, ignore_eos=True).tokens for job in jobs]
 
 
-def n_ctx_for(jobs: Sequence[Job], n: int) -> int:
-    return max(len(job.tokens) for job in jobs) + n + ROWS_ROOM
+def settings_for(jobs: Sequence[Job], args: argparse.Namespace) -> dict[str, Any]:
+    n_ctx = max(len(job.tokens) for job in jobs) + args.predict + ROWS_ROOM
+    return {"n_ctx": n_ctx, "n_threads": 1, "type_k": args.cache, "type_v": args.cache}
 
 
 def compared(
@@ -134,12 +137,12 @@ def compared(
     ms: float,
     args: argparse.Namespace,
 ) -> list[Row]:
-    ways: dict[str, dict[str, object]] = {PLAIN: {"proposer": "none"}}
+    ways: dict[str, dict[str, Any]] = {PLAIN: {"proposer": "none"}}
     ways |= {str(n): {"rows": n} for n in args.rows}
     ways[AUTO] = {}
     runs: dict[str, list[Measured]] = {name: [] for name in ways}
     with contextlib.ExitStack() as opened, Progress(f"{ms:g} ms") as progress:
-        settings = {"n_ctx": n_ctx_for(jobs, args.predict), "n_threads": 1, "n_rows_max": max(args.rows)}
+        settings = {**settings_for(jobs, args), "n_rows_max": max(args.rows)}
         engines = {name: opened.enter_context(Engine(model, **{**settings, **way})) for name, way in ways.items()}
         names = list(ways)
         for i, job in enumerate(jobs):
