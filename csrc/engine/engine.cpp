@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include "engine/open_heads.h"
+#include "hosts/rpc_hosts.h"
 #include "model/text.h"
 #include "status.h"
 

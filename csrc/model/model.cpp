@@ -2,6 +2,7 @@
 
 #include "gguf/reader.h"
 #include "hosts/placement.h"
+#include "hosts/rpc_hosts.h"
 #include "kernels/gemm/kernel_choice.h"
 #include "kernels/ggml/accel_backend.h"
 #include "model/adapters.h"
@@ -294,7 +295,7 @@ mp_model * model_open(const char * path, const mp_model_params & p) {
         if (p.n_gpu_layers == 0) {
             fail(MP_ERR_ARGUMENT, "n_gpu_layers = 0 leaves no layer to the RPC hosts %s: -1 are all", quoted(p.rpc).c_str());
         }
-        model->hosts = std::make_unique<rpc_hosts>(p.rpc);
+        model->hosts = std::make_shared<const rpc_hosts>(p.rpc);
     }
     load(*model, path, p, plan);
     if (p.vocab_only) {

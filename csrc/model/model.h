@@ -2,7 +2,6 @@
 #pragma once
 
 #include "gguf/check.h"
-#include "hosts/rpc_hosts.h"
 #include "maskprobe.h"
 #include "model/embedding_rows.h"
 #include "model/token_pieces.h"
@@ -17,6 +16,10 @@
 #include <string>
 #include <vector>
 
+namespace mp {
+class rpc_hosts;
+}
+
 struct mp_model {
     mp::gguf_summary summary;
     llama_model * weights = nullptr;
@@ -26,12 +29,12 @@ struct mp_model {
     std::vector<float> adapter_scales;          // of each of them
     std::vector<std::string> adapter_paths;     // likewise
     mp_model_info info = {};
-    std::unique_ptr<mp::rpc_hosts> hosts; // where its layers lie on others
-    bool own_kernels = false;             // loaded for maskprobe's CPU kernels
-    bool vocab_only = false;              // there are no weights
-    bool without_weights = false;         // opened to find out sizes: nothing can be computed
-    mp::memory_need uncounted = {};       // what the weights need and the system does not count as taken
-    int32_t n_pos_per_embd = 1;           // positions that an embedding row carries (M-RoPE: 4)
+    std::shared_ptr<const mp::rpc_hosts> hosts; // where its layers lie on others
+    bool own_kernels = false;                   // loaded for maskprobe's CPU kernels
+    bool vocab_only = false;                    // there are no weights
+    bool without_weights = false;               // opened to find out sizes: nothing can be computed
+    mp::memory_need uncounted = {};             // what the weights need and the system does not count as taken
+    int32_t n_pos_per_embd = 1;                 // positions that an embedding row carries (M-RoPE: 4)
 
     std::map<std::string, std::string, std::less<>> metadata; // of the file, all but arrays, as text
 

@@ -1,6 +1,7 @@
 #include "session/context_params.h"
 
 #include "gguf/reader.h"
+#include "hosts/rpc_hosts.h"
 #include "model/adapters.h"
 #include "model/weights_memory.h"
 #include "platform/abort_guard.h"

@@ -149,6 +149,8 @@ def measure_passes(args: argparse.Namespace, path: Path) -> list[Row]:
         threads=args.threads,
         isa=None,
         repetitions=ROUNDS,
+        rpc=[],
+        tensor_split=[],
     )
     kept = ("kernels", "n_rows", "n_threads", "median_ns", "samples_ns", "of_one_row", "speed_up", "engine_ns")
     rows = bench_cost.measure(asked, 60 * args.minutes * SHARE_OF_PASSES)
