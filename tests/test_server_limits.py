@@ -238,7 +238,7 @@ def test_a_second_signal_ends_at_once(path):
         (["-m", "MODEL", "--api-key", ","], 2, "--api-key"),
         (["-m", "MODEL", "--port", "99999"], 2, "--port"),
         (["-m", "MODEL", "--host", "256.1.1.1"], 1, "256.1.1.1"),
-        (["-m", "MODEL", "--port", "0", "-c", "100000000"], 1, "GiB are free"),
+        (["-m", "MODEL", "--port", "0", "-c", "100000000"], 1, "would fit"),
         (["-m", "MODEL", "--what"], 2, "--what"),
         (["-m", "MODEL", "--trained-masks", "no-such-file"], 2, "--trained-masks: there is no file 'no-such-file'"),
         (["-m", "MODEL", "--trained-masks", "MODEL", "--propose", "none"], 2, "--trained-masks: it is for --propose"),
