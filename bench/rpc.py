@@ -2,24 +2,22 @@
 
     python bench/rpc.py -o bench/results/rpc.md
 
-Starts two workers of ggml's RPC on this machine, each behind a proxy that delays (delay_proxy.py). Every prompt is
+Starts two workers of ggml's RPC on this machine, each with a delaying proxy before it (delay_proxy.py). Every prompt is
 decoded plainly, with fixed numbers of rows, and with as many as the planner takes, in turns. Prints Markdown. Where
 llama-cpp-python was built without the RPC backend, GGML_BACKEND_PATH must name it (docs/hosts.md).
 """
 
 import argparse
 import contextlib
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from delay_proxy import DelayProxy
+from local_worker import worker
 
-from maskprobe import ArgumentError, Engine, Error, Model, ModelError, SamplingParams, resolve_model
+from maskprobe import ArgumentError, Engine, Model, ModelError, SamplingParams, resolve_model
 from maskprobe.cli.bench import print_result
 from maskprobe.cli.bench_measure import Measured, measure
 from maskprobe.cli.bench_prompts import Job, in_chat_template, read_prompts, tokenized
@@ -29,7 +27,6 @@ from maskprobe.cli.terminal import Progress, secure_streams
 
 PROG = "rpc.py"
 PLAIN, AUTO = "plain", "auto"
-START_S = 30
 GREEDY = SamplingParams(temp=0.0)
 
 HOW = (
@@ -53,26 +50,6 @@ def setup_arg_parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", "--predict", metavar="N", type=int, default=64, help="tokens of each answer")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="written there too")
     return parser
-
-
-@contextlib.contextmanager
-def worker() -> Iterator[int]:
-    """A worker process until the end: its port at 127.0.0.1. Raises Error where it does not start."""
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        port = place.getsockname()[1]
-    command = [sys.executable, "-m", "maskprobe.cli.worker", "-p", str(port), "-t", "1"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            end = time.monotonic() + START_S
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                if process.poll() is not None or time.monotonic() > end:
-                    raise Error("the worker does not start")
-                time.sleep(0.1)
-            yield port
-        finally:
-            process.kill()
 
 
 def run(args: argparse.Namespace) -> str:

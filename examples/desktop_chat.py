@@ -88,7 +88,7 @@ class Worker:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except Exception as error:  # whatever it is, the window goes on
+            except Exception as error:  # of any kind: the window goes on
                 line = " ".join(str(error).split()) or type(error).__name__
                 self.events.put(Note(line, "note" if isinstance(error, Cancelled) else "error"))
                 self.events.put(State("ready" if self._engine else "no model is open"))

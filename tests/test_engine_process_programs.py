@@ -1,6 +1,5 @@
 """maskprobe-run, maskprobe-chat and maskprobe-serve with the model in a process of its own."""
 
-import functools
 import json
 import os
 import re
@@ -13,26 +12,25 @@ import time
 import pytest
 
 from chat_models import PLAIN_TEMPLATE, with_metadata
-from maskprobe import set_verbose
+from maskprobe import ModelProcess, set_verbose
 from maskprobe.cli import build, chat, run
 from maskprobe.cli.chat_turn import Chat
-from maskprobe.hosts.opening import open_model
 from maskprobe.server import models
 
 TIMEOUT_S = 60
 SAME = ("-t", 1, "-c", 256, "--no-state", "-n", 24, "--temp", 0.8, "--seed", 3)
 IN_CHILD = """
-import functools, sys
+import sys
 from maskprobe.cli import build, run
-from maskprobe.hosts.opening import open_model
-build.model_opened = functools.partial(open_model, in_child=True)
+from maskprobe import ModelProcess
+build.model_opened = ModelProcess
 sys.exit(run.main())
 """
 
 
 @pytest.fixture
 def in_child(monkeypatch):
-    monkeypatch.setattr(build, "model_opened", functools.partial(open_model, in_child=True))
+    monkeypatch.setattr(build, "model_opened", ModelProcess)
 
 
 def until(is_so):
@@ -57,7 +55,7 @@ def test_a_run_has_the_same_output(options, bundled_model_path, monkeypatch, tmp
     for patched in (False, True):
         with monkeypatch.context() as patch:
             if patched:
-                patch.setattr(build, "model_opened", functools.partial(open_model, in_child=True))
+                patch.setattr(build, "model_opened", ModelProcess)
             stats = tmp_path / f"{patched}.json"
             arguments = (*SAME, "-m", bundled_model_path, "-p", "def one():", *options, "--stats-json", stats)
             status, out, _ = outcome(run, arguments, capfd)
@@ -176,7 +174,7 @@ def clients():
     options = {"model_options": {"n_threads": 1}}
     with application(**options) as there, application(**options) as here:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(models, "open_model", functools.partial(open_model, in_child=True))
+            patch.setattr(models, "open_model", ModelProcess)
             texts(there)  # loads it
         yield there, here
 

@@ -14,6 +14,7 @@ import threading
 import numpy as np
 import pytest
 from delay_proxy import DelayProxy
+from local_worker import worker as local_worker
 
 import rpc_workers
 from conftest import EXACT, SHARED
@@ -35,7 +36,7 @@ def ports(tmp_path_factory):
     before = os.environ.get("GGML_BACKEND_PATH")
     if reason := rpc_workers.problem(tmp_path_factory.mktemp("rpc")):
         pytest.skip(reason)
-    with rpc_workers.worker() as first, rpc_workers.worker() as second:
+    with local_worker() as first, local_worker() as second:
         yield first, second
     if before is None:
         os.environ.pop("GGML_BACKEND_PATH", None)

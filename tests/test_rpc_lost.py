@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from local_worker import free_port, worker_process
 
 import rpc_workers
 from conftest import EXACT
@@ -37,12 +38,12 @@ def test_a_worker_that_is_killed_ten_times(tiny_model_path):
         open_engine(model, **SETTINGS) as engine,
     ):
         expected = generated(engine)
-    ports = [rpc_workers.free_port() for _ in range(2)]
+    ports = [free_port() for _ in range(2)]
     hosts = [f"127.0.0.1:{port}" for port in ports]
     with contextlib.ExitStack() as stack, contextlib.ExitStack() as first:
-        first.enter_context(rpc_workers.worker_process(ports[0]))
+        first.enter_context(worker_process(ports[0]))
         second = stack.enter_context(contextlib.ExitStack())
-        second.enter_context(rpc_workers.worker_process(ports[1]))
+        second.enter_context(worker_process(ports[1]))
         with (
             open_model(path, rpc=hosts, tensor_split=[1, 1], n_threads=1) as model,
             open_engine(model, **SETTINGS) as engine,
@@ -61,29 +62,29 @@ def test_a_worker_that_is_killed_ten_times(tiny_model_path):
                 if i == 0:  # nobody is there: the next one says so, and nothing hangs
                     with pytest.raises(ModelError, match=f"no RPC worker answers at {hosts[i % 2]}"):
                         engine.generate(PROMPT, GREEDY)
-                workers.enter_context(rpc_workers.worker_process(ports[i % 2]))
+                workers.enter_context(worker_process(ports[i % 2]))
             assert generated(engine) == expected
 
 
 def test_a_llama_goes_on(bundled_model_path):
-    port = rpc_workers.free_port()
+    port = free_port()
     with contextlib.ExitStack() as workers:
-        workers.enter_context(rpc_workers.worker_process(port))
+        workers.enter_context(worker_process(port))
         settings = {"n_ctx": 256, "n_threads": 1, "n_gpu_layers": -1, "rpc_servers": f"127.0.0.1:{port}"}
         with Llama(bundled_model_path, verbose=False, **settings) as llama:
             text = llama("def add(a, b):", max_tokens=16, temperature=0)["choices"][0]["text"]
             workers.close()
             with pytest.raises(EngineLost):
                 llama("def add(a, b):", max_tokens=16, temperature=0)
-            workers.enter_context(rpc_workers.worker_process(port))
+            workers.enter_context(worker_process(port))
             assert llama("def add(a, b):", max_tokens=16, temperature=0)["choices"][0]["text"] == text
 
 
 def test_a_worker_that_hangs_holds_nobody(tiny_model_path, monkeypatch):
     monkeypatch.setattr(child_process, "HANG_S", 1.0)
-    port = rpc_workers.free_port()
+    port = free_port()
     with (
-        rpc_workers.worker_process(port) as process,
+        worker_process(port) as process,
         open_model(tiny_model_path("tiny-llama"), rpc=[f"127.0.0.1:{port}"], n_threads=1) as model,
         open_engine(model, **SETTINGS) as engine,
     ):

@@ -80,7 +80,7 @@ void planner::choose(share * shares, int32_t n_shares, int64_t depth, int32_t n_
             tokens += p;
             n++;
         }
-        if (few_shapes && n < shapes[i]) {
+        if (few_shapes && n < shapes[i]) { // too few candidates for it: any other number would be a new one
             break;
         }
         const double gain = tokens - rate * (n == shapes[i] ? us[i] : with_change(n, times.time(n, depth)));

@@ -82,7 +82,7 @@ static uint64_t free_in_machine() {
     return kib == NO_LIMIT ? NO_LIMIT : kib * 1024;
 #elif defined(__APPLE__)
 #    if TARGET_OS_IPHONE
-    // Up to where the system ends the process, whatever else lies in memory; 0 where there is no such limit.
+    // Up to where the system ends the process. Other memory has no part in it; 0 where there is no such limit.
     if (const size_t left = os_proc_available_memory()) {
         return left;
     }

@@ -146,7 +146,7 @@ static llama_flash_attn_type choose_flash_attn(const mp_model & model, const mp_
         return LLAMA_FLASH_ATTN_TYPE_ENABLED; // the operation that maskprobe's attention takes over
     }
     // llama.cpp's on the CPU is slower for passes of few rows, and its rounding depends on how many there are.
-    // So it is on an RPC host, as far as is known: it calls itself a GPU, whatever it is.
+    // It is off on an RPC host too: all kinds of them call themselves a GPU.
     return params.flash_attn < 0 && has_gpu() && !model.hosts ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
 }
 

@@ -53,8 +53,8 @@ template <class F> MP_ROW_INLINE void each(const float * a, const float * b, flo
     }
 }
 
-// The sum of function(x) over a row, in double precision: in as many lanes as the widest set has, whatever LANES is, then
-// over the lanes. So every set gives the same.
+// The sum of function(x) over a row, in double precision: in as many lanes as the widest set has, for any LANES, then over
+// the lanes. So every set gives the same.
 template <class F> MP_ROW_INLINE double sum_of(const float * x, int64_t n, F function) {
     constexpr int N_SUMS = 16 / LANES;
     doubles sum[N_SUMS] = {};

@@ -8,7 +8,7 @@ MACOS = "on macOS `sudo powermetrics --samplers cpu_power` tells it, beside the 
 
 
 class Meter:
-    """The packages' counters, all together. With them counts whatever else runs on the processor, and what it takes at
+    """The packages' counters, all together. Anything else that runs on the processor is in them, and what it takes at
     rest. A counter moves about once in a millisecond."""
 
     def __init__(self, packages: list[Path]) -> None:
@@ -42,7 +42,7 @@ def find_meter() -> tuple[Meter | None, str]:
     except (OSError, ValueError):
         return None, f"Energy was not measured: the counters in {POWERCAP} cannot be read."
     counted = "one package" if len(packages) == 1 else f"{len(packages)} packages"
-    return meter, f"Energy is that of {counted} of the processor (RAPL), with whatever else ran there, at rest too."
+    return meter, f"Energy is that of {counted} of the processor (RAPL), with all else that ran there, at rest too."
 
 
 def name_of(domain: Path) -> str:

@@ -30,7 +30,7 @@ from ..memory import memory_needed, refuse_what_does_not_fit
 from ..proposers import SOURCES
 from . import files, memory_table, values
 from .interrupt import Interrupt
-from .options import ESP_DEFAULTS, SEED_MAX, SWITCH
+from .options import ESP_DEFAULTS, SEED_MAX, engine_settings, model_settings
 from .parser import Parser
 from .terminal import Completion, Progress, say
 
@@ -170,38 +170,13 @@ def model_path(args: argparse.Namespace, parser: Parser) -> Path:
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "n_gpu_layers": args.gpu_layers,
-        "use_mmap": not args.no_mmap,
-        "use_mlock": args.mlock,
-        "check_tensors": args.check_tensors,
-        "self_check": args.propose in ("esp", "all"),  # it looks at embedding rows
-        "load_mtp": args.propose == "all" and args.heads is not None,
-        "kernels": args.kernels,
-        "n_threads": max(args.threads, 0),
-        "loras": args.lora,
-        "rpc": args.rpc,
-        "tensor_split": args.tensor_split,
-    }
+    looks_at_rows = args.propose in ("esp", "all")  # of embeddings, as the self-check does
+    return {**model_settings(args), "self_check": looks_at_rows}
 
 
 def engine_options(args: argparse.Namespace, proposer: str | Proposer) -> dict[str, Any]:
     keeps = proposer == "all" and args.rows is None and not args.no_state
-    return {
-        "n_ctx": args.ctx_size,
-        "n_threads": max(args.threads, 0),
-        "n_threads_batch": max(args.threads_batch, 0),
-        "proposer": proposer,
-        "rows": "auto" if args.rows is None else args.rows,
-        "masks": "none" if args.trained_masks is None or proposer != "all" else f"file:{args.trained_masks}",
-        "state": (args.state or "") if keeps else None,
-        "heads": args.heads if proposer == "all" else None,
-        "n_batch": args.batch_size,
-        "n_ubatch": args.ubatch_size,
-        "type_k": args.cache_type_k,
-        "type_v": args.cache_type_v,
-        "flash_attn": SWITCH[args.flash_attn],
-    }
+    return {**engine_settings(args, proposer), "state": (args.state or "") if keeps else None}
 
 
 def print_memory(args: argparse.Namespace, parser: Parser) -> int:

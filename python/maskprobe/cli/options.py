@@ -329,3 +329,38 @@ def add_probing_options(group: Any) -> None:
         type=values.number(0, 1),
         help="esp: how far the mask vectors move towards each new token (default: 0.0)",
     )
+
+
+def model_settings(args: Any) -> dict[str, Any]:
+    """Of Model, as the options say."""
+    return {
+        "n_gpu_layers": args.gpu_layers,
+        "use_mmap": not args.no_mmap,
+        "use_mlock": args.mlock,
+        "check_tensors": args.check_tensors,
+        "load_mtp": args.propose == "all" and args.heads is not None,
+        "kernels": args.kernels,
+        "n_threads": max(args.threads, 0),
+        "loras": args.lora,
+        "rpc": args.rpc,
+        "tensor_split": args.tensor_split,
+    }
+
+
+def engine_settings(args: Any, proposer: Any) -> dict[str, Any]:
+    """Of Engine, as the options say, but for its state. `proposer`: a name or a Proposer."""
+    of_all = proposer == "all"
+    return {
+        "n_ctx": args.ctx_size,
+        "n_threads": max(args.threads, 0),
+        "n_threads_batch": max(args.threads_batch, 0),
+        "proposer": proposer,
+        "rows": "auto" if args.rows is None else args.rows,
+        "masks": f"file:{args.trained_masks}" if of_all and args.trained_masks is not None else "none",
+        "heads": args.heads if of_all else None,
+        "n_batch": args.batch_size,
+        "n_ubatch": args.ubatch_size,
+        "type_k": args.cache_type_k,
+        "type_v": args.cache_type_v,
+        "flash_attn": SWITCH[args.flash_attn],
+    }

@@ -18,12 +18,13 @@ from ..model import version
 from . import memory_table, values
 from .options import (
     PROPOSE,
-    SWITCH,
     add_context_options,
     add_heads,
     add_memory_option,
     add_model_options,
     add_trained_masks,
+    engine_settings,
+    model_settings,
     option,
 )
 from .parser import Parser
@@ -144,33 +145,9 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             parser.error(f"argument {name}: it is for --propose all, not for {args.propose}")
         if file and len(models) > 1:
             parser.error(f"argument {name}: a file is for one model, there are {len(models)}")
-    model_options: dict[str, Any] = {
-        "n_gpu_layers": args.gpu_layers,
-        "use_mmap": not args.no_mmap,
-        "use_mlock": args.mlock,
-        "check_tensors": args.check_tensors,
-        "load_mtp": args.propose == "all" and args.heads is not None,
-        "kernels": args.kernels,
-        "n_threads": max(args.threads, 0),
-        "loras": args.lora,
-        "rpc": args.rpc,
-        "tensor_split": args.tensor_split,
-    }
-    engine_options: dict[str, Any] = {
-        "n_ctx": args.ctx_size,
-        "n_threads": max(args.threads, 0),
-        "n_threads_batch": max(args.threads_batch, 0),
-        "proposer": args.propose,
-        "rows": "auto" if args.rows is None else args.rows,
-        "state": None if args.no_state or args.propose != "all" else "",
-        "heads": args.heads if args.propose == "all" else None,
-        "masks": f"file:{args.trained_masks}" if args.trained_masks else "none",
-        "n_batch": args.batch_size,
-        "n_ubatch": args.ubatch_size,
-        "type_k": args.cache_type_k,
-        "type_v": args.cache_type_v,
-        "flash_attn": SWITCH[args.flash_attn],
-    }
+    model_options = model_settings(args)
+    state = None if args.no_state or args.propose != "all" else ""
+    engine_options = {**engine_settings(args, args.propose), "state": state}
     if args.memory:
         return print_memory(models, model_options, engine_options, args.parallel)
     settings = Settings(

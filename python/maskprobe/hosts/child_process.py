@@ -68,7 +68,7 @@ class ChildProcess:
         id, inbox = self._register()
         fraction = 0.0
         try:
-            self._post(Do(id, "load", (path, options, self._verbose)))
+            self.post(Do(id, "load", (path, options, self._verbose)))
             while not isinstance(message := inbox.take(), Answer):
                 if isinstance(message, Loading):
                     fraction = message.fraction
@@ -87,7 +87,7 @@ class ChildProcess:
         Raises EngineLost."""
         id, inbox = self._register()
         try:
-            self._post(Do(id, action, arguments))
+            self.post(Do(id, action, arguments))
             return self._answer(inbox, patience_s)
         finally:
             self._forget(id)
@@ -96,7 +96,7 @@ class ChildProcess:
         """Its id, and where its results come. Raises what Engine.generate() raises, and EngineLost."""
         id, inbox = self._register(is_generation=True)
         try:
-            self._post(Generate(id, tokens, sampling, settings, rules))
+            self.post(Generate(id, tokens, sampling, settings, rules))
         except ArgumentError:
             self._forget(id)
             raise
@@ -109,7 +109,7 @@ class ChildProcess:
 
     def allow(self, id: int, n: int) -> None:
         """The generation may send n more results."""
-        self._post(Allow(id, n))
+        self.post(Allow(id, n))
 
     def end(self, id: int) -> None:
         """Ends a generation after its pass. Where that takes longer than HANG_S, the child is ended. Takes no lock: the
@@ -117,8 +117,11 @@ class ChildProcess:
         self._to_end.put(id)
 
     def post(self, message: Any) -> None:
-        """Sends what has no answer."""
-        self._post(message)
+        """Never waits: a child that hangs takes nothing. Raises ArgumentError for what cannot be sent."""
+        try:
+            self._outgoing.put(pickle.dumps(message))
+        except Exception as error:
+            raise ArgumentError(f"an argument cannot be handed to the engine's process: {error}") from None
 
     def end_all(self) -> None:
         with self._lock:
@@ -141,7 +144,7 @@ class ChildProcess:
     def close(self) -> None:
         """Lets it end by itself, with what it writes, and waits for that."""
         self._closing = True
-        self._post(Close())
+        self.post(Close())
         self._reader.join(CLOSE_S)
         if self._reader.is_alive():
             self.kill(f"did not end within {CLOSE_S:g} s and was ended")
@@ -192,13 +195,6 @@ class ChildProcess:
             self._limits.pop(id, None)
             return self._inboxes.pop(id, None)
 
-    def _post(self, message: Any) -> None:
-        """Never waits: a child that hangs takes nothing."""
-        try:
-            self._outgoing.put(pickle.dumps(message))
-        except Exception as error:
-            raise ArgumentError(f"an argument cannot be handed to the engine's process: {error}") from None
-
     # --- threads ------------------------------------------------------------------------------------------------------
 
     def _in_thread(self, work: Callable[[], None]) -> threading.Thread:
@@ -234,7 +230,7 @@ class ChildProcess:
                 if is_new:
                     self._limits[id] = time.monotonic() + HANG_S
             if is_new:
-                self._post(Cancel(id))
+                self.post(Cancel(id))
 
     def _receive(self) -> None:
         try:

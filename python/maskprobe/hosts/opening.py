@@ -14,14 +14,13 @@ from .model_process import ModelProcess
 def open_model(
     path: str | os.PathLike[str],
     *,
-    in_child: bool | None = None,
     progress: Progress | None = None,
     reloading: Reloading = contextlib.nullcontext,
     **options: Any,
 ) -> Model:
-    """A Model. With layers on `rpc` hosts, or with `in_child`, a ModelProcess, which `reloading` is for: ggml's RPC
-    ends the process that it runs in where a host is lost. Raises what they raise."""
-    if in_child or options.get("rpc"):
+    """A Model. With layers on `rpc` hosts a ModelProcess, which `reloading` is for: ggml's RPC ends the process that it
+    runs in where a host is lost. Raises what they raise."""
+    if options.get("rpc"):
         return ModelProcess(path, progress=progress, reloading=reloading, **options)
     return Model(path, progress=progress, **options)
 
